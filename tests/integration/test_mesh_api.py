@@ -160,7 +160,7 @@ def test_a_definition_is_not_taken_from_envoys_that_poll_for_it(pair: tuple[Regi
         assert "i-api" in problem["faults"][0]["message"]
         assert "--allow-removal api" in problem["faults"][0]["fix"]
     kept = first.client.post("/v1/mesh/revisions/1/rollback", json={"reason": "3 a.m."}).json()
-    assert (kept["kept"], kept["nodes"]) == (["api"], [])
+    assert (kept["kept"], kept["in_doubt"], kept["nodes"]) == (["api"], [], [])
     assert poll(first, "clusters", version, cluster="api").status_code == 304
     removed = apply(first, FILES, unproven=True, allow_removal=["api"])
     assert removed["nodes"] == ["api"]
@@ -280,6 +280,7 @@ def test_a_gateway_is_compiled_again_by_a_registry_without_an_envoy(
         check_unproven(process, ["staging"])
         leave_and_stay(process)
         assert apply(process, files, unproven=True)["nodes"] == []
+        roll_gateway_back(process)
         remove_from_gateway(process, server, migrated)
         fail_to_compile(process, server, migrated)
 
@@ -312,6 +313,15 @@ def leave_and_stay(process: Registry) -> None:
     eventually(lambda: services_of_gateway(process) == ["greeter", "other", "third"], within=15)
 
 
+def roll_gateway_back(process: Registry) -> None:
+    """Roll back to the revision of before the other services; the gateway has all of them at once."""
+    back = process.client.post("/v1/mesh/revisions/1/rollback", json={"reason": "3 a.m."}).json()
+    assert (back["nodes"], back["kept"], back["warnings"]) == ([], [], [])
+    assert services_of_gateway(process) == ["greeter", "other", "third"]
+    current = process.client.get("/v1/mesh/revisions/current").json()
+    assert (current["content"], current["proof"]["unproven_gateways"]) == (1, ["staging"])
+
+
 def remove_from_gateway(process: Registry, server: Postgres, url: str) -> None:
     """Remove a service that has no endpoints."""
     assert process.client.delete("/v1/mesh/catalog/greeter", params={"reason": "gone"}).status_code == 204
@@ -333,6 +343,9 @@ def fail_to_compile(process: Registry, server: Postgres, url: str) -> None:
     eventually(lambda: "the compiler failed" in str(refused_gateways(process)), within=15)
     eventually(lambda: metric(process, "registry_mesh_gateways_refused") == 1, within=15)
     eventually(lambda: "mesh-gateways" in troubles(process), within=15)
+    back = process.client.post("/v1/mesh/revisions/2/rollback", json={"reason": "3 a.m."})
+    assert (back.status_code, "as they were compiled for the services of then" in back.text) == (201, True)
+    eventually(lambda: refused_gateways(process) is not None, within=15)
     assert "the compiler failed" in registryctl(process.url, "mesh", "rollout").out
     assert 'id="gateways-refused"' in process.client.get("/ui/mesh").text
 

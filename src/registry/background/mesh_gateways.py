@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 import structlog
 
-from meshconfig.position import Severity
 from meshconfig.resource import Catalog
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
-from registry.compiler.job import Compiled, CompileGateways
+from registry.compiler.job import Compiled, CompileGateways, refusal
 from registry.compiler.nodes import read_nodes
 from registry.core.rollout import held_nodes
 from registry.errors import UnavailableError
@@ -226,9 +225,3 @@ class GatewayCompiler:
         log.info("mesh_gateways_compiled", revision=revision, gateways=sorted(changed), proven_by=envoy)
         self._feed.nudge()
         return wait
-
-
-def refusal(result: Compiled) -> str:
-    """Return why compiled gateways may not be served; empty: they may."""
-    errors = [str(fault) for fault in result.faults if fault.severity is Severity.ERROR]
-    return errors[0] if errors else result.unproven

@@ -19,7 +19,9 @@ _TIMEOUT = 150.0
 _END_TIMEOUT = 2.0
 """Seconds for the process to end after SIGTERM."""
 _MAX_CHANGES = 4
-"""Applies, and rollbacks that have to be compared, that run or wait."""
+"""Applies that run or wait."""
+_MAX_ROLLBACKS = 2
+"""Rollbacks that are compared or whose gateways are compiled, or that wait for that."""
 _MAX_PLANS = 4
 """Plans that run or wait."""
 _MAX_READS = 8
@@ -37,7 +39,9 @@ class Compiler:
 
     def __init__(self) -> None:
         self.changes = JobQueue("changes", _MAX_CHANGES, _MAX_CHANGES // 2, _work)
-        """Applies, rollbacks, and gateways of a changed catalog, which need no place."""
+        """Applies, and gateways of a changed catalog, which need no place."""
+        self.rollbacks = JobQueue("rollbacks", _MAX_ROLLBACKS, _MAX_ROLLBACKS // 2, _work)
+        """Rollbacks, which do not wait for the proof of an apply."""
         self.plans = JobQueue("plans", _MAX_PLANS, _MAX_PLANS // 2, _work)
         """Plans of those who may configure something."""
         self.reads = JobQueue("documents", _MAX_READS, _MAX_READS // 2, _work)

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Raw, Struct
 
 from meshconfig.plan import Fleet, Plan
-from meshconfig.position import Fault
+from meshconfig.position import Fault, Severity
 from meshconfig.resource import Catalog
 
 MAX_FILES = 10_000
@@ -170,3 +170,9 @@ class Failed(Struct, frozen=True, tag=True):
 
 
 Result = Compiled | Shown | Malformed | Failed
+
+
+def refusal(result: Compiled) -> str:
+    """Return why compiled gateways may not be served; empty: they may."""
+    errors = [str(fault) for fault in result.faults if fault.severity is Severity.ERROR]
+    return errors[0] if errors else result.unproven

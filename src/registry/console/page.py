@@ -63,7 +63,7 @@ _DONE = {
     "paused": "Expiry was paused.",
     "resumed": "Expiry was resumed.",
     "mesh_rolled_back": "Rolled back, as a new revision. Envoys get it step by step.",
-    "mesh_kept": "Rolled back, as a new revision. Definitions that it lacks were kept: Envoys poll for them.",
+    "mesh_kept": "Rolled back, as a new revision. Definitions that it lacks were kept: Envoys poll for them, or may.",
     "mesh_promoted": "The revision was promoted. All Envoys get it step by step.",
     "mesh_paused": "The roll-out was paused.",
     "mesh_resumed": "The roll-out was resumed.",

@@ -52,7 +52,14 @@ class AppliedView(RevisionView, frozen=True, kw_only=True):
     nodes: Annotated[list[str], Meta(description="Services, gateways and edges whose resources it changes.")]
     kept: Annotated[
         list[str],
-        Meta(description="Those that a rollback has kept, because the earlier revision lacks them and Envoys poll."),
+        Meta(
+            description="Those that a rollback has kept: the earlier revision lacks them, and Envoys poll for them or "
+            "may do so."
+        ),
+    ]
+    in_doubt: Annotated[
+        list[str],
+        Meta(description="Those of `kept` of which it is not certain whether any Envoy polls: a registry is new."),
     ]
     warnings: list[ProblemFault]
 
@@ -120,7 +127,11 @@ def applied_view(applied: Applied) -> AppliedView:
     """Return the document of a revision that was just stored."""
     warnings = [fault_view(fault) for fault in applied.warnings]
     return AppliedView(
-        **_fields(applied.revision), nodes=list(applied.nodes), kept=list(applied.kept), warnings=warnings
+        **_fields(applied.revision),
+        nodes=list(applied.nodes),
+        kept=list(applied.kept),
+        in_doubt=list(applied.in_doubt),
+        warnings=warnings,
     )
 
 

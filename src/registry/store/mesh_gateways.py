@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 import msgspec
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import ARRAY, Text, bindparam, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.mesh_gateways import GatewayRefusal, GatewayStatus, RecompiledGateway
@@ -49,6 +49,24 @@ async def note(connection: AsyncConnection, revision: int, gateways: Collection[
     rows = [{"node_cluster": name, "revision": revision, "proof": proof} for name in sorted(gateways)]
     if rows:
         await connection.execute(_NOTE, rows)
+
+
+async def carry(
+    connection: AsyncConnection, revision: int, gateways: Collection[str], *, before: int | None = None
+) -> None:
+    """Note that a new revision serves gateways as they were compiled again earlier.
+
+    Args:
+        connection: the connection, in the transaction that begins to serve the revision.
+        revision: the number of the new revision.
+        gateways: their names.
+        before: only those that were compiled again in this revision; None: in any.
+    """
+    of_gateways = mesh_gateways.c.node_cluster == func.any(bindparam("gateways", list(gateways), ARRAY(Text)))
+    rows = update(mesh_gateways).where(of_gateways)
+    if before is not None:
+        rows = rows.where(mesh_gateways.c.revision == before)
+    await connection.execute(rows.values(revision=revision))
 
 
 async def refuse(database: Database, revision: int, reason: str) -> None:

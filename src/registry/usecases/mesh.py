@@ -24,7 +24,16 @@ from registry.auth.verbs import Verb
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.compiler.compiler import Compiler
-from registry.compiler.job import CompareMesh, Compile, Compiled, Inflate, Shown, ShowService
+from registry.compiler.job import (
+    CompareMesh,
+    Compile,
+    Compiled,
+    CompileGateways,
+    Inflate,
+    Shown,
+    ShowService,
+    refusal,
+)
 from registry.compiler.job_queue import JobQueue
 from registry.compiler.nodes import NODES_PER_YIELD, CompiledNodes, encode_node, read_nodes
 from registry.cooperative import cooperatively
@@ -67,13 +76,15 @@ class Applied(Struct, frozen=True):
     Attributes:
         revision: the revision.
         nodes: the node.clusters whose resources it changes.
-        kept: node.clusters whose definition a rollback has kept, because Envoys poll for it.
+        kept: node.clusters whose definition a rollback has kept, because Envoys poll for it or may do so.
+        in_doubt: those of them of which it is not certain whether any Envoy polls.
         warnings: faults that do not keep the definitions from being applied.
     """
 
     revision: Revision
     nodes: Sequence[str]
     kept: Sequence[str] = ()
+    in_doubt: Sequence[str] = ()
     warnings: Sequence[Fault] = ()
 
 
@@ -107,6 +118,20 @@ class _Wanted(Struct, frozen=True):
 
     compiled: Compiled
     nodes: CompiledNodes
+
+
+class _Gateways(Struct, frozen=True):
+    """The gateways of an earlier revision for the services that are registered now.
+
+    Attributes:
+        nodes: their resources.
+        envoy: the versions of Envoy that have accepted them; none: they are unproven.
+        failure: why they could not be compiled; empty: they were, or there are none.
+    """
+
+    nodes: CompiledNodes = CompiledNodes({}, [])
+    envoy: Sequence[str] = ()
+    failure: str = ""
 
 
 class MeshConfiguration:
@@ -217,8 +242,9 @@ class MeshConfiguration:
     ) -> Applied:
         """Store a new revision with the resources of an earlier one, byte for byte.
 
-        A definition that the earlier one lacks stays while Envoys poll for it, because they would lose everything. The
-        number None stands for the revision in force.
+        Its gateways are compiled for the services that are registered now. A definition that the earlier one lacks
+        stays while Envoys poll for it, because they would lose everything. The number None stands for the revision in
+        force.
 
         Raises:
             NotFoundError: there is no such revision.
@@ -233,8 +259,10 @@ class MeshConfiguration:
             if number is None:
                 async with self._database.session() as connection:
                     number = await store.newest(connection)
-            checked = await self._check_former_mesh(principal, number)
-            applied = await self._store_former(principal, number, reason, fleet, allow_removal, checked)
+            with self._compiler.rollbacks.place(principal.limited_as):
+                checked = await self._check_former_mesh(principal, number)
+                fronts = await self._gateways_of(number)
+            applied = await self._store_former(principal, number, reason, fleet, allow_removal, checked, fronts)
         except RegistryError as error:
             self._audit.note_failure(principal, _ROLLED_BACK, error, Verb.CONFIGURE)
             raise
@@ -401,11 +429,35 @@ class MeshConfiguration:
             files = [
                 b"" if each is None else await store.files_of(connection, each.content) or b"" for each in revisions
             ]
-        with self._compiler.changes.place(principal.limited_as):
-            shown = await self._compiler.changes.run(CompareMesh(*files))
+        shown = await self._compiler.rollbacks.run(CompareMesh(*files))
         if not isinstance(shown, Shown) or shown.document != b"false":
             self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
         return newest
+
+    async def _gateways_of(self, number: int) -> _Gateways:
+        """Return the gateways of an earlier revision, compiled for the services that are registered now.
+
+        Where that fails, the rollback goes on with those of then: whoever needs it cannot wait for a mended compiler.
+        """
+        async with self._database.session() as connection:
+            revision = await store.find_revision(connection, number)
+            contents = await store.read_contents(connection, number)
+            files = None if revision is None else await store.files_of(connection, revision.content)
+        # Gateways and edges alone have listeners of their own.
+        if not any(kinds.get("listeners") for kinds in contents.values()):
+            return _Gateways()
+        try:
+            if files is None:
+                return _Gateways(failure="the files of that revision are missing in PostgreSQL")
+            job = CompileGateways(files, await self._services.catalog(), frozenset(), self._envoy_binary or "")
+            compiled = await self._compiler.rollbacks.run(job)
+        except UnavailableError as error:
+            return _Gateways(failure=str(error))
+        if not isinstance(compiled, Compiled):
+            return _Gateways(failure="the compiler answered something else")
+        if reason := refusal(compiled):
+            return _Gateways(failure=reason)
+        return _Gateways(await read_nodes(compiled), [compiled.envoy] if compiled.envoy else [])
 
     def _check_reach(self, principal: Principal, before: Contents, wanted: Contents) -> None:
         for node in sorted(before.keys() | wanted.keys()):
@@ -467,7 +519,7 @@ class MeshConfiguration:
             )
             await store.add_bodies(connection, wanted.nodes.bodies)
             nodes = await _begin(connection, state, revision, before, wanted.nodes.contents, compiled.files)
-        return Applied(revision, nodes, (), compiled.faults)
+        return Applied(revision, nodes, warnings=compiled.faults)
 
     async def _store_former(
         self,
@@ -477,6 +529,7 @@ class MeshConfiguration:
         fleet: MeshFleet,
         allow_removal: Sequence[str],
         checked: int | None,
+        fronts: _Gateways,
     ) -> Applied:
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
@@ -488,6 +541,9 @@ class MeshConfiguration:
                 raise RevisionConflictError(checked or 0, newest)
             before = await store.read_newest_contents(connection)
             wanted: dict[str, NodeNames] = dict(await store.read_contents(connection, number))
+            compiled = fronts.nodes.contents
+            anew = [node for node in compiled if node in wanted]
+            wanted |= {node: compiled[node] for node in anew}
             gone = sorted(before.keys() - wanted.keys() - set(allow_removal))
             kept = [node for node in gone if fleet.may_poll(node)]
             wanted |= {node: before[node] for node in kept}
@@ -506,8 +562,14 @@ class MeshConfiguration:
                 former.compiler,
                 former.proof,
             )
+            await store.add_bodies(connection, fronts.nodes.bodies)
+            await gateways.note(connection, revision.number, anew, fronts.envoy)
+            await gateways.carry(connection, revision.number, kept, before=newest)
+            if fronts.failure:
+                await gateways.carry(connection, revision.number, wanted)
             nodes = await _begin(connection, state, revision, before, wanted, None)
-        return Applied(revision, nodes, kept)
+        in_doubt = [node for node in kept if not fleet.pollers.get(node)]
+        return Applied(revision, nodes, kept, in_doubt, [] if not fronts.failure else [_outdated(fronts.failure)])
 
     async def _note(self, principal: Principal, applied: Applied) -> None:
         """Note in the audit what was stored, and serve it from this process at once."""
@@ -579,6 +641,14 @@ def _removal(node: str, fleet: MeshFleet) -> Fault:
         fix = f"Apply again in a minute, or with --allow-removal {node}."
         return Fault(Position("mesh.yaml"), message, fix)
     return Fault(Position("mesh.yaml"), message, f"Stop these Envoys first, or apply with --allow-removal {node}.")
+
+
+def _outdated(reason: str) -> Fault:
+    message = (
+        f"Gateways are served as they were compiled for the services of then, because they cannot be anew: {reason}"
+    )
+    fix = "Services that are new since are not reached through them; registryctl check says when that is over."
+    return Fault(Position("mesh.yaml"), message, fix, Severity.WARNING)
 
 
 def _poller(poller: Poller) -> str:

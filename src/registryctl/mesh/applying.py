@@ -107,7 +107,8 @@ def _report(session: Session, document: Raw, evaluated: Mapping[str, Evaluated] 
     nodes = applied["nodes"]
     screen.say(f"it changes the resources of {listed(nodes)}" if nodes else "it changes nothing that Envoys are served")
     for kept in applied["kept"]:
-        screen.say((f"{kept} stays as it is: that revision lacks it, and its Envoys poll", "yellow"))
+        why = "it is not certain that no Envoy polls" if kept in applied["in_doubt"] else "its Envoys poll"
+        screen.say((f"{kept} stays as it is: that revision lacks it, and {why}", "yellow"))
     for fault in in_sources(faults_in(bytes(document), "warnings"), evaluated or {}):
         screen.say((str(fault), "yellow"))
 

@@ -54,7 +54,7 @@ _REVISION = {
     "compiler": "0.1.0",
     "proof": {"by": "registry", "envoy": ["1.40.0"]},
 }
-_APPLIED = _REVISION | {"nodes": ["web"], "kept": [], "warnings": []}
+_APPLIED = _REVISION | {"nodes": ["web"], "kept": [], "in_doubt": [], "warnings": []}
 _RAW: dict[str, Any] = {"application/json": {"schema": {"type": "object"}, "example": {"resources": []}}}
 _BOOTSTRAP: dict[int | str, Any] = {200: {"description": "The bootstrap, as Envoy reads it.", "content": _RAW}}
 _SERVED: dict[int | str, Any] = {200: {"description": "A DiscoveryResponse.", "content": _RAW}}
@@ -69,7 +69,10 @@ show_examples(RevisionList([msgspec.convert(_REVISION, RevisionView)], None))
     status_code=201,
     openapi_extra=body(ApplyBody, {"files": _FILES, "reason": "web calls user", "base": 7}),
     responses=answers(
-        AppliedView, "Stored, and served from now on.", _REVISION | {"nodes": ["web"], "kept": [], "warnings": []}, 201
+        AppliedView,
+        "Stored, and served from now on.",
+        _REVISION | {"nodes": ["web"], "kept": [], "in_doubt": [], "warnings": []},
+        201,
     )
     | answers(Plan, "With `dry_run`: what it would change.", {"base": 7, "changes": [], "nodes": []})
     | problems(400, 409, 413, 422, 429, 503),
@@ -118,7 +121,7 @@ async def get_mesh_revision(number: RevisionNumber, mesh: MeshPart, reader: Read
     responses=answers(
         AppliedView,
         "Stored, and served from now on.",
-        _REVISION | {"kind": "rollback", "nodes": ["web"], "kept": [], "warnings": []},
+        _REVISION | {"kind": "rollback", "nodes": ["web"], "kept": [], "in_doubt": [], "warnings": []},
         201,
     )
     | problems(400, 404, 409, 413, 422, 429, 503),
@@ -126,7 +129,8 @@ async def get_mesh_revision(number: RevisionNumber, mesh: MeshPart, reader: Read
 async def roll_back_mesh(number: RevisionNumber, request: Request, mesh: MeshPart, actor: Actor) -> Response:
     """Put the resources of an earlier revision in force again, byte for byte, as a new revision.
 
-    A definition that the earlier revision lacks is kept while Envoys poll for it, and the answer says so.
+    Its gateways are compiled for the services that are registered now. A definition that the earlier revision lacks is
+    kept while Envoys poll for it, or may do so, and the answer says so.
     """
     mesh.check_may_apply(actor)
     wanted = decode(_rollback, await request.body() or b"{}")

@@ -6,8 +6,8 @@ import pytest
 
 from meshconfig.phases import Phase, Rollout
 from meshconfig.position import Fault, Position, Severity
-from registry.background.mesh_gateways import GatewaySchedule, changed_gateways, refusal
-from registry.compiler.job import ApplyRequest, Compiled
+from registry.background.mesh_gateways import GatewaySchedule, changed_gateways
+from registry.compiler.job import ApplyRequest, Compiled, refusal
 from registry.core.rollout import NodeRollout, Pause, RolloutState, held_nodes
 from registry.store.mesh import NodeNames
 
