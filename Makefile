@@ -17,7 +17,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs matrix bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test release lock clean
+.PHONY: help demo run test unit faults proofs databases matrix bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ unit: $(READY) ## Run the tests that need no process, socket or database, in sec
 faults: $(READY) ## Play 10,000 random histories and inject real faults, into docs/reliability.md (30 minutes)
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \
 	  $(BIN)/python -m pytest tests/faults -m "faults or not faults" --verbose $(ARGS)
+
+databases: $(READY) ## Try PostgreSQL 15 to 18, as far as they can be had: migrations, SQL, backup, roles (VERSIONS=17; 20 minutes)
+	@VERSIONS="$(VERSIONS)" $(BIN)/python tests/databases/matrix.py $(ARGS)
 
 proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (7 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)

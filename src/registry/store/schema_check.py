@@ -11,7 +11,7 @@ from registry.store.database import Database
 from registry.store.migration import is_newer, newest_revision, stored_revision
 from registry.store.tables import metadata
 
-_ROLE = text("SELECT format('%I', current_user) AS role, format('%I', current_schema()) AS schema")
+_ROLE = text("SELECT format('%I', current_user) AS role, quote_ident(coalesce(current_schema(), 'public')) AS schema")
 # A role without USAGE on a schema does not find its tables by their names.
 _HIDDEN = text(
     "SELECT format('%I', nspname) FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace"

@@ -1,5 +1,7 @@
 """The meaning of errors of PostgreSQL and its driver: an outage, a refusal, or a defect."""
 
+import socket
+import ssl
 from typing import Any
 
 import asyncpg
@@ -7,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError, InterfaceError
 
 from registry.errors import RefusedError, UnavailableError
-from registry.store.failures import diagnose, retry_if_stale, translate_errors
+from registry.store.failures import ConnectTimeoutError, diagnose, retry_if_stale, translate_errors
 
 
 def answer(state: str, message: str = "no", **fields: str) -> asyncpg.PostgresError:
@@ -81,6 +83,33 @@ def test_outages(error: Exception, message: str) -> None:
     assert isinstance(outage, UnavailableError)
     assert not isinstance(outage, RefusedError)
     assert message in str(outage)
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "correct the host in REGISTRY_DATABASE_URL"),
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)"), "correct host and port"),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0)"), "correct host and port"),
+        (FileNotFoundError(2, "No such file or directory"), "correct host and port"),
+        (ConnectTimeoutError("no answer within 2 s"), "a firewall or security group"),
+        (ConnectionError('PostgreSQL server at "db:5432" rejected SSL upgrade'), "turn ssl on"),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "sslrootcert=/path/ca.pem"),
+        (ssl.SSLError(1, "tlsv1 alert protocol version"), "agree about TLS"),
+        (answer("3D000", 'database "No-Such" does not exist'), "CREATE DATABASE \"No-Such\" OWNER app ENCODING 'UTF8'"),
+        (answer("3D000", 'database "{x}" does not exist'), 'CREATE DATABASE "{x}" OWNER app'),
+        (answer("42501", "permission denied for schema public"), "GRANT USAGE, CREATE ON SCHEMA public TO app"),
+        (answer("42501", "must be owner of table events"), "as the role that owns the tables; app needs no more"),
+        (answer("42501", "permission denied for table events"), "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"),
+    ],
+    ids=str,
+)
+def test_each_has_its_remedy_in_one_line(error: Exception, fix: str) -> None:
+    """An operator who starts a registry reads what to run, with the names of the role and of the database."""
+    with pytest.raises(UnavailableError) as caught, translate_errors("app"):
+        raise error
+    assert fix in caught.value.cause
+    assert len(caught.value.cause.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
