@@ -39,6 +39,10 @@ class Template:
         defaults = {name: body["Default"] for name, body in self._template["Parameters"].items() if "Default" in body}
         self._values = defaults | dict(values)
 
+    def parameters(self) -> dict[str, bool]:
+        """Return its parameters, and whether each has a default."""
+        return {name: "Default" in body for name, body in self._template["Parameters"].items()}
+
     def resource(self, name: str) -> dict[str, Any]:
         """Return the properties of a resource, with the keys of the AWS API."""
         made = self._evaluate(self._template["Resources"][name]["Properties"])

@@ -26,7 +26,10 @@ from harness.registry import Registry
 from harness.terraform import Terraform
 from integration.registrar.processes import SOURCES
 from moto import mock_aws
+from moto.ec2.models import ec2_backends
 
+from meshconfig.bootstrap import bootstrap
+from meshconfig.repository import read
 from registrar.commands.envoy_setup import BOOTSTRAP_FILE, BOOTSTRAP_VARIABLE
 from registrar.config.configuration import load_settings
 from registrar.config.settings import VARIABLES
@@ -44,6 +47,9 @@ MAX_STOP = 120
 """Seconds that Fargate allows as stopTimeout, and that all containers of a task have together on Spot."""
 MAX_DEFINITION = 65_536
 """Bytes of a task definition (the service quotas of ECS)."""
+
+MOTO_ACCOUNT = "123456789012"
+"""The account of everything in moto."""
 
 Container = dict[str, Any]
 
@@ -81,7 +87,7 @@ def aws() -> Iterator[dict[str, Any]]:
     """Clients of an AWS in this process, by service."""
     with mock_aws():
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "eu-west-1"}
-        yield {service: boto3.client(service, **keys) for service in ("ec2", "ecs", "iam")}
+        yield {service: boto3.client(service, **keys) for service in ("ecs", "iam")}
 
 
 def test_aws_takes_the_task_definitions_and_the_services(aws: dict[str, Any]) -> None:
@@ -92,13 +98,14 @@ def test_aws_takes_the_task_definitions_and_the_services(aws: dict[str, Any]) ->
         stored = aws["ecs"].register_task_definition(**definition)["taskDefinition"]
         assert stored["family"] == definition["family"]
         assert len((ECS / f"{name}.json").read_bytes()) < MAX_DEFINITION
-    subnets = [subnet["SubnetId"] for subnet in aws["ec2"].describe_subnets()["Subnets"]][:2]
-    group = aws["ec2"].describe_security_groups()["SecurityGroups"][0]["GroupId"]
+    network_of_moto = ec2_backends[MOTO_ACCOUNT]["eu-west-1"]
+    subnets = [subnet.id for zone in network_of_moto.subnets.values() for subnet in zone.values()]
+    group = next(iter(next(iter(network_of_moto.groups.values()))))
     for name in ("service", "registry-service"):
         service = document(name)
         # moto has subnets and groups of its own, and looks whether there are those that are named.
         network = service["networkConfiguration"]["awsvpcConfiguration"]
-        network |= {"subnets": subnets, "securityGroups": [group]}
+        network |= {"subnets": subnets[:2], "securityGroups": [group]}
         created = aws["ecs"].create_service(**service)["service"]
         assert created["taskDefinition"].endswith(f"/{document(name)['taskDefinition']}:1")
 
@@ -482,6 +489,59 @@ def declared(path: Path) -> set[str]:
     return {name.strip('"') for entry in hcl2.loads(path.read_text())["variable"] for name in entry}
 
 
+PAGE = ROOT / "docs" / "ecs.md"
+
+
+def blocks(language: str = "") -> list[str]:
+    """Return the fenced blocks of the page that have this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_shows_the_modules_as_the_example_calls_them() -> None:
+    """What a reader copies stands in deploy/terraform/examples, where Terraform reads it."""
+    example = (ROOT / "deploy" / "terraform" / "examples" / "shop" / "main.tf").read_text()
+    shown = blocks("hcl")
+    assert len(shown) == 2
+    assert all(block in example for block in shown)
+
+
+def test_the_definitions_of_the_page_make_its_bootstraps() -> None:
+    """They are valid, and an Envoy that starts from them takes its token from where the task writes it."""
+    files = {block.split("\n")[0].removeprefix("# mesh/"): block for block in blocks("yaml")}
+    configuration, faults = read(files)
+    assert faults == []
+    assert configuration is not None
+    compact = json.dumps(bootstrap(configuration, "shop"), separators=(",", ":"))
+    assert f'"path":"{TOKEN_DIRECTORY}/sds.json"' in compact
+    # An advanced parameter of SSM has 8 KiB.
+    assert len(compact) < 8192
+
+
+@pytest.mark.parametrize("name", ["service", "registry"])
+def test_the_page_gives_the_templates_what_they_want(name: str) -> None:
+    """Each parameter that the command names exists, and each that has no default is named."""
+    text = (ROOT / "deploy" / "cloudformation" / f"{name}.yaml").read_text()
+    parameters = Template(text, {}).parameters()
+    (command,) = [part for block in blocks() for part in block.split("aws cloudformation") if f"{name}.yaml" in part]
+    given = set(re.findall(r"\b([A-Z]\w+)=", command.partition("--parameter-overrides")[2]))
+    assert given <= parameters.keys()
+    assert {parameter for parameter, optional in parameters.items() if not optional} <= given
+
+
+def test_the_page_quotes_what_the_programs_say() -> None:
+    """The words by which a reader searches the table are those of the code."""
+    said = {
+        "src/registrar/commands/envoy_setup.py": ("Envoy's bootstrap is missing", "no JSON object", "no bootstrap: "),
+        "src/registrar/commands/envoy_ready.py": ("Envoy's admin interface at ", "PRE_INITIALIZING", "does not answer"),
+        "src/registrar/registry_client/log_deduplication.py": ("heartbeats_refused",),
+        "src/registrar/credentials/aws_login.py": ("login_refused",),
+        "src/registry/store/failures.py": ("PostgreSQL refuses the registry's password",),
+    }
+    for path, words in said.items():
+        source = (ROOT / path).read_text()
+        assert [word for word in words if word not in source or word not in PAGE.read_text()] == [], path
+
+
 @pytest.mark.envoy
 def test_the_tasks_envoy_starts_by_its_commands(
     shared_registry: Registry, workplace: Path, tmp_path: Path, task: dict[str, Container]
@@ -508,8 +568,8 @@ def test_the_tasks_envoy_starts_by_its_commands(
         # To give the directory away needs to be root.
         setup = program("envoy-setup", "--owner", "10001:101", **settings)
         assert setup.returncode == 0, setup.stderr
-    bootstrap = json.loads((tmp_path / BOOTSTRAP_FILE).read_text())
-    assert bootstrap["node"]["id"] == TASK_ID
+    written = json.loads((tmp_path / BOOTSTRAP_FILE).read_text())
+    assert written["node"]["id"] == TASK_ID
     log = workplace / "task-envoy.log"
     command = [here(word) for word in task["envoy"]["command"]]
     with (
@@ -520,7 +580,7 @@ def test_the_tasks_envoy_starts_by_its_commands(
         shared_registry.register("payments", served.endpoint)
         ready = program("envoy-ready")
         assert (ready.returncode, ready.stdout) == (0, "Envoy is LIVE\n"), log.read_text()
-        eventually(lambda: envoy.hosts("payments") == {served.endpoint: "HEALTHY"}, within=10)
+        eventually(lambda: envoy.hosts("payments") == {served.endpoint: "HEALTHY"}, within=20)
         answer = httpx.get(f"http://127.0.0.1:{listener}/work", trust_env=False)
         assert answer.status_code == 200
 

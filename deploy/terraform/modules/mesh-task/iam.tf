@@ -26,7 +26,7 @@ data "aws_iam_policy_document" "trust" {
 
 # The role by whose name the registry knows the task. GetCallerIdentity, which a login signs, needs no right.
 resource "aws_iam_role" "task" {
-  count = var.task_role_arn == null ? 1 : 0
+  count = var.task_role == null ? 1 : 0
 
   name                 = "${var.family}-task-role"
   assume_role_policy   = data.aws_iam_policy_document.trust.json
@@ -35,7 +35,7 @@ resource "aws_iam_role" "task" {
 }
 
 resource "aws_iam_role_policy" "execute_command" {
-  count = var.task_role_arn == null && var.execute_command ? 1 : 0
+  count = var.task_role == null && var.execute_command ? 1 : 0
 
   name   = "execute-command"
   role   = aws_iam_role.task[0].id
@@ -56,7 +56,7 @@ data "aws_iam_policy_document" "execute_command" {
 
 # In bridge and host mode the registrar may ask AWS for the host's address, if it has the extra `aws`.
 resource "aws_iam_role_policy" "address" {
-  count = var.task_role_arn == null && var.network_mode != "awsvpc" ? 1 : 0
+  count = var.task_role == null && var.network_mode != "awsvpc" ? 1 : 0
 
   name   = "address"
   role   = aws_iam_role.task[0].id
@@ -71,7 +71,7 @@ data "aws_iam_policy_document" "address" {
 }
 
 resource "aws_iam_role" "execution" {
-  count = var.execution_role_arn == null ? 1 : 0
+  count = var.execution_role == null ? 1 : 0
 
   name                 = "${var.family}-execution-role"
   assume_role_policy   = data.aws_iam_policy_document.trust.json
@@ -80,7 +80,7 @@ resource "aws_iam_role" "execution" {
 }
 
 resource "aws_iam_role_policy" "execution" {
-  count = var.execution_role_arn == null ? 1 : 0
+  count = var.execution_role == null ? 1 : 0
 
   name   = "execution"
   role   = aws_iam_role.execution[0].id

@@ -56,8 +56,8 @@ resource "aws_ecs_task_definition" "this" {
   requires_compatibilities = [var.launch_type]
   cpu                      = tostring(var.cpu)
   memory                   = tostring(var.memory)
-  task_role_arn            = coalesce(var.task_role_arn, one(aws_iam_role.task[*].arn))
-  execution_role_arn       = coalesce(var.execution_role_arn, one(aws_iam_role.execution[*].arn))
+  task_role_arn            = var.task_role == null ? aws_iam_role.task[0].arn : var.task_role.arn
+  execution_role_arn       = var.execution_role == null ? aws_iam_role.execution[0].arn : var.execution_role.arn
   container_definitions    = module.containers.json
   tags                     = var.tags
 

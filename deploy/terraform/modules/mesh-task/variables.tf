@@ -170,15 +170,16 @@ variable "volumes" {
   default     = []
 }
 
-variable "task_role_arn" {
-  description = "Task role. Unset: one is made, without any right; a login by AWS needs none."
-  type        = string
+# Objects, so that it is known at plan time whether there is a role, also where its ARN is not known yet.
+variable "task_role" {
+  description = "Task role that is there. Unset: one is made, without any right; a login by AWS needs none."
+  type        = object({ arn = string })
   default     = null
 }
 
-variable "execution_role_arn" {
-  description = "Execution role. Unset: one is made that may pull images, write the log group and read the named secrets."
-  type        = string
+variable "execution_role" {
+  description = "Execution role that is there. Unset: one is made that may pull images, write the log group and read the named secrets."
+  type        = object({ arn = string })
   default     = null
 }
 

@@ -61,7 +61,7 @@ resource "aws_security_group" "database" {
 resource "aws_vpc_security_group_ingress_rule" "database" {
   for_each = merge(
     { for index, made in local.made : "made" => aws_security_group.database[0].id },
-    { for database in [var.existing_database] : "existing" => database.security_group_id if try(database.security_group_id, null) != null },
+    var.existing_database == null ? {} : var.existing_database.security_group_ids,
   )
 
   security_group_id            = each.value

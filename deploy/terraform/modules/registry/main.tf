@@ -7,8 +7,11 @@ locals {
   partition = data.aws_partition.current.partition
   account   = data.aws_caller_identity.current.account_id
 
-  namespace_id = var.namespace.id == null ? one(aws_service_discovery_private_dns_namespace.this[*].id) : var.namespace.id
-  url          = "http://registry.${var.namespace.name}:${module.containers.port}"
+  namespace = var.existing_namespace == null ? {
+    id   = aws_service_discovery_private_dns_namespace.this[0].id
+    name = var.namespace_name
+  } : var.existing_namespace
+  url = "http://registry.${local.namespace.name}:${module.containers.port}"
 
   clusters = length(var.task_clusters) > 0 ? var.task_clusters : [split("/", var.cluster_arn)[1]]
 
@@ -36,8 +39,11 @@ module "containers" {
   login_audience           = var.login_audience
   ask_ecs                  = var.ask_ecs
   hosts                    = var.load_balancer == null ? [] : var.load_balancer.hosts
-  environment              = var.environment
-  log_configuration        = local.log_configuration
+  environment = merge(
+    var.load_balancer == null ? {} : { REGISTRY_PEER_LIMIT_EXEMPT = join(",", var.load_balancer.subnet_cidr_blocks) },
+    var.environment,
+  )
+  log_configuration = local.log_configuration
 }
 
 resource "aws_cloudwatch_log_group" "this" {

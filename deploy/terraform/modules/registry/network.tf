@@ -1,7 +1,7 @@
 resource "aws_service_discovery_private_dns_namespace" "this" {
-  count = var.namespace.id == null ? 1 : 0
+  count = var.existing_namespace == null ? 1 : 0
 
-  name = var.namespace.name
+  name = var.namespace_name
   vpc  = var.vpc_id
   tags = var.tags
 }
@@ -13,13 +13,18 @@ resource "aws_service_discovery_service" "registry" {
   tags          = var.tags
 
   dns_config {
-    namespace_id   = local.namespace_id
+    namespace_id   = local.namespace.id
     routing_policy = "MULTIVALUE"
 
     dns_records {
       type = "A"
       ttl  = 10
     }
+  }
+
+  # ECS tells Cloud Map what it knows of the task's health. AWS takes 1 and nothing else.
+  health_check_custom_config {
+    failure_threshold = 1
   }
 }
 

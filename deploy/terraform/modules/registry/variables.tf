@@ -46,13 +46,19 @@ variable "client_cidr_blocks" {
   default     = []
 }
 
-variable "namespace" {
-  description = "Private DNS namespace of Cloud Map in which the registry is `registry`: `id` and `name` of one that is there, or only `name` of one that is made."
+variable "namespace_name" {
+  description = "Private DNS namespace of Cloud Map that is made; the registry is `registry` in it."
+  type        = string
+  default     = "internal"
+}
+
+variable "existing_namespace" {
+  description = "One that is there, in place of the one that is made."
   type = object({
-    id   = optional(string)
-    name = optional(string, "internal")
+    id   = string
+    name = string
   })
-  default = {}
+  default = null
 }
 
 variable "desired_count" {
@@ -100,14 +106,14 @@ variable "database" {
 }
 
 variable "existing_database" {
-  description = "A PostgreSQL 15 or newer that is there: its address, the valueFrom of its password, and the security group into which a rule for the registry is put."
+  description = "A PostgreSQL 15 or newer that is there: its address, the valueFrom of its password, and the security groups into which a rule for the registry is put, by keys of your choice."
   type = object({
-    host              = string
-    port              = optional(number, 5432)
-    name              = optional(string, "headcount")
-    user              = optional(string, "headcount")
-    password_secret   = string
-    security_group_id = optional(string)
+    host               = string
+    port               = optional(number, 5432)
+    name               = optional(string, "headcount")
+    user               = optional(string, "headcount")
+    password_secret    = string
+    security_group_ids = optional(map(string), {})
   })
   default = null
 
@@ -163,12 +169,15 @@ variable "load_balancer" {
   description = <<-EOT
     An internal Application Load Balancer for people and pipelines; null for none. Registrars and Envoys go by DNS, past it:
     grants by address need the address of the task, and a poll is held for 30 s.
+    subnet_cidr_blocks: the networks of its subnets. People share its addresses, so that limits of an address do not hold there.
+    hosts: the names under which browsers open it. cidr_blocks: the networks that may.
   EOT
   type = object({
-    subnet_ids      = list(string)
-    certificate_arn = string
-    hosts           = list(string)
-    cidr_blocks     = list(string)
+    subnet_ids         = list(string)
+    subnet_cidr_blocks = list(string)
+    certificate_arn    = string
+    hosts              = list(string)
+    cidr_blocks        = list(string)
   })
   default = null
 }
