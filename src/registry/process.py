@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import platform
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -99,6 +100,7 @@ from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS, MESH_TYPES
 from registry.xds.sds_v1 import HostsV1
+from wire.orphans import REAP_INTERVAL, OrphanReaper
 
 log = structlog.get_logger()
 
@@ -252,6 +254,7 @@ class RegistryProcess:
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
         self._jobs = Periodic()
+        self._orphans = OrphanReaper()
         self._following: asyncio.Task[None] | None = None
         """Follows the database, from the start to the stop."""
         self._following_mesh: asyncio.Task[None] | None = None
@@ -403,6 +406,8 @@ class RegistryProcess:
             self._jobs.every(REQUEST_INTERVAL, "ecs_tasks", self.ecs_tasks.poll)
         if self.tls is not None:
             self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
+        if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
+            self._jobs.every(REAP_INTERVAL, "orphans", self._reap_orphans)
         self._fallback = asyncio.create_task(self._fall_back())
 
     def release(self) -> None:
@@ -463,6 +468,9 @@ class RegistryProcess:
             await migrate(self._database_url, self.settings.database_timeout)
         await self.access_feed.load()
         await self.mesh_feed.load()
+
+    async def _reap_orphans(self) -> None:
+        self._orphans.reap()
 
     async def _expire_credentials(self) -> None:
         self.access_feed.expire()

@@ -27,6 +27,7 @@ from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.process import RegistryProcess
 from registry.settings import Settings
 from registry.worker_metrics import forget_worker
+from wire.orphans import OrphanReaper
 from wire.sd_notify import notify
 
 log = structlog.get_logger()
@@ -245,6 +246,7 @@ class _Workers:
         """The workers read the former; the latter is open in this process alone, for as long as it lives."""
         self._children: list[multiprocessing.process.BaseProcess] = []
         self._stopping = False
+        self._orphans = OrphanReaper()
 
     def run(self) -> int:
         # Checked here, once, instead of in each child.
@@ -266,6 +268,8 @@ class _Workers:
             # looked for again and again.
             wait_for([child.sentinel for child in self._children], timeout=_SIGNAL_INTERVAL)
             self._remove_dead()
+            if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
+                self._orphans.reap()
             self._fill()
             self._signal_children()
         return 0

@@ -13,7 +13,7 @@ from msgspec import Meta
 from registrar.checks.check import Check, CheckTarget, Options
 from registrar.checks.result import Outcome, Result
 from registrar.environment import check_environment, is_registrars_own, missing_variables
-from registrar.orphans import start_child
+from wire.orphans import start_child
 
 MAX_OUTPUT_BYTES = 4096
 """Bytes of the output that are kept."""

@@ -10,7 +10,7 @@ from typing import Self
 from registrar.environment import app_environment
 from registrar.errors import AppNotStarted
 from registrar.event_log import EventLogger
-from registrar.orphans import start_child
+from wire.orphans import start_child
 
 # Signals that are passed on to the app; SIGHUP also reloads the registrar's settings.
 FORWARDED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)

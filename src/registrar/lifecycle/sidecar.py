@@ -24,10 +24,10 @@ from registrar.lifecycle.drain import Drain
 from registrar.lifecycle.reload import Reloader, ReloadPlan
 from registrar.lifecycle.signals import Signals
 from registrar.lifecycle.startup_gate import StartupGate
-from registrar.orphans import OrphanReaper
 from registrar.probing.prober import Prober
 from registrar.registry_client.client import RegistryClient, overloaded
 from registrar.watchdog import Watchdog, notify_systemd
+from wire.orphans import OrphanReaper
 from wire.sd_notify import notify, watchdog_interval
 
 _APP_ENDED_TIMEOUT = 5.0

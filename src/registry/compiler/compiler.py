@@ -11,6 +11,7 @@ import structlog
 from registry.compiler.job import Failed, Job, Malformed, Result
 from registry.compiler.job_queue import JobQueue
 from registry.errors import InvalidError, UnavailableError, UnreadableError
+from wire.orphans import start_child
 
 log = structlog.get_logger()
 
@@ -62,7 +63,7 @@ async def _work(job: Job) -> Result:
 async def _run(job: Job) -> Result:
     # The environment of the registry has secrets, and nothing that the compiler needs.
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
+    process = await start_child(
         sys.executable,
         # Not from the working directory, which others may be able to write.
         "-P",

@@ -14,7 +14,7 @@ from harness.fake_registry import FakeRegistry
 from integration.registrar.processes import environment
 from integration.registrar.test_early_signals import children, container, starting
 
-from registrar.orphans import OrphanReaper, start_child
+from wire.orphans import OrphanReaper, start_child
 
 __all__ = ["container"]
 

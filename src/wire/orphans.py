@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Never
 
-_REAP_INTERVAL = 2.0
+REAP_INTERVAL = 2.0
 """Seconds between two scans; asyncio reaps its own children within milliseconds."""
 
 # Indexes of fields of /proc/<pid>/stat, counted from the one behind the command's name (proc(5)).
@@ -38,7 +38,7 @@ class OrphanReaper:
     spares a child that asyncio has just started and not registered yet.
     """
 
-    def __init__(self, interval: float = _REAP_INTERVAL) -> None:
+    def __init__(self, interval: float = REAP_INTERVAL) -> None:
         self._interval = interval
         # Zombies of the previous scan, without asyncio's own.
         self._seen: set[Zombie] = set()
