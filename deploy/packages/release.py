@@ -37,10 +37,8 @@ def main() -> None:
     wheel, sdist = _build("wheel", ROOT, out), _build("sdist", ROOT, out)
     _check_sdist(sdist, wheel)
     _run(sys.executable, str(HERE / "build.py"), "--wheel", str(wheel), "--out", str(out))
-    if arguments.no_images:
-        print("The images are left out, as asked.")
-    elif not (shutil.which("docker") or shutil.which("buildah")):
-        print("The images are left out: neither Docker nor buildah is installed.")
+    if reason := "as asked" if arguments.no_images else _no_images():
+        print(f"The images are left out: {reason}.")
     else:
         base = ["--debian-base"] if arguments.debian_base else []
         _run(sys.executable, "deploy/images/build.py", "--archive", "--output", str(out), *base)
@@ -53,6 +51,16 @@ def main() -> None:
     print(f"{len(files)} files and SHA256SUMS are in {out.relative_to(ROOT)}; nothing was pushed or tagged.")
     for warning in warnings:
         print(f"This is a candidate and no release: {warning}.")
+
+
+def _no_images() -> str:
+    """Return why no image can be built here; nothing where one can."""
+    if shutil.which("buildah"):
+        return ""
+    if shutil.which("docker") is None:
+        return "neither Docker nor buildah is installed"
+    answers = subprocess.run(["docker", "version"], check=False, capture_output=True).returncode == 0  # noqa: S607
+    return "" if answers else "no daemon of Docker answers, and buildah is not installed"
 
 
 def project_version() -> str:
