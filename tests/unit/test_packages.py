@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -117,3 +118,27 @@ def test_files_that_differ_between_pythons_are_refused(build: ModuleType, tmp_pa
     (tmp_path / "3.12" / "module.py").write_text("another")
     with pytest.raises(SystemExit, match=r"module\.py differs between two versions of Python"):
         build._merge(tmp_path / "3.12", tmp_path / "modules")
+
+
+def test_the_page_names_what_there_is(build: ModuleType) -> None:
+    """docs/vm.md has the files of this version, the paths of the packages, and the Pythons of the build."""
+    page = (ROOT / "docs" / "vm.md").read_text()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {(name, text) for name, text in re.findall(r"headcount-(\w+)_([\d.]+)-1_amd64\.deb", page)} == {
+        (name, version) for name in NAMES
+    }
+    assert "3.11, 3.12, 3.13 or 3.14" in page
+    assert len(build.PYTHONS) == 4
+    for name in NAMES:
+        unit = (ROOT / "deploy" / "systemd" / f"headcount-{name}.service").read_text()
+        assert f"/etc/{name}/environment" in page
+        assert f"/usr/lib/headcount-{name}" in page
+        assert f"systemctl enable --now headcount-{name}\n" in page
+        assert f"ExecStart=/usr/bin/{name} " in unit
+    socket = re.search(
+        r"REGISTRAR_ADMIN_LISTEN=(\S+)", (ROOT / "deploy/systemd/headcount-registrar.service").read_text()
+    )
+    assert socket is not None
+    assert f"--admin-listen {socket[1]}" in page
+    assert f"--admin-listen {socket[1]}" in (PACKAGES / "registrar" / "preremove").read_text()
+    assert set(re.findall(r"^\| `headcount-(\w+)`", page, re.MULTILINE)) == set(build.PROGRAMS) == set(NAMES)
