@@ -32,6 +32,8 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["html_image"]
 nitpicky = True
 highlight_language = "none"
+# A block that its language's lexer does not take in whole, such as SQL with a command of psql, is shown all the same.
+suppress_warnings = ["misc.highlighting_failure"]
 # `make sitelinks` asks for the targets outside of the site; these are examples that nobody serves.
 linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost|[a-z.]*\.?(internal|example\.com))(:\d+)?(/.*)?"]
 linkcheck_timeout = 20
