@@ -2,11 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 import structlog
 
+from meshconfig.catalog import Metadata
+from meshconfig.gateway import GatewaySelection, used_of
 from meshconfig.resource import Catalog
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
@@ -14,6 +16,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
 from registry.compiler.job import Compiled, CompileGateways, refusal
 from registry.compiler.nodes import read_nodes
+from registry.cooperative import cooperatively
 from registry.core.rollout import held_nodes
 from registry.errors import UnavailableError
 from registry.metrics import MESH_GATEWAYS_REFUSED, MESH_GATEWAYS_UNPROVEN
@@ -27,6 +30,8 @@ from registry.store.mesh import WHOLE, Contents, NodeNames
 
 log = structlog.get_logger()
 
+_encode = msgspec.msgpack.Encoder(order="sorted").encode
+
 GATEWAY_INTERVAL = 2.0
 """Seconds between two looks at the catalog."""
 RETRY_INTERVAL = 30.0
@@ -37,15 +42,27 @@ State = tuple[int, int, int]
 
 
 class GatewaySchedule:
-    """The times at which the gateways are compiled: when their catalog has changed, and again after a failure."""
+    """The times at which the gateways are compiled: when what they use has changed, and again after a failure."""
 
     def __init__(self) -> None:
+        self._lead = 0
+        """The lead that the rest is of; 0: another process leads. Written by begin_lead()."""
         self._looked_at: State | None = None
         """What was looked at last; None: nothing was."""
         self._compiled: tuple[int, bytes] | None = None
-        """The revision and the catalog that were compiled last, with whatever result."""
+        """The revision, and what its gateways use of the catalog, that were compiled last, with whatever result."""
         self._retry_at = math.inf
         """The monotonic time at which these are compiled again; infinite: they are served."""
+
+    def begin_lead(self, lead: int) -> bool:
+        """Forget everything in another lead than before, and return whether it is another one.
+
+        Another process may have led in between, and have compiled the gateways for another catalog.
+        """
+        if lead == self._lead:
+            return False
+        self._lead, self._looked_at, self._compiled, self._retry_at = lead, None, None, math.inf
+        return True
 
     def may_be_due(self, state: State, now: float) -> bool:
         """Tell whether the catalog has to be read, because it may have changed or has to be compiled again."""
@@ -115,11 +132,9 @@ class GatewayCompiler:
         self._services = services
         self._lead = lead
         self._envoy_binary = envoy_binary
-        self._led = 0
-        """The lead of the last look, whose schedule is of no use in another one: another process may have compiled."""
         self._schedule = GatewaySchedule()
-        self._without: int | None = None
-        """The revision that is known to have no gateway."""
+        self._selections: tuple[int, Sequence[GatewaySelection]] | None = None
+        """A revision, and what its gateways select; None: it was not compiled yet. Written by _result()."""
         self._refused: str | None = None
         """Why the last compile was refused; empty: it was not; None: this lead has compiled nothing yet."""
 
@@ -130,8 +145,8 @@ class GatewayCompiler:
             UnavailableError: PostgreSQL is away; the next look goes on.
         """
         lead, revision = self._lead(), self._mesh_cache.revision
-        if lead != self._led:
-            self._led, self._schedule, self._without, self._refused = lead, GatewaySchedule(), None, None
+        if self._schedule.begin_lead(lead):
+            self._selections, self._refused = None, None
             self._services.forget_stored()
             MESH_GATEWAYS_REFUSED.set(0)
             MESH_GATEWAYS_UNPROVEN.set(0)
@@ -142,30 +157,44 @@ class GatewayCompiler:
         if not self._schedule.may_be_due(state, time.monotonic()):
             return
         catalog = await self._services.keep()
-        key = (revision, msgspec.msgpack.encode(catalog, order="sorted"))
-        if revision != self._without and self._schedule.is_due(key, time.monotonic()):
-            wait = await self._compile(revision, catalog)
+        key, used = await self._used(revision, catalog)
+        if self._schedule.is_due(key, time.monotonic()):
+            wait = await self._compile(revision, used)
+            # The first compile of a revision tells what its gateways use.
+            key, _ = await self._used(revision, catalog)
             self._schedule.note_compiled(key, time.monotonic() + wait)
         await self._set_gauges(revision)
         self._schedule.note_looked_at(state)
+
+    async def _used(self, revision: int, catalog: Catalog) -> tuple[tuple[int, bytes], Catalog]:
+        """Return the key of what the gateways use of the catalog, and that part; all of it while that is unknown."""
+        if self._selections is None or self._selections[0] != revision:
+            return (revision, b""), catalog
+        selections = self._selections[1]
+        metadata: dict[str, Metadata] = {}
+        grpc_services: dict[str, tuple[str, ...]] = {}
+        async for service, values in cooperatively(catalog.metadata.items()):
+            used = used_of(service, values, catalog.grpc_services.get(service, ()), selections)
+            if used is not None:
+                metadata[service], grpc_services[service] = used
+        part = Catalog(metadata, grpc_services)
+        return (revision, _encode(part)), part
 
     async def _compile(self, revision: int, catalog: Catalog) -> float:
         """Compile the gateways and serve what has changed; return the seconds until the next try, infinite for none."""
         async with self._database.session() as connection:
             stored = await store.find_revision(connection, revision)
             files = None if stored is None else await store.files_of(connection, stored.content)
-        result = await self._result(files, catalog)
+        result = await self._result(revision, files, catalog)
         if not isinstance(result, Compiled):
             return await self._refuse(revision, result)
-        if not result.resources:
-            self._without = revision
         wait = await self._serve(revision, result) if result.resources else math.inf
         if self._refused != "":
             await gateways.end_refusal(self._database)
             self._refused = ""
         return wait
 
-    async def _result(self, files: bytes | None, catalog: Catalog) -> Compiled | str:
+    async def _result(self, revision: int, files: bytes | None, catalog: Catalog) -> Compiled | str:
         """Return what may be served, or why nothing may."""
         if files is None:
             return "the files of the revision are missing in PostgreSQL: apply them again"
@@ -175,7 +204,10 @@ class GatewayCompiler:
             return str(error)
         if not isinstance(result, Compiled):
             return "the compiler answered something else"
-        return refusal(result) or result
+        reason = refusal(result)
+        if result.resources or not reason:
+            self._selections = (revision, result.selections)
+        return reason or result
 
     async def _refuse(self, revision: int, reason: str) -> float:
         """Note why the gateways do not follow the catalog; return the seconds until the next try."""

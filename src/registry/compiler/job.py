@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
+from meshconfig.gateway import GatewaySelection
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Severity
 from meshconfig.resource import Catalog
@@ -134,6 +135,7 @@ class Compiled(Struct, frozen=True, tag=True):
         envoy: the version of the Envoy that accepted all of it; empty: none was asked.
         unproven: why no Envoy came to a verdict; empty: none failed.
         plan: the plan, if one was wanted.
+        selections: of gateways that were compiled alone, what each selects from the catalog.
         changes_mesh: whether mesh.yaml differs in meaning from that of the revision in force. All services share it,
             and some of it is in their bootstraps alone.
     """
@@ -147,6 +149,7 @@ class Compiled(Struct, frozen=True, tag=True):
     unproven: str = ""
     plan: Plan | None = None
     changes_mesh: bool = False
+    selections: Sequence[GatewaySelection] = ()
 
 
 class Shown(Struct, frozen=True, tag=True):

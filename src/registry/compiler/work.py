@@ -11,6 +11,7 @@ from meshconfig.bootstrap import bootstrap
 from meshconfig.difference import differences
 from meshconfig.effective import Configuration
 from meshconfig.effective_values import effective_values
+from meshconfig.gateway import selection_of
 from meshconfig.plan import Plan, make_plan
 from meshconfig.position import Fault, Severity
 from meshconfig.proof import UnprovenError, digest, prove
@@ -127,7 +128,10 @@ def _compile_gateways(job: CompileGateways) -> Compiled:
     if configuration is None:
         return Compiled(request, faults)
     snapshot = compile_gateways(configuration, job.catalog)
-    compiled = Compiled(request, faults, _without_bodies(snapshot.nodes, job.stored), digest(snapshot))
+    selections = [selection_of(gateway) for _, gateway in sorted(configuration.gateways.items())]
+    compiled = Compiled(
+        request, faults, _without_bodies(snapshot.nodes, job.stored), digest(snapshot), selections=selections
+    )
     if not job.envoy or not snapshot.nodes:
         return compiled
     gateways = Configuration(mesh=configuration.mesh, gateways=configuration.gateways, targets=configuration.targets)

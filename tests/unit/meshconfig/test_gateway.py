@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from meshconfig.catalog import catalog_of
 from meshconfig.definition import (
     Authentication,
     Defaults,
@@ -20,7 +21,7 @@ from meshconfig.definition import (
 )
 from meshconfig.effective import Configuration
 from meshconfig.field_types import RESERVED_CLUSTERS
-from meshconfig.gateway import findings, selected
+from meshconfig.gateway import findings, selected, selection_of, used_of
 from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
 
@@ -211,3 +212,47 @@ def test_gateways_alone_are_what_they_are_among_all() -> None:
     """A change of the catalog compiles them again, and nothing else."""
     configuration = Configuration(gateways={"staging": gateway()})
     assert compile_gateways(configuration, CATALOG) == compile_mesh(configuration, CATALOG)
+
+
+def used(catalog: Catalog, *gateways: Gateway) -> Catalog:
+    """Return the part of a catalog that gateways use."""
+    selections = [selection_of(each) for each in gateways]
+    parts = {
+        service: part
+        for service, metadata in catalog.metadata.items()
+        if (part := used_of(service, metadata, catalog.grpc_services.get(service, ()), selections)) is not None
+    }
+    return Catalog(
+        {service: metadata for service, (metadata, _) in parts.items()},
+        {service: names for service, (_, names) in parts.items()},
+    )
+
+
+VALUES = st.lists(st.sampled_from(["grpc", "http1", "x", "a.A", "b.B, a.A"]), unique=True, max_size=3).map(sorted)
+CATALOGS = st.dictionaries(
+    st.sampled_from(["shop", "Shop", "user", "web"]),
+    st.dictionaries(st.sampled_from(["protocol", "tier", "grpc_services", "build"]), VALUES.map(tuple)),
+)
+SELECTS = st.builds(
+    Select,
+    metadata=st.dictionaries(st.sampled_from(["protocol", "tier"]), st.sampled_from(["grpc", "x"])),
+    services=st.sets(st.sampled_from(["web", "later"])).map(lambda names: tuple(sorted(names))),
+)
+
+
+@given(CATALOGS.map(catalog_of), SELECTS, SELECTS, st.booleans())
+def test_gateways_compile_to_the_same_with_what_they_use(
+    catalog: Catalog, first: Select, second: Select, paths: bool
+) -> None:
+    """So that a change of the rest of the catalog is no reason to compile them again."""
+    gateways = (gateway(select=first, paths=paths), gateway(select=second))
+    part = used(catalog, *gateways)
+    assert all(compiled(each, part) == compiled(each, catalog) for each in gateways)
+
+
+def test_metadata_that_no_gateway_selects_by_is_not_used() -> None:
+    """The build of a deploy, or a service of another protocol, changes nothing."""
+    metadata = {**CATALOG.metadata["shop"], "build": ("7",)}
+    changed = Catalog({**CATALOG.metadata, "shop": metadata, "job": {"build": ("1",)}}, CATALOG.grpc_services)
+    assert used(changed, gateway()) == used(CATALOG, gateway())
+    assert used(changed, gateway()).metadata == {"user": {"protocol": ("grpc",)}, "shop": {"protocol": ("grpc",)}}

@@ -54,6 +54,20 @@ def test_what_failed_is_compiled_again_later_although_the_catalog_is_the_same() 
     assert not schedule.may_be_due(STATE, 1e9)
 
 
+def test_another_lead_compiles_again() -> None:
+    """Another process may have led in between, and have compiled the gateways for another catalog."""
+    schedule = GatewaySchedule()
+    assert schedule.begin_lead(1)
+    schedule.note_compiled(KEY, math.inf)
+    schedule.note_looked_at(STATE)
+    assert not schedule.begin_lead(1)
+    assert not schedule.may_be_due(STATE, 1e9)
+    for lead in (0, 2):
+        assert schedule.begin_lead(lead)
+    assert schedule.may_be_due(STATE, 0.0)
+    assert schedule.is_due(KEY, 0.0)
+
+
 def test_a_change_of_the_catalog_does_not_wait_for_the_retry() -> None:
     """It may be what mends the refusal."""
     schedule = GatewaySchedule()
