@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -585,10 +586,17 @@ def test_the_tasks_envoy_starts_by_its_commands(
         assert answer.status_code == 200
 
 
-def test_setup_gives_the_directory_to_registrar_and_envoy(tmp_path: Path) -> None:
+def test_setup_gives_the_directory_to_registrar_and_envoy() -> None:
     """The empty volume belongs to root; afterwards the registrar may write it, Envoy's group read it, nobody else."""
     if os.geteuid() != 0:
         pytest.skip("only root gives files away, and this is not root")
+    # pytest's own directories let nobody but root in, and the token is written by another user.
+    with tempfile.TemporaryDirectory(prefix="headcount-envoy-setup-") as made:
+        setup_as_root(Path(made))
+
+
+def setup_as_root(directory: Path) -> None:
+    """Run the step before Envoy with a static token, and look at what it leaves."""
     settings = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": SOURCES,
@@ -597,6 +605,8 @@ def test_setup_gives_the_directory_to_registrar_and_envoy(tmp_path: Path) -> Non
         "REGISTRAR_ENDPOINT": "127.0.0.1:8080",
         "REGISTRAR_INSTANCE_ID": "task-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "REGISTRAR_ENVOY_TOKEN": "hct_static",
+        "REGISTRAR_ENVOY_TOKEN_FILE": str(directory / TOKEN_FILE),
         BOOTSTRAP_VARIABLE: '{"node": {"cluster": "shop"}}',
     }
     command = [
@@ -605,12 +615,14 @@ def test_setup_gives_the_directory_to_registrar_and_envoy(tmp_path: Path) -> Non
         "registrar.cli",
         "envoy-setup",
         "--directory",
-        str(tmp_path),
+        str(directory),
         "--owner",
         "10001:101",
     ]
     done = subprocess.run(command, env=settings, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for path in (tmp_path, *tmp_path.iterdir()):
+    for path in (directory, *directory.iterdir()):
         assert (path.stat().st_uid, path.stat().st_gid) == (10001, 101), path
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o2750
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o2750
+    token = directory / TOKEN_FILE
+    assert (token.read_text(), stat.S_IMODE(token.stat().st_mode)) == ("hct_static", 0o640)
