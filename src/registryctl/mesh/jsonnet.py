@@ -1,6 +1,8 @@
 """Jsonnet definitions, which are evaluated here and nowhere else: their imports can read any file of this machine."""
 
+import atexit
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -8,12 +10,16 @@ from msgspec import Struct
 
 from meshconfig.position import Fault, Position
 from registryctl.errors import UsageError
+from registryctl.mesh.jsonnet_process import JsonnetProcess
 
 _PLACE = re.compile(r":(?:\(?(?P<line>\d+):(?P<column>\d+))\)?(?:-\(?[\d:]+\)?)?:?[ \t]*")
 """A place in a message of Jsonnet: ``:2:5-14``, ``:2:5`` or ``:(2:5)-(3:4)``."""
 _KEY = re.compile(r'^ *"(?P<key>(?:[^"\\]|\\.)*)": ?(?P<value>.*?),?$')
 """A line of the evaluated document that has a key."""
 _INDENT = 2
+_process = JsonnetProcess()
+"""Evaluates the files of this process, one after the other."""
+atexit.register(_process.end)
 
 
 class Evaluated(Struct, frozen=True):
@@ -48,18 +54,15 @@ def evaluate(root: Path, path: str, source: str) -> Evaluated:
         JsonnetError: it cannot be evaluated.
         UsageError: Jsonnet is not installed.
     """
-    try:
-        import _gojsonnet  # noqa: PLC0415  # an extra, and 13 MB that only its users load
-    except ModuleNotFoundError:
+    if find_spec("_gojsonnet") is None:
         raise UsageError(
             f"{path}: Jsonnet is not installed, which evaluates this file",
             "pip install 'headcount[jsonnet]', or write the file as YAML",
-        ) from None
-    try:
-        document = _gojsonnet.evaluate_snippet(str(root / path), source)
-    except RuntimeError as error:
-        raise JsonnetError(_fault(str(error), root, path)) from None
-    return Evaluated(source, msgspec.json.format(document, indent=_INDENT).strip())
+        )
+    outcome = _process.evaluate(str(root / path), source)
+    if outcome.error:
+        raise JsonnetError(_fault(outcome.error, root, path))
+    return Evaluated(source, msgspec.json.format(outcome.document, indent=_INDENT).strip())
 
 
 def in_source(fault: Fault, evaluated: Evaluated) -> Fault:

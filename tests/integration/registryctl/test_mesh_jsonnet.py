@@ -57,6 +57,18 @@ def test_endless_recursion_ends(mesh: Path) -> None:
     assert "services/web.jsonnet:1:" in fault(mesh, "local f(x) = f(x + 1) + 1; { a: f(1) }")
 
 
+def test_an_evaluation_without_an_end_is_ended(mesh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jsonnet bounds its stack and neither time nor memory; the next file is evaluated by a new process."""
+    monkeypatch.setattr("registryctl.mesh.jsonnet_process.EVALUATION_TIMEOUT", 1.0)
+    (mesh / "services/other.jsonnet").write_text("{ service: 'other' }")
+    endless = "{ a: std.foldl(function(sum, x) sum + x, std.range(0, 50000000), 0) }"
+    fault_of_time = fault(mesh, endless)
+    assert fault_of_time.startswith("services/web.jsonnet: Jsonnet: it is not evaluated within 1 s"), fault_of_time
+    monkeypatch.undo()
+    (mesh / "services/web.jsonnet").write_text(WEB)
+    assert list(read_directory(mesh).files) == ["services/other.jsonnet", "services/web.jsonnet"]
+
+
 def test_a_fault_of_the_document_is_found_in_the_source(mesh: Path) -> None:
     """A key that stands once in the Jsonnet file is the place; another one is quoted from the document."""
     evaluated = read_directory(mesh).evaluated["services/web.jsonnet"]
