@@ -37,12 +37,14 @@ class Fault(Struct, frozen=True, order=True):
         message: what was written and what is allowed, as a sentence.
         fix: what to do, as a sentence; empty where the message says it.
         severity: a warning does not keep the definitions from being compiled.
+        inherent: whether it says the price of what was asked for, which no edit mends; `strict` makes no error of it.
     """
 
     position: Position
     message: str
     fix: str = ""
     severity: Severity = Severity.ERROR
+    inherent: bool = False
 
     def __str__(self) -> str:
         """Return it as one line: position, severity where it is a warning, message, fix."""

@@ -53,14 +53,14 @@ def read(
     Args:
         files: the text of each file, by its path in the repository.
         registered: the services of the catalog; without it nothing is said of services that are not registered.
-        strict: make errors of warnings.
+        strict: make errors of warnings that an edit can mend.
         cache: the results of the last reading.
     """
     repository = _Repository(cache or Cache())
     configuration = repository.read(files, None if registered is None else frozenset(registered))
     faults = repository.faults
     if strict:
-        faults = [structs.replace(fault, severity=Severity.ERROR) for fault in faults]
+        faults = [fault if fault.inherent else structs.replace(fault, severity=Severity.ERROR) for fault in faults]
     broken = any(fault.severity is Severity.ERROR for fault in faults)
     return (None if broken else configuration), _listed(faults)
 

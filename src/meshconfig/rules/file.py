@@ -207,7 +207,7 @@ def _destination(block: Block) -> Iterator[Fault]:
     else:
         message = "A split loses the share of a service whose endpoints are all gone, as shares within one do not."
         fix = "Keep several endpoints behind each of them."
-        yield Fault(block.position("split"), message, fix, Severity.WARNING)
+        yield Fault(block.position("split"), message, fix, Severity.WARNING, inherent=True)
 
 
 def _fault_alone(block: Block) -> Iterator[Fault]:

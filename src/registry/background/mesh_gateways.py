@@ -167,7 +167,7 @@ class GatewayCompiler:
         self._schedule.note_looked_at(state)
 
     async def _used(self, revision: int, catalog: Catalog) -> tuple[tuple[int, bytes], Catalog]:
-        """Return the key of what the gateways use of the catalog, and that part; all of it while that is unknown."""
+        """Return the key of what the gateways use of the catalog, and that part; at first all of it."""
         if self._selections is None or self._selections[0] != revision:
             return (revision, b""), catalog
         selections = self._selections[1]

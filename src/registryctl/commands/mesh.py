@@ -41,7 +41,7 @@ def init(
 def validate(
     session: Session,
     directory: Directory = HERE,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings that an edit can mend are errors.")] = False,
 ) -> int:
     """Check definitions, without a registry: every fault at once, with its line. Exit status 1: an error."""
     import msgspec
