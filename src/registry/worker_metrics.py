@@ -32,7 +32,7 @@ def worker_metrics(settings: Settings) -> Iterator[None]:
 
 
 def forget_worker(pid: int, *, everything: bool = False) -> None:
-    """Remove the files of a process that is no worker any more, or never was: what it counted as living, or all."""
+    """Remove what a process that is no worker any more counted as living, or all of its files."""
     directory = os.environ.get(VARIABLE)
     if directory is not None:
         for file in Path(directory).glob(f"{'' if everything else 'gauge_live'}*_{pid}.db"):

@@ -81,7 +81,7 @@ def _report(session: Session, place: str, published: Published) -> None:
 
 
 def failure_lines(failed: Mapping[str, str]) -> list[str]:
-    """Return a line for each reason of failures, by the keys of objects, which mostly all fail for the same one."""
+    """Return a line for each reason of failures; mostly all objects fail for the same one."""
     keys: defaultdict[str, list[str]] = defaultdict(list)
     for key, reason in sorted(failed.items()):
         keys[reason].append(key)
