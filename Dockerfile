@@ -7,7 +7,9 @@ FROM ${PYTHON} AS build
 ARG PIP_INDEX_URL=https://pypi.org/simple
 # Bytecode names the source's hash instead of its time, and sets are written in one order: two builds are the same bytes.
 ARG SOURCE_DATE_EPOCH=0
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONHASHSEED=0
+# Not every builder hands arguments on to the stages that start from this one.
+ENV PIP_INDEX_URL=${PIP_INDEX_URL} SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} PYTHONHASHSEED=0
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 ENV PIP_REQUIRE_HASHES=1 PIP_ONLY_BINARY=:all: PIP_NO_DEPS=1
 COPY deploy/images/build.lock /locks/
 RUN python3 -m venv /build && /build/bin/pip install --requirement /locks/build.lock

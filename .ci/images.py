@@ -260,6 +260,7 @@ def use_buildah(work: Path) -> None:
     driver = "overlay" if _mounts_overlay(work) else "vfs"
     storage = work / "storage.conf"
     storage.write_text(f'[storage]\ndriver="{driver}"\ngraphroot="{work}/images"\nrunroot="{work}/run"\n')
+    os.environ.pop("DOCKER_CONFIG", None)  # buildah reads it, too, and fails where it names no file
     os.environ.update(CONTAINERS_STORAGE_CONF=str(storage), BUILDAH_ISOLATION="chroot", TMPDIR=str(work))
 
 
