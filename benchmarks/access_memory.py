@@ -7,7 +7,6 @@ between the sides but access, and the processor time of many short turns in pair
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
 from typing import Any, cast
 
 import msgspec
@@ -36,7 +35,7 @@ _TURNS = 21
 _REQUESTS = 150
 """Requests of a turn: three milliseconds, which the kernel seldom interrupts."""
 _COPIES = 7
-"""Copies of a request, at other addresses: a copy of memory is ten times as slow from a few unlucky addresses."""
+"""Copies of a request, one for each turn: processors copy memory from a few unlucky addresses ten times as slowly."""
 
 
 class _Side(Struct, frozen=True):
@@ -47,23 +46,27 @@ class _Side(Struct, frozen=True):
     connection: Connection
     requests: dict[str, list[bytes]]
 
-    def turn(self, kind: str, count: int) -> float:
-        """Send requests, and return the processor time of each in microseconds.
+    def turn(self, kind: str, number: int) -> float:
+        """Send one copy of a request again and again, and return the processor time of each in microseconds.
+
+        Args:
+            kind: of the requests.
+            number: of the turn, by which the copy is chosen.
 
         Raises:
             RuntimeError: the protocol has not answered each at once, but left it to the application.
         """
         receive, sent = self.connection.protocol.data_received, self.connection.wire.sent
-        requests = list(islice(cycle(self.requests[kind]), count))
+        request = self.requests[kind][number % _COPIES]
         before = self.front.answered
         begun = time.thread_time_ns()
-        for request in requests:
+        for _ in range(_REQUESTS):
             receive(request)
             sent.clear()
         used = time.thread_time_ns() - begun
-        if self.front.answered - before != count:
-            raise RuntimeError(f"access {self.mode}: {kind}: {self.front.answered - before} of {count} answered")
-        return used / count / 1000
+        if self.front.answered - before != _REQUESTS:
+            raise RuntimeError(f"access {self.mode}: {kind}: {self.front.answered - before} of {_REQUESTS} answered")
+        return used / _REQUESTS / 1000
 
 
 class _Stored:
@@ -137,8 +140,8 @@ def _compare(part: Part, plan: Plan, sides: list[_Side], kind: str) -> None:
     ratios: dict[str, list[float]] = {mode: [] for mode in _MODES if mode != "off"}
     for _ in range(plan.rounds(_ROUNDS)):
         turns: dict[str, list[float]] = {mode: [] for mode in _MODES}
-        for side in interleaved(sides, _TURNS):
-            turns[side.mode].append(side.turn(kind, _REQUESTS))
+        for number, side in enumerate(interleaved(sides, _TURNS)):
+            turns[side.mode].append(side.turn(kind, number // len(sides)))
         _add(table, turns)
         for mode, values in ratios.items():
             pairs = zip(turns["off"], turns[mode], strict=True)
@@ -158,7 +161,7 @@ def _check(side: _Side, kind: str) -> None:
     answer = side.connection.answer()
     if not answer.startswith(b"HTTP/1.1 " + status):
         raise RuntimeError(f"access {side.mode}: {kind}: answered {answer[:200]!r}")
-    side.turn(kind, _REQUESTS)
+    side.turn(kind, 0)
 
 
 def _add(table: Table, turns: dict[str, list[float]]) -> None:
