@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from benchmarks.envoy_poll import poll_body
 from registry import process as process_module
+from registry.auth.decision import Refusal, Request
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -267,7 +268,12 @@ async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypat
         if service in ("shop", "*"):
             raise NotAllowedError(f"{principal.name} may not {verb} {service} {endpoint}".rstrip())
 
+    def refusal(_self: Policy, _principal: Principal, verb: Verb, service: str = "", *_: object) -> Refusal | None:
+        return Refusal(Request(verb, service), "forbidden", "for few") if service == "shop" else None
+
     monkeypatch.setattr(Policy, "allow", allow)
+    # What v1 SDS asks in the fast protocol, to leave a refusal to the route.
+    monkeypatch.setattr(Policy, "refusal", refusal)
     served.notes.put("cart", 1, "open to all")
     served.notes.put("shop", 1, "for few")
     served.banners.publish("web", 1, top="hello")

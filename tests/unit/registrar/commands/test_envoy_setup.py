@@ -27,8 +27,14 @@ SETTINGS = {
     "REGISTRAR_REGION": "eu-west-1",
     "REGISTRAR_ZONE": "eu-west-1a",
 }
-_JSON = st.recursive(st.integers() | st.text(), lambda part: st.lists(part) | st.dictionaries(st.text(), part))
-_OBJECTS = st.dictionaries(st.text(), _JSON)
+_NAMES = st.text("abc", max_size=2)
+"""So few that two objects have some of them in common, which those of any text never had."""
+_JSON = st.recursive(
+    st.integers() | st.text(max_size=3),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(_NAMES, part, max_size=3),
+    max_leaves=8,
+)
+_OBJECTS = st.dictionaries(_NAMES, _JSON, max_size=4)
 
 
 @pytest.fixture(autouse=True)
