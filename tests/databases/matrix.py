@@ -50,7 +50,7 @@ def _run(programs: Path) -> bool:
     with cluster(programs=programs, max_connections="400", fsync="off", full_page_writes="off") as server:
         env = {**os.environ, "REGISTRY_TEST_DATABASE_URL": server.url, PROGRAMS_VARIABLE: str(programs)}
         options = ["-m", "databases or not (faults or proof or pictures)", *sys.argv[1:]]
-        command = [sys.executable, "-m", "pytest", "-q", *_TESTS, *options]
+        command = [sys.executable, "-m", "pytest", "-q", "--numprocesses=4", "--dist=loadfile", *_TESTS, *options]
         return subprocess.run(command, env=env, check=False).returncode == 0
 
 

