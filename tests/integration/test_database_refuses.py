@@ -30,7 +30,7 @@ def environment(url: str, directory: Path) -> dict[str, str]:
         "REGISTRY_DATABASE_URL": url,
         "REGISTRY_LISTEN": f"127.0.0.1:{free_port()}",
         "REGISTRY_DATA_DIR": str(directory / "data"),
-        "REGISTRY_DATABASE_TIMEOUT": "2s",
+        "REGISTRY_DATABASE_TIMEOUT": "5s",
     }
     return {**{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}, **told}
 
@@ -94,7 +94,8 @@ def test_a_role_without_rights_is_told_what_to_grant(server: Postgres, database:
     assert "Traceback" not in log
     assert grant in log
     server.execute(grant, url=database)
-    assert migrate(url, tmp_path)[0] == 0
+    status, said = migrate(url, tmp_path)
+    assert status == 0, said
 
 
 def test_a_missing_database_and_schema_are_told(server: Postgres, database: str, tmp_path: Path) -> None:
