@@ -24,7 +24,7 @@ from registry.auth.signed_headers import SignedHeaders
 from registry.auth.signed_token import check_installed
 from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
-from registry.background import access_feed, audit_writer
+from registry.background import access_feed, audit_writer, mesh_pruner
 from registry.background.access_feed import AccessFeed
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
@@ -32,6 +32,7 @@ from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
 from registry.background.evidence import EvidenceReader
 from registry.background.mesh_feed import MeshFeed
 from registry.background.mesh_gateways import GATEWAY_INTERVAL, GatewayCompiler
+from registry.background.mesh_pruner import MeshPruner
 from registry.background.probe_planner import PLAN_INTERVAL, ProbePlanner
 from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
@@ -251,6 +252,7 @@ class RegistryProcess:
             lambda: self.sweeper.lead,
             envoy_binary=settings.envoy_binary or "",
         )
+        self.mesh_pruner = MeshPruner(self.database, settings, lambda: self.sweeper.leads)
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
         self._jobs = Periodic()
@@ -396,6 +398,7 @@ class RegistryProcess:
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         self._jobs.every(TELL_INTERVAL, "mesh_subscribers", self._tell_mesh_subscribers)
         self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
+        self._jobs.every(mesh_pruner.PRUNE_INTERVAL, "prune_mesh", self.mesh_pruner.prune)
         self._jobs.every(GATEWAY_INTERVAL, "mesh_gateways", self.gateways.compile)
         if self.prober is not None:
             self._jobs.every(PROBE_INTERVAL, "probe", self.prober.step)

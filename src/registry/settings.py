@@ -467,6 +467,17 @@ class Settings(BaseSettings):
         "REGISTRY_AUDIT_RETENTION. Refusals, registrations and logins have three quarters of them, so that they do not "
         "displace the acts of operators.",
     )
+    mesh_retention: Duration = Field(
+        7_776_000.0,
+        ge=60,
+        description="How long revisions of the mesh configuration are kept, with their files and resources, to look at "
+        "and to roll back to. What is served or rolled out is always kept.",
+    )
+    mesh_min_revisions: int = Field(
+        100,
+        ge=1,
+        description="The newest revisions of the mesh configuration that are kept, however old they are.",
+    )
     max_held_polls: int = Field(
         10_000,
         ge=0,

@@ -14,7 +14,7 @@ from registry.compiler.compiler import Compiler
 from registry.compiler.job import CompareFiles, Shown
 from registry.core.mesh import ServedNode
 from registry.core.mesh_envoy import MeshEnvoy, envoys_of
-from registry.errors import NotFoundError
+from registry.errors import NotFoundError, UnavailableError
 from registry.rollout.sightings import Sightings
 from registry.store import mesh as store
 from registry.store.database import Database
@@ -93,6 +93,8 @@ class MeshStatus:
             if revision is None:
                 raise NotFoundError(f"there is no revision {number}")
             before = await store.find_revision(connection, revision.base)
+            if before is None and revision.base:
+                raise UnavailableError(f"revision {revision.base}, which it followed, is no longer kept")
             contents = (0 if before is None else before.content, revision.content)
             key = (self._cache.database_id, *contents)
             if key in self._differences:

@@ -55,6 +55,8 @@ EVERY: dict[str, tuple[str, Any]] = {
     "event_retention": ("30d", 2_592_000.0),
     "audit_retention": ("7d", 604_800.0),
     "audit_max_rows": ("1000", 1_000),
+    "mesh_retention": ("7d", 604_800.0),
+    "mesh_min_revisions": ("1", 1),
     "aws_audience": ("headcount-production,10.0.0.1", ["headcount-production", "10.0.0.1"]),
     "aws_sts_endpoint": ("https://sts.example.com/", "https://sts.example.com"),
     "ecs_tasks": ("on", "on"),
