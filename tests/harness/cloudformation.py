@@ -49,6 +49,10 @@ class Template:
         assert isinstance(made, dict)
         return made
 
+    def deletion_policy(self, name: str) -> str:
+        """Return what happens to a resource that the stack deletes."""
+        return str(self._template["Resources"][name]["DeletionPolicy"])
+
     def statements(self) -> list[dict[str, Any]]:
         """Return the statements of all policies of its roles."""
         roles = [body for body in self._template["Resources"].values() if body["Type"] == "AWS::IAM::Role"]

@@ -364,12 +364,45 @@ def test_terraform_takes_static_tokens(variants: dict[str, Any]) -> None:
     assert "127.0.0.1:9911" in named["envoy-ready"]["command"]
 
 
+def test_terraform_lets_the_registry_read_its_password(variants: dict[str, Any]) -> None:
+    """The right is that of the store which the ARN names, for the secret without the key of its JSON."""
+    assert variants["password_rights"] == {
+        "secret": {
+            "action": "secretsmanager:GetSecretValue",
+            "resource": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop-AbCdEf",
+        },
+        "parameter": {
+            "action": "ssm:GetParameters",
+            "resource": "arn:aws:ssm:eu-west-1:111122223333:parameter/headcount/password",
+        },
+    }
+
+
+def test_the_load_balancer_has_the_attributes_of_its_page() -> None:
+    """Its idle timeout lies between a poll that is held and the registry's own; the table of the page says it too."""
+    page = (ROOT / "docs" / "load-balancer.md").read_text()
+    balancer, targets = (resource("registry", "network", kind) for kind in ("aws_lb", "aws_lb_target_group"))
+    assert balancer["preserve_host_header"] is True
+    assert "| `routing.http.preserve_host_header.enabled` | `true` |" in page
+    assert f"| `idle_timeout.timeout_seconds` | {balancer['idle_timeout']}, " in page
+    assert f"| `deregistration_delay.timeout_seconds` | {targets['deregistration_delay']} instead" in page
+
+
+def resource(module: str, file: str, kind: str) -> dict[str, Any]:
+    """Return the body of the one resource of this kind in a file of a module."""
+    parsed = hcl2.loads((MODULES / module / f"{file}.tf").read_text())
+    (labelled,) = [body for entry in parsed["resource"] for name, body in entry.items() if name.strip('"') == kind]
+    (body,) = labelled.values()
+    return dict(body)
+
+
 def test_terraform_refuses_what_ecs_or_envoy_would_refuse_later(tmp_path: Path) -> None:
     """Every fault is said at once, with what is allowed, before anything is made."""
     said = Terraform(SAMPLES / "refused", tmp_path).errors()
     for sentence in (
         "The names envoy-setup, envoy, envoy-ready and registrar are those of the containers that are added",
         "token_secret is the whole ARN",
+        "database_password_secret is the whole ARN",
         "registrar_stop_timeout is 16 to 120 s",
         "start_period is 120 to 300 s",
         "envoy.bootstrap is no JSON object with a node",
@@ -460,6 +493,19 @@ def actions_of(statement: dict[str, Any]) -> list[str]:
     """Return the actions of a statement, of which there may be one without a list."""
     actions = statement["Action"]
     return actions if isinstance(actions, list) else [actions]
+
+
+def test_a_first_create_of_the_registry_can_be_rolled_back() -> None:
+    """What would stand in the way of the next create goes with the rollback: the database, and the secret's name."""
+    text = (ROOT / "deploy" / "cloudformation" / "registry.yaml").read_text()
+    others = {name: name for name in ("DatabasePassword", "DatabaseSubnets", "DatabaseSecurityGroup.GroupId")}
+    protected, open_to_rollback = (
+        Template(text, AWS_VALUES | others | first).resource("Database")["deletionProtection"]
+        for first in ({}, {"DatabaseDeletionProtection": "false"})
+    )
+    assert (protected, open_to_rollback) == ("true", "false")
+    assert Template(text, {}).deletion_policy("DatabasePassword") == "RetainExceptOnCreate"
+    assert "DatabaseDeletionProtection=false" in PAGE.read_text()
 
 
 def test_every_terraform_file_parses() -> None:

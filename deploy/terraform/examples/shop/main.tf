@@ -32,6 +32,12 @@ variable "private_subnet_ids" {
   type = list(string)
 }
 
+# Without a default: an apply that forgets it would end every task.
+variable "start_services" {
+  description = "false until the identities are set and the mesh configuration is applied (docs/ecs.md), and true from then on."
+  type        = bool
+}
+
 locals {
   images = "${var.account}.dkr.ecr.${var.region}.amazonaws.com"
   pulls  = [for name in ["headcount-registry", "headcount-registrar", "shop", "payments"] : "arn:aws:ecr:${var.region}:${var.account}:repository/${name}"]
@@ -109,7 +115,7 @@ resource "aws_ecs_service" "this" {
   name                               = each.key
   cluster                            = aws_ecs_cluster.prod.arn
   task_definition                    = module.task[each.key].task_definition_arn
-  desired_count                      = each.value.desired_count
+  desired_count                      = var.start_services ? each.value.desired_count : 0
   launch_type                        = "FARGATE"
   propagate_tags                     = "SERVICE"
   availability_zone_rebalancing      = "ENABLED"

@@ -1,6 +1,13 @@
 output "task_definition_arn" {
   description = "For `task_definition` of your aws_ecs_service."
   value       = aws_ecs_task_definition.this.arn
+
+  # A role without its rights starts no task, and a service that names this output comes after it.
+  depends_on = [
+    aws_iam_role_policy.execution,
+    aws_iam_role_policy.execute_command,
+    aws_iam_role_policy.address,
+  ]
 }
 
 output "task_role_name" {

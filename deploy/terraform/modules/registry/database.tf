@@ -14,7 +14,6 @@ locals {
   }
 
   password_value_from = var.existing_database == null ? "${aws_secretsmanager_secret.database[0].arn}:password::" : var.existing_database.password_secret
-  password_secret     = join(":", slice(split(":", local.password_value_from), 0, 7))
 }
 
 # Not the password that RDS manages: it is rotated each week, and a running task would have the old one.

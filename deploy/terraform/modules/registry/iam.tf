@@ -93,6 +93,11 @@ resource "aws_iam_role_policy" "execution" {
   policy = data.aws_iam_policy_document.execution.json
 }
 
+locals {
+  # Not in `count` or `for_each` of a resource: a key of the same apply is not known at plan time.
+  kms_keys = concat(var.kms_keys, [for made in local.made : made.kms_key_arn if made.kms_key_arn != null])
+}
+
 data "aws_iam_policy_document" "execution" {
   statement {
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
@@ -100,8 +105,8 @@ data "aws_iam_policy_document" "execution" {
   }
 
   statement {
-    actions   = ["secretsmanager:GetSecretValue"]
-    resources = [local.password_secret]
+    actions   = [module.containers.password_right.action]
+    resources = [module.containers.password_right.resource]
   }
 
   dynamic "statement" {
@@ -121,7 +126,7 @@ data "aws_iam_policy_document" "execution" {
   }
 
   dynamic "statement" {
-    for_each = length(var.kms_keys) == 0 ? [] : [var.kms_keys]
+    for_each = length(local.kms_keys) == 0 ? [] : [local.kms_keys]
     content {
       actions   = ["kms:Decrypt"]
       resources = statement.value

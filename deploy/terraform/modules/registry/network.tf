@@ -124,8 +124,9 @@ resource "aws_lb" "registry" {
   load_balancer_type = "application"
   subnets            = var.load_balancer.subnet_ids
   security_groups    = [aws_security_group.load_balancer[0].id]
-  # Longer than a held poll and than the pause between two lines of an event stream.
-  idle_timeout               = 120
+  # Longer than the 55 s for which a poll is held at most, shorter than the 75 s after which the registry closes an idle connection.
+  idle_timeout               = 60
+  preserve_host_header       = true
   drop_invalid_header_fields = true
   tags                       = var.tags
 }
@@ -133,12 +134,13 @@ resource "aws_lb" "registry" {
 resource "aws_lb_target_group" "registry" {
   count = var.load_balancer == null ? 0 : 1
 
-  name                 = var.name
-  vpc_id               = var.vpc_id
-  target_type          = "ip"
-  protocol             = "HTTP"
-  port                 = module.containers.port
-  deregistration_delay = 30
+  name        = var.name
+  vpc_id      = var.vpc_id
+  target_type = "ip"
+  protocol    = "HTTP"
+  port        = module.containers.port
+  # Longer than a poll is held: ECS deregisters a task before it stops it.
+  deregistration_delay = 60
   tags                 = var.tags
 
   health_check {

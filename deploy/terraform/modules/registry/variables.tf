@@ -89,6 +89,7 @@ variable "database" {
   description = <<-EOT
     The PostgreSQL that is made on RDS; null where there is one, which existing_database names.
     deletion_protection: turn it off before you destroy it; its final snapshot is `NAME-final`.
+    kms_key_arn: the key of its storage and of the password's secret; the execution role gets the right to decrypt by it.
   EOT
   type = object({
     instance_class        = optional(string, "db.t4g.medium")
@@ -106,7 +107,7 @@ variable "database" {
 }
 
 variable "existing_database" {
-  description = "A PostgreSQL 15 or newer that is there: its address, the valueFrom of its password, and the security groups into which a rule for the registry is put, by keys of your choice."
+  description = "A PostgreSQL 15 or newer that is there: its address, the valueFrom of its password (the ARN of a secret, with `:password::` behind it where the secret is JSON, or of a parameter of SSM), and the security groups into which a rule for the registry is put, by keys of your choice."
   type = object({
     host               = string
     port               = optional(number, 5432)
@@ -195,7 +196,7 @@ variable "ecr_repositories" {
 }
 
 variable "kms_keys" {
-  description = "ARNs of customer managed keys by which the password's secret is encrypted."
+  description = "ARNs of customer managed keys by which the password of existing_database is encrypted."
   type        = list(string)
   default     = []
 }

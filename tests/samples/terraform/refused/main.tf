@@ -20,7 +20,7 @@ module "registry" {
 
   image                    = "registry:1"
   database                 = { host = "db.example" }
-  database_password_secret = "arn:aws:ssm:eu-west-1:111122223333:parameter/x"
+  database_password_secret = "headcount/database"
   auth                     = "yes"
   login_audience           = "headcount-production"
   stop_timeout             = 20

@@ -72,11 +72,21 @@ module "verified" {
 
   image                    = "registry:1"
   database                 = { host = "db.example", port = 6432, user = "registry" }
-  database_password_secret = local.arn
+  database_password_secret = "${local.arn}:password::"
   database_ca              = "-----BEGIN CERTIFICATE-----"
   auth                     = "audit"
   ask_ecs                  = true
   hosts                    = ["registry.example.com"]
+}
+
+# A database that is there, and whose password is a parameter of SSM.
+module "parameter" {
+  source = "../../../../deploy/terraform/modules/registry/containers"
+
+  image                    = "registry:1"
+  database                 = { host = "db.example" }
+  database_password_secret = "arn:aws:ssm:eu-west-1:111122223333:parameter/headcount/password"
+  auth                     = "on"
 }
 
 output "bridge" {
@@ -97,4 +107,11 @@ output "open" {
 
 output "verified" {
   value = module.verified.container_definitions
+}
+
+output "password_rights" {
+  value = {
+    secret    = module.verified.password_right
+    parameter = module.parameter.password_right
+  }
 }

@@ -29,6 +29,13 @@ locals {
   # libpq's own variable, so that the secret has the password alone.
   secrets = [{ name = "PGPASSWORD", valueFrom = var.database_password_secret }]
 
+  # `valueFrom` may name a key of a JSON secret behind the ARN (`:key:stage:id`); a right names the secret alone.
+  password = split(":", var.database_password_secret)
+  password_right = {
+    action   = local.password[2] == "ssm" ? "ssm:GetParameters" : "secretsmanager:GetSecretValue"
+    resource = join(":", slice(local.password, 0, min(7, length(local.password))))
+  }
+
   logs = var.log_configuration == null ? {} : { logConfiguration = var.log_configuration }
 
   mount = [{ sourceVolume = local.volume, containerPath = local.directory }]

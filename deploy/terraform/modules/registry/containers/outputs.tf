@@ -22,3 +22,8 @@ output "port" {
   description = "Port of the registry's container."
   value       = local.port
 }
+
+output "password_right" {
+  description = "What the execution role needs to read the password: action and resource."
+  value       = local.password_right
+}

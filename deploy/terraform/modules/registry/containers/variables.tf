@@ -14,8 +14,13 @@ variable "database" {
 }
 
 variable "database_password_secret" {
-  description = "valueFrom of the password: ARN of a secret, with `:password::` behind it where the secret is JSON."
+  description = "valueFrom of the password: ARN of a secret, with `:password::` behind it where the secret is JSON, or of a parameter of SSM."
   type        = string
+
+  validation {
+    condition     = can(regex("^arn:[^:]+:(secretsmanager|ssm):", var.database_password_secret))
+    error_message = "database_password_secret is the whole ARN of a secret of Secrets Manager or of a parameter of SSM."
+  }
 }
 
 variable "database_ca" {
