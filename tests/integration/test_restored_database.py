@@ -1,6 +1,7 @@
 """A dump that is restored is another database: no version of before stands for anything of after."""
 
 import asyncio
+import json
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -74,13 +75,17 @@ def test_a_restored_dump_gets_an_id_of_its_own_once(server: Postgres, database: 
     assert timeline == 0
 
 
+def restored(database: str) -> "subprocess.CompletedProcess[str]":
+    """Run `registry restored`."""
+    env = {"REGISTRY_DATABASE_URL": database, "PATH": "/usr/bin:/bin"}
+    command = [*script("registry"), "restored"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_a_server_that_was_set_back_gets_another_id_by_a_command(server: Postgres, database: str) -> None:
     """A disk from a snapshot is where the original was, so that nothing but a person knows."""
     before = identity(database)
-    env = {"REGISTRY_DATABASE_URL": database, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [*script("registry"), "restored"], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = restored(database)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     after = identity(database)
     assert after.id != before.id
@@ -109,6 +114,23 @@ def answer_to(process: Registry, service: str, version: str) -> httpx.Response:
     return process.poll(service, version=version)
 
 
+def hold(process: Registry) -> float:
+    """Return the seconds for which a registry said that it holds a restored database."""
+    lines = (json.loads(line) for line in process.log.read_text().splitlines() if "restored_database_held" in line)
+    return max(float(line["seconds"]) for line in lines)
+
+
+def test_a_running_registry_notices_the_command(database: str, service: str, tmp_path: Path) -> None:
+    """Its connection to PostgreSQL stays, so that nothing but the comparison finds the new id."""
+    with registry(database, tmp_path, lease_ttl="1s", sweep_interval="200ms", resync_interval="200ms") as process:
+        assert process.register(service, "10.0.0.1:80").status_code == 200
+        assert process.poll(service).json()["version_info"].startswith(f"{identity(database).id}:")
+        assert restored(database).returncode == 0
+        after = identity(database).id
+        eventually(lambda: process.poll(service).json().get("version_info", "").startswith(f"{after}:"), within=20)
+        assert logged(process, "database_replaced")
+
+
 def test_living_registries_follow_a_restored_dump(
     server: Postgres, database: str, service: str, tmp_path: Path
 ) -> None:
@@ -116,11 +138,16 @@ def test_living_registries_follow_a_restored_dump(
 
     Until living endpoints had the time to return, it keeps what it has.
     """
-    options = {"lease_ttl": f"{_LEASE:g}s", "sweep_interval": "500ms", "database_timeout": "5s"}
+    options = {
+        "lease_ttl": f"{_LEASE:g}s",
+        "sweep_interval": "500ms",
+        "removal_delay": "60s",
+        "database_timeout": "5s",
+    }
 
     def beat(door: Registry, *hosts: str) -> None:
         for host in hosts:
-            assert door.register(service, f"{host}:80", ttl=600).status_code == 200
+            assert door.register(service, f"{host}:80", ttl=8 * _LEASE).status_code == 200
 
     with registry(database, tmp_path, **options) as first, registry(database, tmp_path, **options) as second:
         beat(first, "10.0.0.1")
@@ -131,12 +158,14 @@ def test_living_registries_follow_a_restored_dump(
         version = held.json()["version_info"]
         eventually(lambda: second.poll(service, version=version).status_code == 304, within=20)
         replace_database(server, database, tmp_path / "dump")
-        # The endpoint of the backup is gone; those that came since return, and one is new.
+        # The database has the endpoint of the backup alone; of those that came since one returns, and one is new.
         for each in (first, second):
             eventually(partial(logged, each, "restored_database_held"), within=20)
             assert addresses(each.poll(service)) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
             assert each.ready()
-        beat(second, "10.0.0.2", "10.0.0.4")
+        # Longer than by the default lease: heartbeats of the longest come at a quarter of it.
+        assert max(hold(first), hold(second)) > 1.5 * _LEASE
+        beat(second, "10.0.0.1", "10.0.0.2", "10.0.0.4")
         for each in (first, second):
             answer = answer_to(each, service, version)
             assert answer.json()["version_info"].partition(":")[0] != version.partition(":")[0]

@@ -17,7 +17,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 import structlog
 
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.lease import SweepWatch
+from registry.cooperative import cooperatively
+from registry.core.lease import SweepWatch, restore_hold
 from registry.core.snapshot import SnapshotDelta
 from registry.errors import RefusedError, UnavailableError
 from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
@@ -36,8 +37,6 @@ _MIN_RETRY_DELAY = 0.1
 """Seconds before the first retry after the connection was lost; each further retry waits twice as long."""
 _MAX_RETRY_DELAY = 2.0
 """Seconds between two retries at most."""
-_RESTORE_HOLD = 1.5
-"""Lease times for which a restored database is not served: a heartbeat of each living endpoint, and a sweep."""
 _MIN_REST = 0.1
 """Seconds between two attempts at least, however many writes are stored meanwhile."""
 
@@ -219,7 +218,10 @@ class ChangeFeed:
         Their heartbeats are stored meanwhile. Read at once, the database would send Envoys to the endpoints of the day
         of the backup alone.
         """
-        seconds = 0.0 if restored_ago is None else _RESTORE_HOLD * self._settings.lease_ttl - restored_ago
+        if restored_ago is None:
+            return
+        settings = self._settings
+        seconds = restore_hold(settings.lease_ttl, await self._longest_ttl(), settings.sweep_interval, restored_ago)
         if seconds <= 0:
             return
         self.loss = (
@@ -228,6 +230,14 @@ class ChangeFeed:
         )
         log.warning("restored_database_held", seconds=round(seconds, 1), services=len(self._cache.services()))
         await asyncio.sleep(seconds)
+
+    async def _longest_ttl(self) -> float:
+        """Return the seconds of the longest lease of any endpoint that is served; 0 if none has one."""
+        served = (each for snapshot in list(self._cache.services().values()) for each in snapshot.endpoints.values())
+        longest = 0.0
+        async for endpoint in cooperatively(served):
+            longest = max(longest, endpoint.registration.ttl or 0.0)
+        return longest
 
     async def _resynchronise(self, connection: Session) -> None:
         """Compare the version of every service, so that a lost notification delays a change until here at most."""
@@ -238,7 +248,10 @@ class ChangeFeed:
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
         self._cache.clock.set(await read_clock(connection), asked, time.monotonic())
-        self.read_only, swept = await feed.read_state(connection)
+        database_id, self.read_only, swept = await feed.read_state(connection)
+        if database_id != self._cache.database_id:
+            # By `registry restored`, while this connection was open: begin again, as with any other database.
+            raise UnavailableError("the database has another id since it was restored, and is read anew")
         self.swept.observe(swept, time.monotonic())
         self._cache.read_pauses(await pause_store.in_force(connection))
         numbers = await feed.service_versions(connection)

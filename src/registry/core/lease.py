@@ -27,6 +27,11 @@ MAX_MISSED_SWEEPS = 5
 MIN_SWEEP_SILENCE = 6.0
 """Seconds without a sweep that are never too many: another process may need them to take the lead."""
 
+RESTORE_HOLD = 1.5
+"""Lease times for which a restored database is not served at least."""
+MAX_RESTORE_HOLD = 180.0
+"""Seconds for which a restored database is not served at most."""
+
 _YEAR_2000 = 946_684_800_000_000
 """Microseconds from 1970 to 2000, where PostgreSQL's timestamps begin."""
 
@@ -40,6 +45,21 @@ class Lease(Struct, frozen=True, gc=False):
     endpoint_id: int
     renewed_at: float
     expires_at: float
+
+
+def restore_hold(lease_ttl: float, longest_ttl: float, sweep_interval: float, restored_ago: float) -> float:
+    """Return the seconds for which a restored database is not served yet.
+
+    Living endpoints return with their next heartbeat, which is due within a quarter of their lease.
+
+    Args:
+        lease_ttl: seconds of the lease of registrations that name none.
+        longest_ttl: seconds of the longest lease of any endpoint that was served before; 0 if none has one.
+        sweep_interval: seconds between two sweeps.
+        restored_ago: seconds since it was found to be restored; negative when PostgreSQL's clock was set back since.
+    """
+    hold = min(max(RESTORE_HOLD * lease_ttl, longest_ttl / 4 + sweep_interval), MAX_RESTORE_HOLD)
+    return max(0.0, hold - max(0.0, restored_ago))
 
 
 def heartbeat_overdue(lease: Lease, now: float) -> bool:

@@ -41,7 +41,7 @@ _RAISE = text(
     " RETURNING version"
 ).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
 _READ_STATE = text(
-    "SELECT current_setting('transaction_read_only')::boolean AS read_only,"
+    "SELECT database_id, current_setting('transaction_read_only')::boolean AS read_only,"
     " extract(epoch FROM last_sweep_at) AS swept, extract(epoch FROM clock_timestamp() - last_sweep_at) AS ago"
     " FROM registry_state"
 )
@@ -98,10 +98,10 @@ def _changes_since() -> Select[Any]:
 _CHANGES_SINCE = Statement(_changes_since())
 
 
-async def read_state(connection: AsyncConnection) -> tuple[bool, SweepTime | None]:
-    """Return whether the database refuses writes, and the time of the last sweep of any process, or None."""
+async def read_state(connection: AsyncConnection) -> tuple[str, bool, SweepTime | None]:
+    """Return the database's id, whether it refuses writes, and the time of the last sweep of any process, or None."""
     row = (await connection.execute(_READ_STATE)).one()
-    return row.read_only, None if row.ago is None else SweepTime(float(row.swept), float(row.ago))
+    return row.database_id, row.read_only, None if row.ago is None else SweepTime(float(row.swept), float(row.ago))
 
 
 async def service_versions(connection: AsyncConnection) -> dict[str, StoredVersion]:

@@ -24,6 +24,7 @@ from registry.store.transaction import StoredVersion
 
 Link = Database | Session
 
+_DATABASE_ID = "world"
 _REPORTS_KEPT = 60.0
 """Seconds for which the report of a process that is gone stays."""
 
@@ -263,13 +264,13 @@ class Store:
     async def read_identity(self, link: Link) -> DatabaseIdentity:
         """Return what tells this database from any other one."""
         link.reach()
-        return DatabaseIdentity("world", None)
+        return DatabaseIdentity(_DATABASE_ID, None)
 
-    async def read_state(self, link: Link) -> tuple[bool, SweepTime | None]:
-        """Return whether the database refuses writes, and when any process swept last."""
+    async def read_state(self, link: Link) -> tuple[str, bool, SweepTime | None]:
+        """Return the database's id, whether it refuses writes, and when any process swept last."""
         link.reach()
         last = self._tables.last_sweep
-        return False, None if last is None else SweepTime(last, self._postgres.now - last)
+        return _DATABASE_ID, False, None if last is None else SweepTime(last, self._postgres.now - last)
 
     async def service_versions(self, link: Link) -> dict[str, StoredVersion]:
         """Return version and change of every service."""

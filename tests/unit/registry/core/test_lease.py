@@ -10,6 +10,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.lease import (
     MAX_CLOCK_ERROR,
     MAX_FAST_WRITE,
+    MAX_RESTORE_HOLD,
     WRITE_WINDOW,
     WRITES_IN_FLIGHT,
     ClockReading,
@@ -23,6 +24,7 @@ from registry.core.lease import (
     heartbeat_overdue,
     interval,
     removable,
+    restore_hold,
     sweep_overdue,
 )
 from wire.model import Report
@@ -260,3 +262,22 @@ def test_a_sweep_is_overdue_after_five_intervals_and_a_resync(
 def test_a_heartbeat_is_overdue_after_half_of_the_lease(age: float, overdue: bool) -> None:  # a case
     """They come at a quarter of it, so one may be lost; a clock that lags behind makes nothing overdue."""
     assert heartbeat_overdue(Lease(1, NOW, NOW + 40), NOW + age) is overdue
+
+
+@pytest.mark.parametrize(
+    ("lease_ttl", "longest_ttl", "restored_ago", "hold"),
+    [
+        (20, 0, 0, 30),
+        (20, 20, 12, 18),
+        (20, 600, 0, 151),
+        (20, 86_400, 0, MAX_RESTORE_HOLD),
+        (86_400, 86_400, 0, MAX_RESTORE_HOLD),
+        (20, 0, 31, 0),
+        (20, 0, -3600, 30),
+    ],
+)
+def test_a_restored_database_is_held_until_living_endpoints_returned(
+    lease_ttl: float, longest_ttl: float, restored_ago: float, hold: float
+) -> None:
+    """The longest lease that was served counts, up to three minutes; a clock that was set back adds nothing."""
+    assert restore_hold(lease_ttl, longest_ttl, 1.0, restored_ago) == hold
