@@ -685,13 +685,24 @@ def main() -> None:
 
 
 def try_all(docker: Docker, build: ModuleType, work: Path) -> None:
-    """Try everything, from the images to the end of all containers."""
-    try_images(docker, build, work / "dist")
-    try_compose(docker)
-    try_check(docker, build)
-    try_first_process(docker, build)
-    try_drain(docker)
-    try_stop(docker)
+    """Try everything, from the images to the end of all containers.
+
+    Raises:
+        FailedError: something does not do what it should, never comes to an end, or says what nobody can read.
+        SkippedError: the time of the whole step is used up.
+    """
+    try:
+        try_images(docker, build, work / "dist")
+        try_compose(docker)
+        try_check(docker, build)
+        try_first_process(docker, build)
+        try_drain(docker)
+        try_stop(docker)
+    except SkippedError as reason:
+        remaining(1)  # raises when that is why
+        raise FailedError(str(reason)) from reason
+    except (ValueError, LookupError) as error:
+        raise FailedError(f"an output cannot be read: {error!r}") from error
 
 
 def _give_up(_number: int, _frame: FrameType | None) -> None:

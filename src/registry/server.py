@@ -9,6 +9,7 @@ import socket
 from collections.abc import Sequence
 from multiprocessing.connection import wait as wait_for
 from types import FrameType
+from typing import NamedTuple
 
 import structlog
 import uvicorn
@@ -88,6 +89,18 @@ def _check_descriptors(settings: Settings, limit: int) -> None:
         )
 
 
+class _Parent(NamedTuple):
+    """The parent of a worker, which alone talks to systemd: of its children systemd takes no word (NotifyAccess).
+
+    Attributes:
+        alive: a descriptor that reads the end of a file when the parent has ended.
+        ready: a descriptor to which a worker writes a byte once it serves.
+    """
+
+    alive: int
+    ready: int
+
+
 class _Server(AcceptingServer):
     """The server of one process; before it stops it answers the polls that are held."""
 
@@ -97,7 +110,7 @@ class _Server(AcceptingServer):
         listeners: Sequence[Listener],
         process: RegistryProcess,
         *,
-        parent: int | None,
+        parent: _Parent | None,
         accepts: bool,
         counts: bool,
     ) -> None:
@@ -114,15 +127,17 @@ class _Server(AcceptingServer):
         )
         self._process = process
         self._parent = parent
-        """A descriptor that reads the end of a file when the parent of this worker has ended; None: it has none."""
+        """The parent of this worker; None: it has none."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self.started and self._parent is None:
             notify("READY=1")
+        elif self.started and self._parent is not None:
+            os.write(self._parent.ready, b".")
         if self._parent is not None:
             # A worker whose parent was killed would keep serving unnoticed, and keep the address.
-            asyncio.get_running_loop().add_reader(self._parent, self._on_orphaned, self._parent)
+            asyncio.get_running_loop().add_reader(self._parent.alive, self._on_orphaned, self._parent.alive)
 
     def make_room(self, count: int) -> int:
         """Close idle connections and, if those are too few, answer the polls that are held for the longest."""
@@ -131,12 +146,13 @@ class _Server(AcceptingServer):
         self._process.discovery.release_oldest(count - closed)
         return closed
 
-    def _on_orphaned(self, parent: int) -> None:
-        asyncio.get_running_loop().remove_reader(parent)
+    def _on_orphaned(self, alive: int) -> None:
+        asyncio.get_running_loop().remove_reader(alive)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        notify("STOPPING=1")
+        if self._parent is None:
+            notify("STOPPING=1")
         # uvicorn replaces the headers each second; it does so no more from here on.
         self.close_after_answers()
         # From here on the process is not ready, and holds no poll; then load balancers have time to notice.
@@ -155,7 +171,7 @@ def _peer_connections(process: RegistryProcess) -> PeerConnections | None:
     return PeerConnections(slots, settings.max_peer_connections, process.reached_limits, enforced=enforced)
 
 
-def _serve_one(settings: Settings, database_url: DatabaseUrl, parent: int | None = None) -> int:
+def _serve_one(settings: Settings, database_url: DatabaseUrl, parent: _Parent | None = None) -> int:
     tls = None if settings.tls_cert_file is None else ServerTls(settings)
     shared = settings.workers > 1
     listeners = [Listener(bind("REGISTRY_LISTEN", settings.listen, shared=shared), tls)]
@@ -167,7 +183,7 @@ def _serve_one(settings: Settings, database_url: DatabaseUrl, parent: int | None
         return _serve_on(listeners, RegistryProcess(capped, database_url, tls=tls), parent)
 
 
-def _serve_on(listeners: Sequence[Listener], process: RegistryProcess, parent: int | None) -> int:
+def _serve_on(listeners: Sequence[Listener], process: RegistryProcess, parent: _Parent | None) -> int:
     settings = process.settings
     ours = select_protocol(settings.door)
     protocol = ours or "httptools"
@@ -242,8 +258,10 @@ class _Workers:
         self._settings = settings
         self._database_url = database_url
         self._context = multiprocessing.get_context("fork")
-        self._parent, self._alive = os.pipe()
-        """The workers read the former; the latter is open in this process alone, for as long as it lives."""
+        alive, self._alive = os.pipe()
+        self._ready, ready = os.pipe()
+        self._parent = _Parent(alive, ready)
+        """This process as its workers see it. The other end of ``alive`` is open in this process alone."""
         self._children: list[multiprocessing.process.BaseProcess] = []
         self._stopping = False
         self._orphans = OrphanReaper()
@@ -266,7 +284,9 @@ class _Workers:
         while self._children:
             # A signal does not end the wait, and workers that are just starting lose what they are sent then: so it is
             # looked for again and again.
-            wait_for([child.sentinel for child in self._children], timeout=_SIGNAL_INTERVAL)
+            ended = wait_for([self._ready, *(child.sentinel for child in self._children)], timeout=_SIGNAL_INTERVAL)
+            if self._ready in ended and os.read(self._ready, 1):
+                notify("READY=1")
             self._remove_dead()
             if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
                 self._orphans.reap()
@@ -291,6 +311,7 @@ class _Workers:
     def _work(self) -> None:
         """Serve, as a worker."""
         os.close(self._alive)
+        os.close(self._ready)
         # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
         os.setsid()
         for number in STOP_SIGNALS:
@@ -319,6 +340,7 @@ class _Workers:
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+        notify("STOPPING=1")
         self._signal_children()
 
     def _signal_children(self) -> None:

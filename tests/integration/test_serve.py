@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -55,6 +56,30 @@ def test_workers_of_a_killed_parent_end(database: str, workplace: Path) -> None:
         workers = _servers(parent)
         parent.kill()
         eventually(lambda: not any(worker.is_running() for worker in workers), within=10)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_systemd_is_told_by_the_main_process(database: str, workplace: Path, tmp_path: Path, workers: int) -> None:
+    """READY once it serves, then STOPPING, each from the process that systemd started: of others it takes no word."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.settimeout(60)
+        manager.bind(path := str(tmp_path / "notify"))
+        with registry(database, workplace, workers=workers, env={"NOTIFY_SOCKET": path}) as found:
+            told = [_told(manager)]
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                told.append(_told(manager))
+    # Of two workers each says that it serves.
+    assert set(told) == {("READY=1", found.process.pid), ("STOPPING=1", found.process.pid)}
+    assert told[0][0] == "READY=1"
+
+
+def _told(manager: socket.socket) -> tuple[str, int]:
+    """Return a notification and the process that sent it."""
+    text, ((_, _, sender), *_), *_ = manager.recvmsg(64, 64)
+    return text.decode(), int.from_bytes(sender[:4], sys.byteorder)
 
 
 def test_metrics_count_all_workers(database: str, workplace: Path, service: str) -> None:
