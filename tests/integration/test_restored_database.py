@@ -5,14 +5,17 @@ import json
 import subprocess
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
+import pytest
 from harness.dump import dump, replace_database, restore
 from harness.postgres import Postgres
 from harness.process import eventually, script
 from harness.registry import Registry, registry
 
 from registry.core.history import EventFilter
+from registry.errors import UnavailableError
 from registry.store import history
 from registry.store.database import Database
 from registry.store.restored import DatabaseIdentity, read_identity
@@ -73,6 +76,30 @@ def test_a_restored_dump_gets_an_id_of_its_own_once(server: Postgres, database: 
     eventually(lambda: settled(copy) == [1, 2], within=20)
     ((timeline,),) = server.execute("SELECT timeline - headcount_timeline() FROM registry_state", url=copy)
     assert timeline == 0
+
+
+def test_a_cluster_that_says_its_identifier_no_more_makes_no_copy(server: Postgres, database: str) -> None:
+    """A right that was revoked, or granted, is no restore; another cluster is."""
+    before = identity(database)
+    for prefix, copied in (("", False), ("1", True)):
+        server.execute(
+            "UPDATE registry_state SET location = $1 || substr(location, strpos(location, '.'))", prefix, url=database
+        )
+        assert (identity(database).id != before.id) == copied
+    after = identity(database).id
+    name = urlsplit(database).path[1:]
+    server.execute(f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
+    fails = "CREATE OR REPLACE FUNCTION public.pg_control_system(OUT system_identifier bigint) LANGUAGE plpgsql AS "
+    server.execute(f"{fails} $$BEGIN RAISE insufficient_privilege; END$$", url=database)
+    ((place,),) = server.execute("SELECT headcount_location()", url=database)
+    assert place.startswith(".")
+    assert identity(database).id == after
+    # A file that cannot be read for once says nothing about the place.
+    server.execute(f"{fails} $$BEGIN RAISE io_error; END$$", url=database)
+    with pytest.raises(UnavailableError):
+        identity(database)
+    ((kept,),) = server.execute("SELECT database_id FROM registry_state", url=database)
+    assert kept == after
 
 
 def restored(database: str) -> "subprocess.CompletedProcess[str]":

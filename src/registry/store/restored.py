@@ -21,19 +21,27 @@ log = structlog.get_logger()
 MAX_LOST_TRANSACTIONS = 2**32
 """Transactions that the original may have stored since the backup; readers of events may have seen them."""
 
+# A location begins with the identifier of the cluster, or with a dot where PostgreSQL does not say it. A right that was
+# granted or revoked meanwhile is no copy: of the two locations the rest is compared, if either lacks the identifier.
+_COPIED = (
+    "CASE WHEN '' IN (split_part(location, '.', 1), split_part(headcount_location(), '.', 1))"
+    " THEN substr(location, strpos(location, '.'))"
+    " <> substr(headcount_location(), strpos(headcount_location(), '.'))"
+    " ELSE location <> headcount_location() END"
+)
 _READ = text(
-    "SELECT database_id, location <> headcount_location() AS copied,"
+    f"SELECT database_id, {_COPIED} AS copied,"  # noqa: S608  # constants
     " extract(epoch FROM clock_timestamp() - restored_at) AS restored_ago FROM registry_state"
 )
 # Only the first of several processes changes anything: the others wait for its row, and find it done.
 _RENEW = text(
-    "UPDATE registry_state AS state SET"
+    "UPDATE registry_state AS state SET"  # noqa: S608  # constants
     " database_id = left(replace(gen_random_uuid()::text, '-', ''), 8),"
     " location = headcount_location(), timeline = headcount_timeline(), restored_at = clock_timestamp(),"
     " access_generation = access_generation + 1,"
     " transaction_offset = greatest(transaction_offset,"
     "  coalesce((SELECT transaction FROM events ORDER BY transaction DESC LIMIT 1), 0)) + :lost"
-    " WHERE :anyway OR location <> headcount_location()"
+    f" WHERE :anyway OR {_COPIED}"
     " RETURNING database_id"
 )
 # Timelines of another cluster mean nothing here.
