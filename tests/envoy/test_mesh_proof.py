@@ -163,7 +163,9 @@ def test_an_envoy_that_comes_to_no_verdict_proves_nothing(
 ) -> None:
     """A crash, a flood and a run without an end are failures, not refusals; nothing of them stays."""
     monkeypatch.setattr("wire.envoy_validation.MAX_FLOOD", 1_000_000)
-    with envoy_validator(make_envoy(script), FILES, timeout=0.5) as validator:
+    # Only where it has no end is the time waited for; else a busy machine may take all of it.
+    patience = 0.5 if "did not" in reason else 30.0
+    with envoy_validator(make_envoy(script), FILES, timeout=patience) as validator:
         directory = validator.directory
         result = validator.validate(b"{}")
     assert (result.verdict, reason in result.output) == ("failed", True), result.output
