@@ -97,10 +97,11 @@ def test_several_workers_answer_as_one(database: str, workplace: Path, service: 
             assert polls["200"] == asked
             assert [sample.value for sample in families["registry_sweep_leader"].samples] in ([1.0], [0.0])
             (memory,) = families["process_resident_memory_bytes"].samples
-            # Two Pythons with a server each.
+            # Two processes with a server each.
             assert 60e6 < memory.value < 1e9
             (processor,) = families["process_cpu_seconds"].samples
-            assert processor.value > 0.5
+            # Forks: what they share was imported at the cost of their parent.
+            assert processor.value > 0.1
             (build,) = families["registry_build_info"].samples
             assert build.value == 1.0
         eventually(lambda: samples(found).get(("registry_endpoints", ("HEALTHY",))) == 1.0, within=30)

@@ -486,6 +486,7 @@ async def test_a_service_that_cannot_be_raised_keeps_no_other_from_being_followe
     await register(store, KEY, told())
     directory = SnapshotCache()
     followed = ChangeFeed(store, directory, Settings(migrate=False))
+    await followed._check_database()
     async with store.session() as connection:
         await followed._resynchronise(connection)
         served = directory.get("shop")
@@ -518,6 +519,7 @@ async def test_only_what_was_forgotten_is_dropped(
         await remove(store, KEY)
     directory = SnapshotCache()
     followed = ChangeFeed(store, directory, Settings(migrate=False))
+    await followed._check_database()
     async with store.session() as connection:
         await followed._resynchronise(connection)
         await execute(store, "DELETE FROM endpoints")

@@ -1,9 +1,11 @@
 """Jsonnet definitions: evaluated on this machine, with faults at the place in the Jsonnet file."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from harness.operator import registryctl
 
 from meshconfig.position import Fault, Position
 from registryctl.errors import UsageError
@@ -96,3 +98,21 @@ def test_without_jsonnet_the_error_says_what_to_install(mesh: Path, monkeypatch:
     with pytest.raises(UsageError, match="Jsonnet is not installed") as missing:
         read_directory(mesh)
     assert "headcount[jsonnet]" in missing.value.fix
+
+
+def test_the_verbs_point_to_keys_in_jsonnet(tmp_path: Path) -> None:
+    """Faults, differences and effective values point to the key in the Jsonnet file, not to what it evaluates to."""
+    mesh = tmp_path / "new"
+    assert registryctl(None, "mesh", "init", str(mesh)).status == 0
+    (mesh / "services/web.yaml").unlink()
+    web = mesh / "services/web.jsonnet"
+    web.write_text("{\n  service: 'web',\n\n  dependencies: [{ service: 'shop', keep_alive: '1s' }],\n}\n")
+    rows = registryctl(None, "mesh", "show", "web", "shop", "-d", str(mesh)).out.splitlines()
+    assert ["keep_alive", "dependency", "services/web.jsonnet:4:37", "1s"] in [row.split() for row in rows]
+    copy = tmp_path / "copy"
+    shutil.copytree(mesh, copy)
+    (copy / "services/web.jsonnet").write_text(web.read_text().replace("'1s'", "'2s'"))
+    said = registryctl(None, "mesh", "diff", str(mesh), str(copy)).out
+    assert said.startswith("services/web.jsonnet:4:37  ~ web → shop: keep_alive 1s → 2s\n")
+    web.write_text(web.read_text().replace("'1s'", "'x'"))
+    assert registryctl(None, "mesh", "validate", str(mesh)).out.startswith("services/web.jsonnet:4:37: keep_alive is")

@@ -1,6 +1,5 @@
 """The verbs of `registryctl mesh` that need no registry, as their users run them."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -82,22 +81,6 @@ def test_two_directories_are_compared_by_meaning(mesh: Path, tmp_path: Path) -> 
     assert "1. clusters: add cart, then wait for its Envoys" in lines
     one = registryctl(None, "mesh", "diff", str(mesh))
     assert (one.status, f"registryctl mesh diff current {mesh}" in one.err) == (2, True)
-
-
-def test_places_in_jsonnet_are_those_of_its_keys(mesh: Path, tmp_path: Path) -> None:
-    """Faults, differences and effective values point to the key in the Jsonnet file, not to what it evaluates to."""
-    (mesh / "services/web.yaml").unlink()
-    web = mesh / "services/web.jsonnet"
-    web.write_text("{\n  service: 'web',\n\n  dependencies: [{ service: 'shop', keep_alive: '1s' }],\n}\n")
-    rows = registryctl(None, "mesh", "show", "web", "shop", "-d", str(mesh)).out.splitlines()
-    assert ["keep_alive", "dependency", "services/web.jsonnet:4:37", "1s"] in [row.split() for row in rows]
-    copy = tmp_path / "copy"
-    shutil.copytree(mesh, copy)
-    (copy / "services/web.jsonnet").write_text(web.read_text().replace("'1s'", "'2s'"))
-    said = registryctl(None, "mesh", "diff", str(mesh), str(copy)).out
-    assert said.startswith("services/web.jsonnet:4:37  ~ web → shop: keep_alive 1s → 2s\n")
-    web.write_text(web.read_text().replace("'1s'", "'x'"))
-    assert registryctl(None, "mesh", "validate", str(mesh)).out.startswith("services/web.jsonnet:4:37: keep_alive is")
 
 
 def test_a_bootstrap_is_printed_as_json(mesh: Path) -> None:
