@@ -64,8 +64,9 @@ def test_an_evaluation_without_an_end_is_ended(mesh: Path, monkeypatch: pytest.M
     monkeypatch.setattr("registryctl.mesh.jsonnet_process.EVALUATION_TIMEOUT", 1.0)
     (mesh / "services/other.jsonnet").write_text("{ service: 'other' }")
     endless = "{ a: std.foldl(function(sum, x) sum + x, std.range(0, 50000000), 0) }"
-    fault_of_time = fault(mesh, endless)
-    assert fault_of_time.startswith("services/web.jsonnet: Jsonnet: it is not evaluated within 1 s"), fault_of_time
+    # A quick machine uses up the memory before the time.
+    ends = ("it is not evaluated within 1 s", "its evaluation was ended")
+    assert fault(mesh, endless).startswith(tuple(f"services/web.jsonnet: Jsonnet: {end}" for end in ends))
     monkeypatch.undo()
     (mesh / "services/web.jsonnet").write_text(WEB)
     assert list(read_directory(mesh).files) == ["services/other.jsonnet", "services/web.jsonnet"]
