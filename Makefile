@@ -122,7 +122,7 @@ release: $(READY) ## Build all that a release has into dist/release, with checks
 	@$(BIN)/python deploy/packages/release.py $(ARGS)
 
 # What each image installs: no documented setting of the registry should find its package missing there.
-EXTRAS_registry  := server aws oidc
+EXTRAS_registry  := server aws oidc grpc
 EXTRAS_registrar := yaml
 
 # The project is compiled by path, because the dev group names it (headcount[...]) and no index has it.
