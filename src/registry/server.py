@@ -285,7 +285,8 @@ class _Workers:
             # A signal does not end the wait, and workers that are just starting lose what they are sent then: so it is
             # looked for again and again.
             ended = wait_for([self._ready, *(child.sentinel for child in self._children)], timeout=_SIGNAL_INTERVAL)
-            if self._ready in ended and os.read(self._ready, 1):
+            # A worker may become ready when this process has said that it stops: systemd would take that back.
+            if self._ready in ended and os.read(self._ready, 1) and not self._stopping:
                 notify("READY=1")
             self._remove_dead()
             if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
