@@ -35,7 +35,6 @@ from registry.http.v1 import (
     targets,
     verdict,
 )
-from registry.http.views import components
 from registry.process import RegistryProcess
 from registry.program import VERSION
 
@@ -110,7 +109,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, with credentials, and the schemas of documents that FastAPI does not parse."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
-        document.setdefault("components", {}).setdefault("schemas", {}).update(components())
+        document.setdefault("components", {}).setdefault("schemas", {}).update(openapi.components())
         document["components"]["securitySchemes"] = openapi.SECURITY_SCHEMES
         document["security"] = openapi.SECURITY
     return app.openapi_schema or {}

@@ -14,7 +14,7 @@ from registry.core.override_change import ExpiresIn, OverrideChange
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, ExplanationsPart, Reader, RegistrationsPart, SettingsPart
 from registry.http.parameters import EndpointName, ServiceName
-from registry.http.views import explanation_view
+from registry.http.views.history import explanation_view
 from registry.usecases.registration import Registrations
 from wire.model import Text, Weight
 

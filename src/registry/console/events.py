@@ -8,7 +8,7 @@ from registry.console.page import Framed, Missing, ask
 from registry.core.history import EventFilter
 from registry.http.dependencies import READY, CatalogPart, HistoryPart, Reader
 from registry.http.parameters import printable_filter
-from registry.http.views import event_view
+from registry.http.views.history import event_view
 
 router = APIRouter(dependencies=[READY])
 

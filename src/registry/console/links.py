@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from registry.http.views import EndpointView
+from registry.http.views.endpoints import EndpointView
 from registry.link_template import ENDPOINT_PLACEHOLDERS, LinkTemplate
 
 

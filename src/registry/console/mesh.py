@@ -15,7 +15,7 @@ from registry.console.page import Framed, Missing, ask
 from registry.core.mesh import KINDS, ServedNode, ServedSets, revision_of, show_version
 from registry.core.rollout import RolloutView, view_of
 from registry.http.dependencies import READY, MeshPart, MeshRolloutPart, MeshStatusPart, Reader
-from registry.http.mesh_views import RevisionView, revision_view
+from registry.http.views.mesh import RevisionView, revision_view
 from registry.usecases.mesh import MeshConfiguration
 from registry.usecases.mesh_rollout import RolloutOverview
 from wire.model import Text

@@ -11,7 +11,7 @@ from registry.console.mesh import RevisionNumber
 from registry.console.page import Framed, Missing, ask, ask_compiler
 from registry.errors import NotFoundError
 from registry.http.dependencies import READY, MeshPart, MeshStatusPart, Reader
-from registry.http.mesh_views import revision_view
+from registry.http.views.mesh import revision_view
 
 router = APIRouter(dependencies=[READY])
 

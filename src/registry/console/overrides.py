@@ -8,7 +8,7 @@ from registry.console.listing import Page, matches, page_of
 from registry.console.page import Framed
 from registry.http.dependencies import READY, OverridesPart, Reader
 from registry.http.parameters import printable_filter
-from registry.http.views import ListedOverrideView, listed_override_view
+from registry.http.views.overrides import ListedOverrideView, listed_override_view
 
 router = APIRouter(dependencies=[READY])
 

@@ -23,7 +23,8 @@ from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.verdict.document import Verdict
 from registry.errors import LimitError, UnavailableError
 from registry.http.dependencies import ProcessHealthPart, Reader, VerdictsPart, WhoamiPart, part_of
-from registry.http.views import EventView, PauseView, pause_view
+from registry.http.views.expiry import PauseView, pause_view
+from registry.http.views.history import EventView
 from registry.program import VERSION
 from registry.settings import Settings
 from registry.usecases.expiry import ExpiryControl

@@ -12,7 +12,7 @@ from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, HistoryPart, Reader
 from registry.http.parameters import ServiceName
-from registry.http.views import event_view
+from registry.http.views.history import event_view
 
 router = APIRouter(dependencies=[READY])
 

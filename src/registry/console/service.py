@@ -30,7 +30,9 @@ from registry.http.dependencies import (
     SubscribersPart,
 )
 from registry.http.parameters import ServiceName
-from registry.http.views import EndpointView, endpoint_view, json, lost_view
+from registry.http.responses import json
+from registry.http.views.endpoints import EndpointView, endpoint_view
+from registry.http.views.services import lost_view
 from registry.usecases.catalog import EndpointFilter, ListedEndpoint
 from wire.address import format_endpoint
 

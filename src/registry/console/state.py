@@ -12,7 +12,7 @@ from registry.console.listing import SIZE
 from registry.console.page import Framed, ask_for_pauses
 from registry.core.status import ABILITY_WORDS
 from registry.http.dependencies import CatalogPart, ExpiryPart, Reader, SettingsPart, StatusPart
-from registry.http.views import PauseRequest, suspect_view
+from registry.http.views.expiry import PauseRequest, suspect_view
 from registry.settings import Settings
 
 router = APIRouter()

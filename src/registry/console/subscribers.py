@@ -13,7 +13,7 @@ from registry.cooperative import cooperatively
 from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
 from registry.http.dependencies import READY, Reader, SubscribersPart
 from registry.http.parameters import printable_filter
-from registry.http.views import SubscriberView, subscriber_view
+from registry.http.views.subscribers import SubscriberView, subscriber_view
 from registry.usecases.subscribers import SubscriberListing
 
 router = APIRouter(dependencies=[READY])

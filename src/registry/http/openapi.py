@@ -1,8 +1,13 @@
-"""The parts of the OpenAPI document that concern the whole API: its tags, its address, its credentials."""
+"""The OpenAPI document beside its routes: what concerns the whole API, and the schemas of what they read and answer."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from registry.http.browser_session import PLAIN_NAME, SECURE_NAME
+from wire.problem import CONTENT_TYPE, Problem
 
 DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 
@@ -61,3 +66,69 @@ PUBLIC: dict[str, Any] = {"security": []}
 
 TEXT: dict[str, Any] = {"schema": {"type": "string"}}
 """The OpenAPI of a body that is plain text."""
+
+_documents: set[type[Struct]] = set()
+"""Every document that a route refers to; `reference` adds it."""
+
+_EXAMPLES: list[Struct] = []
+"""Shown with their schemas: FastAPI leaves null out of the examples beside answers, and these need theirs."""
+
+
+def show_examples(*examples: Struct) -> None:
+    """Show these documents with their schemas, which is needed where they have nulls."""
+    _EXAMPLES.extend(examples)
+
+
+def components() -> dict[str, Any]:
+    """Return the JSON Schema of every document that a route refers to, for OpenAPI's components."""
+    documents = sorted(_documents, key=lambda document: document.__name__)
+    _, schemas = msgspec.json.schema_components(documents, ref_template="#/components/schemas/{name}")
+    for example in _EXAMPLES:
+        schemas[type(example).__name__]["examples"] = [msgspec.to_builtins(example)]
+    # Defaults are tuples, and JSON has lists.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schemas))
+    return plain
+
+
+def reference(document: type[Struct]) -> dict[str, str]:
+    """Return the reference to a document's schema, which is among the components from then on."""
+    _documents.add(document)
+    return {"$ref": f"#/components/schemas/{document.__name__}"}
+
+
+def body(document: type[Struct], example: object) -> dict[str, Any]:
+    """Return the OpenAPI of a request body, with an example."""
+    content = {"application/json": {"schema": reference(document), "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def answers(document: type[Struct], description: str, example: object, status: int = 200) -> dict[int | str, Any]:
+    """Return the OpenAPI of a successful response; without an example, the document's schema has one."""
+    content = {"application/json": {"schema": reference(document), "example": example}}
+    return {status: {"description": description, "content": content}}
+
+
+def problems(*statuses: int, free: bool = False) -> dict[int | str, Any]:
+    """Return the OpenAPI of the problems that a route may answer.
+
+    Every route may answer 421, and each that asks the policy 401 and 403, so these need not be named.
+
+    Args:
+        statuses: of the problems.
+        free: whether the route asks nobody.
+    """
+    described: Mapping[int, str] = {
+        400: "The request cannot be read.",
+        401: "No credential was sent, or the one that was is not accepted.",
+        403: "Not allowed: the principal may not do this; or sent from elsewhere: a page of another site wrote.",
+        404: "There is no such thing.",
+        409: "Another instance, or a newer incarnation, owns the endpoint.",
+        413: "The body is too large.",
+        421: "A browser asks under a name that REGISTRY_HOSTS does not have.",
+        422: "The request says something impossible, or something that the limits do not allow.",
+        429: "There is as much as there may be; Retry-After says when to ask again.",
+        503: "PostgreSQL is away, or this process has not read its state yet; Retry-After says when to ask again.",
+    }
+    content = {CONTENT_TYPE: {"schema": reference(Problem)}}
+    asked = {421} if free else {401, 403, 421}
+    return {status: {"description": described[status], "content": content} for status in sorted(asked | {*statuses})}

@@ -14,10 +14,9 @@ from registry.http.dependencies import READY, Actor, DropInPart, Reader, Setting
 from registry.http.legacy.cookpad import deregister_port, register_json
 from registry.http.legacy.host import address_port_of, ip_of
 from registry.http.legacy.lyft import deregister_ip, register_form, set_weight
-from registry.http.openapi import TEXT
+from registry.http.openapi import TEXT, problems
 from registry.http.parameters import subscriber_address
 from registry.http.problems import DROP_IN
-from registry.http.views import problems
 
 router = APIRouter(tags=[DROP_IN], dependencies=[READY])
 public_router = APIRouter(tags=[DROP_IN])

@@ -8,7 +8,11 @@ from fastapi import APIRouter, Path, Request, Response
 from registry.auth.credential import Identity
 from registry.auth.decision import Request as AskedFor
 from registry.errors import InvalidError
-from registry.http.access_views import (
+from registry.http.dependencies import Actor, ClockPart, CredentialsPart, Reader, SignInsPart, WhoamiPart
+from registry.http.openapi import answers, body, problems
+from registry.http.parameters import decode
+from registry.http.responses import json
+from registry.http.views.access import (
     AuthorizationView,
     AuthorizeRequest,
     IdentityList,
@@ -27,9 +31,6 @@ from registry.http.access_views import (
     token_view,
     whoami_view,
 )
-from registry.http.dependencies import Actor, ClockPart, CredentialsPart, Reader, SignInsPart, WhoamiPart
-from registry.http.parameters import decode
-from registry.http.views import answers, body, json, problems
 from wire.address import format_endpoint, parse_endpoint
 
 router = APIRouter(tags=["access"])

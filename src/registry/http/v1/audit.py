@@ -10,8 +10,9 @@ from registry.auth.verbs import Verb
 from registry.core.audit import AuditFilter, AuditPosition, Decision, StoredEntry
 from registry.errors import InvalidError
 from registry.http.dependencies import AuditPart, Reader
+from registry.http.openapi import answers, problems
 from registry.http.parameters import PageSize, printable_filter
-from registry.http.views import answers, json, problems
+from registry.http.responses import json
 
 router = APIRouter(tags=["access"])
 

@@ -5,9 +5,11 @@ from fastapi import APIRouter, Request, Response
 
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, Actor, BulkPart
+from registry.http.openapi import answers, body, problems, show_examples
 from registry.http.parameters import ServiceName, decode
 from registry.http.problems import problem_for
-from registry.http.views import BulkRequest, BulkResultView, BulkView, answers, body, json, problems, show_examples
+from registry.http.responses import json
+from registry.http.views.bulk import BulkRequest, BulkResultView, BulkView
 from registry.usecases.bulk import BulkChange, BulkResult
 from wire.problem import Problem
 

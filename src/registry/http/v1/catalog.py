@@ -8,6 +8,7 @@ from registry.core.endpoint import endpoint_key
 from registry.core.silence import StatusForPeople
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, Actor, CatalogPart, OperatorDeregistrationPart, Reader, StrengthPart
+from registry.http.openapi import answers, problems
 from registry.http.parameters import (
     Cursor,
     EndpointName,
@@ -17,19 +18,9 @@ from registry.http.parameters import (
     read_cursor,
     write_cursor,
 )
-from registry.http.views import (
-    EndpointList,
-    EndpointView,
-    ExpelledView,
-    ServiceDetailView,
-    ServiceList,
-    answers,
-    endpoint_view,
-    json,
-    problems,
-    service_detail_view,
-    service_view,
-)
+from registry.http.responses import json
+from registry.http.views.endpoints import EndpointList, EndpointView, endpoint_view
+from registry.http.views.services import ExpelledView, ServiceDetailView, ServiceList, service_detail_view, service_view
 from registry.usecases.catalog import EndpointFilter
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])

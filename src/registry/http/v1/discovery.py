@@ -11,8 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from registry.http.dependencies import DiscoveryPart, Reader
+from registry.http.openapi import problems
 from registry.http.parameters import subscriber_address
-from registry.http.views import problems
 from registry.xds.discovery import REFUSED
 from registry.xds.resources import TYPES, RestPath, rest_paths
 

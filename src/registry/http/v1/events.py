@@ -14,8 +14,10 @@ from registry.core.endpoint import endpoint_key
 from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, HistoryPart, Reader, principal_of
+from registry.http.openapi import answers, problems
 from registry.http.parameters import Cursor, PageSize, printable_filter
-from registry.http.views import EventList, answers, event_view, json, problems
+from registry.http.responses import json
+from registry.http.views.history import EventList, event_view
 from registry.usecases.history import EventStream
 
 router = APIRouter(tags=["history"], dependencies=[READY])

@@ -6,18 +6,10 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from registry.http.dependencies import READY, Actor, ExpiryPart, Reader
+from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode
-from registry.http.views import (
-    ExpiryView,
-    PauseRequest,
-    PauseView,
-    answers,
-    body,
-    json,
-    pause_view,
-    problems,
-    suspect_view,
-)
+from registry.http.responses import json
+from registry.http.views.expiry import ExpiryView, PauseRequest, PauseView, pause_view, suspect_view
 
 router = APIRouter(tags=["expiry"], dependencies=[READY])
 

@@ -7,16 +7,10 @@ from fastapi import APIRouter, Query, Response
 from registry.core.endpoint import endpoint_key
 from registry.core.history import RecordedEvent
 from registry.http.dependencies import READY, ExplanationsPart, HistoryPart, Reader
+from registry.http.openapi import answers, problems
 from registry.http.parameters import EndpointName, ServiceName
-from registry.http.views import (
-    ExplanationView,
-    StandingList,
-    StandingView,
-    answers,
-    explanation_view,
-    json,
-    problems,
-)
+from registry.http.responses import json
+from registry.http.views.history import ExplanationView, StandingList, StandingView, explanation_view
 from wire.address import format_endpoint
 
 router = APIRouter(tags=["history"], dependencies=[READY])

@@ -7,8 +7,9 @@ from msgspec import Meta, Struct
 
 from registry.auth.principal import peer_of
 from registry.http.dependencies import LoginsPart, Reader
-from registry.http.openapi import PUBLIC
-from registry.http.views import Epoch, answers, body, json, problems
+from registry.http.openapi import PUBLIC, answers, body, problems
+from registry.http.responses import json
+from registry.http.views.epoch import Epoch
 from registry.usecases.login import Login
 
 router = APIRouter(tags=["access"])

@@ -10,7 +10,10 @@ from meshconfig.plan import Plan
 from meshconfig.resource import Kind
 from registry.core.mesh import show_version
 from registry.http.dependencies import READY, Actor, MeshPart, Reader
-from registry.http.mesh_views import (
+from registry.http.openapi import answers, body, problems, show_examples
+from registry.http.parameters import PageSize, ServiceName, decode
+from registry.http.responses import json
+from registry.http.views.mesh import (
     AppliedView,
     ApplyBody,
     RevisionDetailView,
@@ -21,8 +24,6 @@ from registry.http.mesh_views import (
     detail_view,
     revision_view,
 )
-from registry.http.parameters import PageSize, ServiceName, decode
-from registry.http.views import answers, body, json, problems, show_examples
 from registry.xds.discovery_response import encode_response
 
 router = APIRouter(tags=["mesh"], dependencies=[READY])

@@ -8,8 +8,10 @@ from msgspec import Meta, Struct
 
 from registry.core.rollout import RolloutView, view_of
 from registry.http.dependencies import READY, Actor, MeshRolloutPart, Reader
+from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode
-from registry.http.views import Epoch, answers, body, json, problems
+from registry.http.responses import json
+from registry.http.views.epoch import Epoch
 
 router = APIRouter(tags=["mesh"], dependencies=[READY])
 

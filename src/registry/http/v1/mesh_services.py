@@ -6,8 +6,9 @@ from fastapi import APIRouter, Response
 from msgspec import Meta, Struct
 
 from registry.http.dependencies import READY, Actor, MeshServicesPart, Reader
+from registry.http.openapi import answers, problems
 from registry.http.parameters import Cursor, PageSize, Reason, ServiceName, read_cursor, write_cursor
-from registry.http.views import answers, json, problems
+from registry.http.responses import json
 
 router = APIRouter(tags=["mesh"], dependencies=[READY])
 

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from registry.http.dependencies import ProcessHealthPart, Reader, StatusPart
-from registry.http.openapi import PUBLIC, TEXT
-from registry.http.views import Readiness, Version, answers, json, problems, reference
+from registry.http.openapi import PUBLIC, TEXT, answers, problems, reference
+from registry.http.responses import json
+from registry.http.views.process import Readiness, Version
 from registry.metrics_exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])

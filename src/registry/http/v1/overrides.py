@@ -6,16 +6,10 @@ from fastapi import APIRouter, Query, Response
 
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, ClockPart, OverridesPart, Reader
+from registry.http.openapi import answers, problems, show_examples
 from registry.http.parameters import Cursor, PageSize, printable_filter, read_cursor, write_cursor
-from registry.http.views import (
-    ListedOverrideView,
-    OverrideList,
-    answers,
-    json,
-    listed_override_view,
-    problems,
-    show_examples,
-)
+from registry.http.responses import json
+from registry.http.views.overrides import ListedOverrideView, OverrideList, listed_override_view
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 

@@ -5,17 +5,10 @@ from fastapi import APIRouter, Request, Response
 
 from registry.core.endpoint import endpoint_key
 from registry.http.dependencies import READY, Actor, StrengthPart
+from registry.http.openapi import answers, body, problems
 from registry.http.parameters import EndpointName, Reason, ServiceName, decode
-from registry.http.views import (
-    AcknowledgedView,
-    ExpectedRequest,
-    ServiceDetailView,
-    answers,
-    body,
-    json,
-    problems,
-    service_detail_view,
-)
+from registry.http.responses import json
+from registry.http.views.services import AcknowledgedView, ExpectedRequest, ServiceDetailView, service_detail_view
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 

@@ -4,8 +4,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from registry.http.dependencies import READY, Actor, ProbeReportsPart
+from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode
-from registry.http.views import ProbesCounted, answers, body, json, problems
+from registry.http.responses import json
+from registry.http.views.probes import ProbesCounted
 from wire.probe_report import ProbeReport
 
 router = APIRouter(tags=["registration"], dependencies=[READY])

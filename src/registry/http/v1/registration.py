@@ -14,6 +14,7 @@ from registry.http.dependencies import (
     RegistrationsPart,
     SilencesPart,
 )
+from registry.http.openapi import answers, body, problems
 from registry.http.parameters import (
     EndpointName,
     Force,
@@ -23,16 +24,10 @@ from registry.http.parameters import (
     ServiceName,
     decode,
 )
+from registry.http.responses import json
 from registry.http.v1.heartbeats import BATCH, ENDPOINT, decode_batch, decode_registration, register_batch
-from registry.http.views import (
-    EndpointView,
-    OverrideRequest,
-    answers,
-    body,
-    endpoint_view,
-    json,
-    problems,
-)
+from registry.http.views.endpoints import EndpointView, endpoint_view
+from registry.http.views.overrides import OverrideRequest
 from registry.usecases.registration import Stored
 from registry.usecases.silence import Silences
 from wire.model import Grant, HeartbeatBatch, HeartbeatResults, Registration

@@ -4,7 +4,8 @@ from fastapi import APIRouter, Response
 
 from registry.core.status import StateView
 from registry.http.dependencies import Reader, StatusPart
-from registry.http.views import answers, json, problems
+from registry.http.openapi import answers, problems
+from registry.http.responses import json
 
 router = APIRouter(tags=["operations"])
 

@@ -7,8 +7,10 @@ from fastapi import APIRouter, Query, Response
 from registry.core.subscriber import State, SubscriberFilter
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, Reader, SubscribersPart
+from registry.http.openapi import answers, problems
 from registry.http.parameters import Cursor, PageSize, printable_filter, read_cursor, write_cursor
-from registry.http.views import SubscriberList, answers, json, problems, subscriber_view
+from registry.http.responses import json
+from registry.http.views.subscribers import SubscriberList, subscriber_view
 
 router = APIRouter(tags=["subscribers"], dependencies=[READY])
 

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Response
 
 from registry.core.endpoint import Endpoint
 from registry.http.dependencies import READY, CatalogPart, Reader
-from registry.http.views import TargetGroup, problems, reference
+from registry.http.openapi import problems, reference
+from registry.http.views.targets import TargetGroup
 
 router = APIRouter(tags=["prometheus"], dependencies=[READY])
 

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query, Response
 
 from registry.core.verdict.document import Verdict
 from registry.http.dependencies import Reader, VerdictsPart
-from registry.http.views import answers, json, problems
+from registry.http.openapi import answers, problems
+from registry.http.responses import json
 
 router = APIRouter(tags=["operations"])
 

@@ -11,7 +11,8 @@ from registry.auth.policy import Mode
 from registry.auth.principal import Principal
 from registry.auth.subject import Kind
 from registry.auth.verbs import Verb
-from registry.http.views import Epoch, show_examples
+from registry.http.openapi import show_examples
+from registry.http.views.epoch import Epoch
 from registry.usecases.credentials import DEFAULT_TTL, CreatedToken
 from registry.usecases.sign_in import SignInCode
 from registry.usecases.whoami import Authorization, Whoami

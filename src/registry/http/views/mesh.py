@@ -10,7 +10,7 @@ from registry.compiler.job import ClientProof
 from registry.core.mesh import Revision
 from registry.core.mesh_gateways import UNPROVEN_GATEWAYS
 from registry.http.problems import fault_view
-from registry.http.views import Epoch
+from registry.http.views.epoch import Epoch
 from registry.usecases.mesh import Applied, RevisionDetail
 from wire.problem import ProblemFault
 
