@@ -7,6 +7,7 @@ PostgreSQL. What is in doubt is never taken for nothing: an Envoy without cluste
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from meshconfig.resource import Kind
+from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch, Watches
 from registry.core.mesh import KINDS, ServedNode, ServedSet
 from registry.core.subscriber import Node
@@ -162,6 +163,13 @@ class MeshCache:
     def watch(self, kind: Kind, cluster: str, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when a kind of a node.cluster changes."""
         return self._watches[kind].add((cluster,), wake)
+
+    def standing_watch(self, kind: Kind, cluster: str, changed: Changed) -> StandingWatch:
+        """Call ``changed`` at each change of a kind of a node.cluster, in a later turn of the event loop.
+
+        It is called with the name of the cluster; with None when this process gets ready or its database is replaced.
+        """
+        return self._watches[kind].standing.add((cluster,), changed)
 
     def claim_ahead(self, revision: int) -> None:
         """Take note that a subscriber holds a revision that this process has not read."""

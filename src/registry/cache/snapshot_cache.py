@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch, Watches
 from registry.core.clock import Clock
 from registry.core.ecs_services import EcsService
@@ -269,6 +270,14 @@ class SnapshotCache:
     def watch(self, services: Collection[str], wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when one of the services changes."""
         return self._watches.add(services, wake)
+
+    def standing_watch(self, services: Iterable[str] | None, changed: Changed) -> StandingWatch:
+        """Call ``changed`` at each change of one of the services, in a later turn; None: of any.
+
+        It is called with None, for anything may have changed, when this process gets ready, when the database is
+        replaced, and when the process begins to stop. It goes on after that, until it is cancelled.
+        """
+        return self._watches.standing.add(services, changed)
 
     async def wait_for_change(self, service: str, change: int, seconds: float) -> bool:
         """Wait until this process knows a service up to ``change``; return False when the seconds are over first."""

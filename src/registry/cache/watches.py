@@ -1,8 +1,10 @@
-"""Watches of things by their keys: each is called back once, at the next change of one of its keys."""
+"""Watches of things by their keys: called back once, at the next change of a key, or at each."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
+
+from registry.cache.standing_watches import StandingWatches
 
 _MAX_WOKEN_PER_TURN = 50
 """Watches of one key that are woken in one turn of the event loop; then other work has its turn."""
@@ -37,6 +39,8 @@ class Watches:
     def __init__(self) -> None:
         self._by_key: dict[str, dict[Watch, None]] = {}
         """Only keys that are watched, because subscribers may ask for any name there is."""
+        self.standing = StandingWatches()
+        """The watches that are called back at each change."""
 
     def add(self, keys: Collection[str], wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once, in a later turn of the event loop, when one of the keys changes."""
@@ -55,14 +59,19 @@ class Watches:
 
     def wake(self, key: str) -> None:
         """Wake the watches of a key."""
-        watches = self._by_key.pop(key, None)
-        if watches:
-            _wake_some(iter(watches))
+        self.standing.note(key)
+        self._wake_once(key)
 
     def wake_all(self) -> None:
         """Wake every watch."""
+        self.standing.note_all()
         for key in list(self._by_key):
-            self.wake(key)
+            self._wake_once(key)
+
+    def _wake_once(self, key: str) -> None:
+        watches = self._by_key.pop(key, None)
+        if watches:
+            _wake_some(iter(watches))
 
 
 def _wake_some(watches: Iterator[Watch]) -> None:

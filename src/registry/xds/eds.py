@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
@@ -93,6 +94,10 @@ class AssignmentCache(ResourceCache):
     def watch(self, _node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once when one of the services changes or this process gets ready; there is no wildcard."""
         return self._cache.watch(names or (), wake)
+
+    def standing_watch(self, _node: Node, names: Iterable[str] | None, changed: Changed) -> StandingWatch:
+        """Call ``changed`` at each change of one of the services, and when this process gets ready."""
+        return self._cache.standing_watch(names, changed)
 
     def absent(self, api: Api, name: str) -> bytes | None:
         """Return an empty assignment in v2, whose contract lists a service that was never registered as empty."""

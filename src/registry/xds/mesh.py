@@ -1,13 +1,15 @@
 """CDS, LDS and RDS: the mesh configuration of a node.cluster, in the bytes that were stored when it was applied."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from meshconfig.resource import Kind
 from registry.cache.mesh_cache import MeshCache
+from registry.cache.standing_watches import Changed
 from registry.cache.watches import Watch
 from registry.core.mesh import KINDS, ServedResource, ServedSet, revision_of
 from registry.core.subscriber import Node
-from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames
+from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames, StandingWatch
 from registry.xds.resources import WILDCARD, Api, ResourceType
 from registry.xds.version_info import format_stepped, format_version_info
 
@@ -38,6 +40,33 @@ class MeshResource(Resource):
     def version_info(self) -> str:
         """The version_info of the response to a request for this resource alone."""
         return format_stepped(self.database_id, self.version)
+
+
+class ClusterWatch(StandingWatch):
+    """Watches all resources of one kind of a node.cluster, whichever names its stream asks for.
+
+    A change of the mesh configuration replaces the set of a node.cluster as a whole, and phases of a roll-out may give
+    each node another one: any name may have changed.
+    """
+
+    __slots__ = ("_changed", "_watch")
+
+    def __init__(self, cache: MeshCache, kind: Kind, cluster: str, changed: Changed) -> None:
+        self._changed = changed
+        self._watch = cache.standing_watch(kind, cluster, self._on_change)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Do nothing: all names are watched."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Do nothing: all names are watched."""
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._watch.cancel()
+
+    def _on_change(self, _clusters: AbstractSet[str] | None) -> None:
+        self._changed(None)
 
 
 class MeshResources(ResourceCache):
@@ -99,6 +128,10 @@ class MeshResources(ResourceCache):
     def watch(self, node: Node, _names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once when the resources of the node's cluster change, or this process gets ready."""
         return self._cache.watch(self._kind, node.cluster, wake)
+
+    def standing_watch(self, node: Node, _names: Iterable[str] | None, changed: Changed) -> ClusterWatch:
+        """Call ``changed`` when the resources of the node's cluster change, or this process gets ready."""
+        return ClusterWatch(self._cache, self._kind, node.cluster, changed)
 
     def claim_ahead(self, _node: Node, _name: str, version: int) -> None:
         """Take note of a revision that a subscriber holds and this process has not read."""

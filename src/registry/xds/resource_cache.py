@@ -1,10 +1,11 @@
 """The protocol between discovery and the resource types that it serves: where the resources of a type come from."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
+from registry.cache.standing_watches import Changed
 from registry.core.subscriber import Node
 from registry.xds.discovery_response import DiscoveryResponse, encode_response
 from registry.xds.resources import Api, ResourceType, RestPath
@@ -16,6 +17,19 @@ class Watch(Protocol):
 
     def cancel(self) -> None:
         """Stop waiting; harmless when the watch has called back already."""
+
+
+class StandingWatch(Protocol):
+    """Waits for all changes of a set of names, or of everything of a node."""
+
+    def add(self, names: Iterable[str]) -> None:
+        """Watch further names; their changes so far are not called back."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Stop watching names; a change of them that was not called back yet is not called back any more."""
+
+    def cancel(self) -> None:
+        """Stop watching: it is not called back any more, not even for changes before this."""
 
 
 class Resource(Protocol):
@@ -104,6 +118,19 @@ class ResourceCache(Protocol):
             node: the node that asks.
             names: the names to watch; None for all of the node, the set of names included.
             wake: called unless the watch is cancelled before.
+        """
+
+    def standing_watch(self, node: Node, names: Iterable[str] | None, changed: Changed) -> StandingWatch:
+        """Call ``changed`` at each change of one of the resources, in a later turn of the event loop.
+
+        It is called with the names that have changed; a type of which one change may concern all resources of a node
+        calls it with None, for any of them. So does every type when this process becomes sure, or its database is
+        replaced. A change that the watcher has read meanwhile is named all the same.
+
+        Args:
+            node: the node that asks.
+            names: the names to watch at first; None for all of the node, the set of names included.
+            changed: called until the watch is cancelled.
         """
 
     def absent(self, api: Api, name: str) -> bytes | None:  # noqa: ARG002  # most types leave such a name out

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 
+from registry.cache.standing_watches import Changed, StandingWatch, StandingWatches
 from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames
@@ -52,12 +54,16 @@ class BannerCache(ResourceCache):
         self._versions: dict[str, int] = {}
         self._banners: dict[str, dict[str, Banner]] = {}
         self._watches: dict[_Watch, str] = {}
+        self._standing: defaultdict[str, StandingWatches] = defaultdict(StandingWatches)
+        """The standing watches of each cluster."""
 
     def publish(self, cluster: str, version: int, **texts: str) -> None:
         """Replace the banners of a cluster, and wake its nodes."""
         changed = {*texts, *self._banners.get(cluster, ())}
         self._versions[cluster] = version
         self._banners[cluster] = {name: Banner(version, name, text) for name, text in texts.items()}
+        for name in changed:
+            self._standing[cluster].note(name)
         for watch, watched in list(self._watches.items()):
             if watched == cluster and (watch.names is None or changed.intersection(watch.names)):
                 self._wake(watch)
@@ -65,6 +71,8 @@ class BannerCache(ResourceCache):
     def mark_sure(self) -> None:
         """Take note that the banners were read, and wake everybody who waits."""
         self.sure = True
+        for watches in self._standing.values():
+            watches.note_all()
         for watch in list(self._watches):
             self._wake(watch)
 
@@ -83,6 +91,10 @@ class BannerCache(ResourceCache):
     def watch(self, node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> _Watch:
         """Wait for a change of these banners of the node's cluster; None: of any."""
         return _Watch(self._watches, node.cluster, names, wake)
+
+    def standing_watch(self, node: Node, names: Iterable[str] | None, changed: Changed) -> StandingWatch:
+        """Watch these banners of the node's cluster; None: all."""
+        return self._standing[node.cluster].add(names, changed)
 
     def claim_ahead(self, _node: Node, name: str, version: int) -> None:
         """Note a version that this process has not read."""

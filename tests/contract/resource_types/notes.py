@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
+from registry.cache.standing_watches import Changed, StandingWatch, StandingWatches
 from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.resource_cache import Resource, ResourceCache
@@ -50,10 +51,12 @@ class NoteCache(ResourceCache):
         self.claims: list[tuple[str, int]] = []
         self._notes: dict[str, Note] = {}
         self._watches: dict[_Watch, Collection[str]] = {}
+        self._standing = StandingWatches()
 
     def put(self, name: str, version: int, text: str) -> None:
         """Replace a note, and wake those who wait for it."""
         self._notes[name] = Note(version, name, text)
+        self._standing.note(name)
         for watch, names in list(self._watches.items()):
             if name in names:
                 self._wake(watch)
@@ -61,6 +64,7 @@ class NoteCache(ResourceCache):
     def mark_sure(self) -> None:
         """Take note that the notes were read, and wake everybody who waits."""
         self.sure = True
+        self._standing.note_all()
         for watch in list(self._watches):
             self._wake(watch)
 
@@ -73,6 +77,10 @@ class NoteCache(ResourceCache):
     def watch(self, _node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> _Watch:
         """Wait for one of these notes."""
         return _Watch(self._watches, names or (), wake)
+
+    def standing_watch(self, _node: Node, names: Iterable[str] | None, changed: Changed) -> StandingWatch:
+        """Watch these notes."""
+        return self._standing.add(names, changed)
 
     def claim_ahead(self, _node: Node, name: str, version: int) -> None:
         """Note a version that this process has not read."""
