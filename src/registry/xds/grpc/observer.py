@@ -1,49 +1,34 @@
 """The seam between streams and the registry: what a stream shows of itself, and what it may ask for.
 
 A stream keeps one record for each of its types and tells nothing twice: lists of subscribers read the records when
-somebody asks for them, and events are called only for what a record does not keep.
+somebody asks for them, and an `Observer` hears of what a record does not keep. Each stream has an observer of its own.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol
 
 from msgspec import Struct
 
 from registry.core.subscriber import Node
 from registry.xds.resources import ResourceType
 
-Variant = Literal["sotw", "delta"]
-"""The variants of the protocol: state of the world, and incremental."""
-
 
 class Rejection(Struct, frozen=True):
-    """An answer that the client has rejected (NACK).
+    """An answer that a client has refused (NACK).
 
     Attributes:
-        versions: the version of each resource in the answer, by name; that of all resources of a node is "*".
-        message: the client's own words, as they came.
-        at: when the rejection came (monotonic).
+        at: when, monotonic.
+        message: the client's own words, printable and cut.
+        versions: the versions that it has refused, by name.
     """
 
-    versions: Mapping[str, int]
-    message: str
     at: float
+    message: str
+    versions: Mapping[str, str]
 
 
-class InFlight(Struct, frozen=True):
-    """An answer that was sent and that the client has neither acknowledged nor rejected.
-
-    Attributes:
-        versions: the version of each resource in the answer, by name; that of all resources of a node is "*".
-        since: when it was sent (monotonic).
-    """
-
-    versions: Mapping[str, int]
-    since: float
-
-
-class TypeRecord(Protocol):
-    """What a stream keeps of one resource type; it is read whenever somebody lists subscribers."""
+class Record(Protocol):
+    """The state of one resource type of a stream, read whenever somebody lists subscribers."""
 
     @property
     def type(self) -> ResourceType:
@@ -51,18 +36,34 @@ class TypeRecord(Protocol):
 
     @property
     def names(self) -> Collection[str]:
-        """The names that are asked for; "*" is among them for all resources of the node."""
+        """The names that are asked for, without ``*``."""
 
     @property
-    def in_flight(self) -> InFlight | None:
-        """The answer that was sent last, while the client has not said what it makes of it."""
+    def wildcard(self) -> bool:
+        """Whether all resources of the node are asked for."""
 
     @property
-    def rejection(self) -> Rejection | None:
-        """The newest rejection, until a later answer with one of its names is acknowledged; None: there is none."""
+    def sent_at(self) -> float:
+        """When the last answer was sent, monotonic."""
 
-    def accepted(self, name: str) -> int:
-        """Return the version of a name that the client has acknowledged; 0: none yet."""
+    @property
+    def unanswered(self) -> Collection[str]:
+        """The names of the last answer, while it is neither acknowledged nor rejected; else none."""
+
+    def accepted(self, name: str) -> str:
+        """Return the version of a name that the client holds for sure; empty: none."""
+
+    def offered(self, name: str) -> str:
+        """Return the version of a name that was sent last; empty: none."""
+
+    def rejection(self, name: str) -> Rejection | None:
+        """Return the newest rejection of a name, until a newer version of it is acknowledged; None: there is none."""
+
+    def refusal(self, name: str) -> str:
+        """Return why the guard refuses a name; empty: it does not."""
+
+    def oversized(self, name: str) -> bool:
+        """Return whether the newest version of a name is too large for the client, and so is not sent."""
 
 
 class ObservedStream(Protocol):
@@ -70,64 +71,51 @@ class ObservedStream(Protocol):
 
     @property
     def node(self) -> Node:
-        """The node of the first request; the version is that of its user agent."""
+        """The node of the first request, with the version of its user agent."""
 
     @property
     def user_agent(self) -> str:
-        """The user_agent_name of the node, such as envoy or grpc-python; empty: it named none."""
+        """The user agent of the node, such as ``envoy`` or ``gRPC Go``; empty: it named none."""
 
     @property
-    def variant(self) -> Variant:
-        """The variant of the protocol."""
+    def delta(self) -> bool:
+        """Whether it is of the incremental variant."""
 
     @property
-    def address(self) -> str:
-        """The IP address of the client."""
-
-    @property
-    def opened_at(self) -> float:
-        """When the stream was opened (monotonic)."""
-
-    @property
-    def records(self) -> Iterable[TypeRecord]:
+    def records(self) -> Iterable[Record]:
         """The records of the types that were asked for."""
 
 
-class StreamObserver(Protocol):
-    """Hears of streams; none of its methods raises, or does more than a microsecond of work."""
+class Observer(Protocol):
+    """Takes note of what happens on one stream. Each method returns at once, raises nothing, and does nothing here."""
 
     def opened(self, stream: ObservedStream) -> None:
-        """Take note of a stream whose first request was read, so that its node is known."""
+        """Note that the first request was read, so that the node is known."""
 
-    def closed(self, stream: ObservedStream, now: float) -> None:
-        """Take note that a stream which was opened has ended."""
+    def closed(self, now: float) -> None:
+        """Note that the stream has ended."""
 
-    def answered(self, resource_type: ResourceType, variant: Variant) -> None:
-        """Count an answer that was sent."""
+    def answered(self, resource_type: ResourceType, *, delta: bool, resources: int) -> None:
+        """Note an answer with so many resources."""
 
-    def acknowledged(
-        self, stream: ObservedStream, record: TypeRecord, former: Sequence[tuple[str, int]], now: float
-    ) -> None:
-        """Take note of an ACK, after the record has taken it.
+    def acknowledged(self, resource_type: ResourceType, previous: Mapping[str, str], now: float) -> None:
+        """Note an ACK; ``previous`` has the versions that its resources replace by name, empty for a new one."""
 
-        Args:
-            stream: the stream.
-            record: the record of the type.
-            former: the names of the answer, each with the version that had been acknowledged before; 0: none.
-            now: the time.
-        """
-
-    def rejected(self, stream: ObservedStream, record: TypeRecord, now: float) -> None:
-        """Take note of a NACK, after the record has taken it."""
+    def rejected(self, resource_type: ResourceType, rejection: Rejection) -> None:
+        """Note a NACK."""
 
     def unacknowledged(self, resource_type: ResourceType) -> None:
-        """Count an answer that the client has left unanswered, so that the next one is sent all the same."""
+        """Note that an answer was neither accepted nor refused in time, and that the stream goes on without."""
 
     def coalesced(self, resource_type: ResourceType) -> None:
-        """Count a change of a name that waited for its turn already: one answer brings both."""
+        """Note a change that a later one overtook, before it could be sent."""
 
-    def oversized(self, stream: ObservedStream, name: str, size: int) -> None:
-        """Take note of a resource that is not sent, because it is larger than one message may be."""
+    def oversized(self, resource_type: ResourceType, name: str, size: int) -> None:
+        """Note a resource that is not sent, because it is larger than the client takes."""
+
+
+class NoObserver(Observer):
+    """Takes note of nothing, for tests and for streams that nobody lists."""
 
 
 class Guard(Protocol):
@@ -141,38 +129,8 @@ class Guard(Protocol):
         """
 
 
-class NoObserver:
-    """Takes note of nothing; a StreamObserver for tests and for streams that nobody lists."""
-
-    def opened(self, stream: ObservedStream) -> None:
-        """Do nothing."""
-
-    def closed(self, stream: ObservedStream, now: float) -> None:
-        """Do nothing."""
-
-    def answered(self, resource_type: ResourceType, variant: Variant) -> None:
-        """Do nothing."""
-
-    def acknowledged(
-        self, stream: ObservedStream, record: TypeRecord, former: Sequence[tuple[str, int]], now: float
-    ) -> None:
-        """Do nothing."""
-
-    def rejected(self, stream: ObservedStream, record: TypeRecord, now: float) -> None:
-        """Do nothing."""
-
-    def unacknowledged(self, resource_type: ResourceType) -> None:
-        """Do nothing."""
-
-    def coalesced(self, resource_type: ResourceType) -> None:
-        """Do nothing."""
-
-    def oversized(self, stream: ObservedStream, name: str, size: int) -> None:
-        """Do nothing."""
-
-
-class NoGuard:
-    """Refuses nothing; the Guard of streams while access is off."""
+class NoGuard(Guard):
+    """Refuses nothing, for tests and while access is off."""
 
     def refusal(self, resource_type: ResourceType, node: Node, name: str) -> str:  # noqa: ARG002  # as Guard has it
         """Return nothing."""
