@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from meshconfig.address import address_of
+from meshconfig.ads import over_ads
 from meshconfig.cluster import cluster
 from meshconfig.definition import Dependency, Limit, Mesh, OutlierDetection, RegistryClient
 from meshconfig.proto_json import Document, extension
@@ -61,11 +62,14 @@ def registries(*addresses: str, **values: Any) -> RegistryClient:  # noqa: ANN40
 
 
 def recommended_bootstrap(
-    node: Node, admin: str, client: RegistryClient, services: Sequence[ListenedService]
+    node: Node, admin: str, client: RegistryClient, services: Sequence[ListenedService], streams: Sequence[str] = ()
 ) -> Document:
-    """Return the configuration of an Envoy whose admin interface listens at this address."""
+    """Return the configuration of an Envoy whose admin interface listens at this address.
+
+    With ``streams``, host:port of the registries' gRPC listeners, Envoy gets its endpoints over ADS, else by polls.
+    """
     zone = {"zone": node.zone} if node.zone else {}
-    return {
+    document: Document = {
         "node": {"id": node.id, "cluster": node.cluster, "locality": {"region": node.region, **zone}},
         "admin": {"address": address_of(admin)},
         "static_resources": {
@@ -76,11 +80,14 @@ def recommended_bootstrap(
             ],
         },
     }
+    return over_ads(document, streams) if streams else document
 
 
-def recommended_text(node: Node, admin: str, client: RegistryClient, services: Sequence[ListenedService]) -> str:
+def recommended_text(
+    node: Node, admin: str, client: RegistryClient, services: Sequence[ListenedService], streams: Sequence[str] = ()
+) -> str:
     """Return it as YAML with comments."""
-    return yaml_text(recommended_bootstrap(node, admin, client, services), _comments(client))
+    return yaml_text(recommended_bootstrap(node, admin, client, services, streams), _comments(client))
 
 
 def registry_cluster_text(client: RegistryClient) -> str:
@@ -141,7 +148,7 @@ def _comments(client: RegistryClient) -> Mapping[Path, str]:
             "A held poll takes a connection; the clusters beyond Envoy's default of 1024 would wait."
         ),
         ("registry", "typed_extension_protocol_options"): (
-            f"Polls bring the token of {directory}/{TOKEN_FILE}. While there is none they go without, which an open "
+            f"Requests bring the token of {directory}/{TOKEN_FILE}. While there is none they go without, which an open "
             "registry takes.\n"
             f"A token that is moved there is read at once. When Envoy starts, the directory and {SDS_FILE} in it have "
             "to exist."
@@ -157,6 +164,12 @@ def _comments(client: RegistryClient) -> Mapping[Path, str]:
         ("typed_extension_protocol_options",): (
             "Below the time after which the app closes an idle connection: uvicorn and Node 5 s, gunicorn 2 s."
         ),
+        ("ads_config",): (
+            "One stream for everything. Delta tells the next registry which versions Envoy has, so that it sends "
+            "only what changed."
+        ),
+        ("set_node_on_first_message_only",): "Else each acknowledgement has the list of Envoy's extensions: 61 kB.",
+        ("connection_keepalive",): "By which Envoy notices a registry that went away without a word.",
         ("api_config_source",): (
             "The registry holds a poll until something changes: a long timeout and a short delay make that a push."
         ),

@@ -142,13 +142,23 @@ def bootstrap(
         str,
         typer.Option("--mount", metavar="DIR", help="Of Envoys that read published files in this directory."),
     ] = "",
+    streams: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ads",
+            metavar="HOST:PORT",
+            help="Of Envoys that get everything over one stream (ADS) of this gRPC listener; repeat for several.",
+        ),
+    ] = None,
 ) -> None:
     """Print the bootstrap of a service's Envoys; `registrar bootstrap` writes what differs between its tasks."""
     import msgspec
 
     from registryctl.mesh.bootstrap_view import bootstrap_of
 
-    session.screen.document(msgspec.Raw(msgspec.json.encode(bootstrap_of(session, service, directory, mount))))
+    session.screen.document(
+        msgspec.Raw(msgspec.json.encode(bootstrap_of(session, service, directory, mount, streams or [])))
+    )
 
 
 @verb(signs_in=False)

@@ -90,6 +90,18 @@ def test_a_bootstrap_is_printed_as_json(mesh: Path) -> None:
     assert registryctl(None, "mesh", "bootstrap", "none", "--dir", str(mesh)).status == 3
 
 
+def test_bootstrap_for_ads_names_the_grpc_listeners(mesh: Path) -> None:
+    """With --ads nothing polls; an invalid address and files beside a stream are usage errors."""
+    arguments = ("mesh", "bootstrap", "web", "--dir", str(mesh), "--ads")
+    printed = registryctl(None, *arguments, "registry-1:18000", "--ads", "registry-2:18000")
+    assert "api_config_source" not in printed.out
+    assert printed.json["dynamic_resources"]["ads_config"]["api_type"] == "DELTA_GRPC"
+    refused = registryctl(None, *arguments, "registry")
+    assert (refused.status, "registry" in refused.err) == (2, True)
+    both = registryctl(None, *arguments, "registry-1:18000", "--mount", "/etc/mesh")
+    assert (both.status, "--mount" in both.err) == (2, True)
+
+
 def test_a_mesh_is_published_in_phases(mesh: Path, tmp_path: Path) -> None:
     """Only what changed is written; without an Envoy the error says how to publish without a proof."""
     place = str(tmp_path / "published")
