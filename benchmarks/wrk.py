@@ -59,6 +59,8 @@ class Measured(Struct, frozen=True):
     p50: float
     p99: float
     cpu: float
+    p90: float = 0.0
+    """Of polls alone."""
 
 
 class _Summary(Struct):
@@ -68,6 +70,7 @@ class _Summary(Struct):
     p50: int
     p99: int
     failed: int
+    p90: int = 0
 
 
 def installed() -> str | None:
@@ -117,7 +120,8 @@ def _run(script: Path, url: str, pids: Sequence[int], what: Flood | Beats, told:
     if not summary.requests:
         return None
     rate = summary.requests / summary.microseconds * 1e6
-    return Measured(rate, summary.p50 / 1000, summary.p99 / 1000, used / summary.requests * 1e6)
+    cpu = used / summary.requests * 1e6
+    return Measured(rate, summary.p50 / 1000, summary.p99 / 1000, cpu, summary.p90 / 1000)
 
 
 def _wait_until_idle(pids: Sequence[int]) -> None:
