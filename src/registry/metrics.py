@@ -109,6 +109,11 @@ RESYNC_SECONDS = Histogram(
     "Duration of one comparison of all services with PostgreSQL, including the reads that followed.",
     buckets=_FAST,
 )
+LEASE_READ_SECONDS = Histogram(
+    "registry_lease_read_seconds",
+    "Duration of one reading of all leases, including the changes that were read between its statements.",
+    buckets=_FAST,
+)
 MESH_REVISION = Gauge(
     "registry_mesh_revision",
     "The newest revision of the mesh configuration that was read; 0: none was ever applied.",

@@ -1130,6 +1130,25 @@ async def _lease_at(store: Database, number: int, renewed: float, ttl: float = 2
     return endpoint_id
 
 
+async def test_many_leases_are_read_by_several_statements(store: Database) -> None:
+    """Whatever is due between two of them uses the connection, and what leaves meanwhile is in neither twice."""
+    for number in range(5):
+        await register(store, ("shop", f"10.0.1.{number}", 80), told(f"i-{number}"))
+    endpoints = (await read(store)).ordered()
+    pauses: list[str] = []
+    async with store.session() as connection:
+
+        async def between() -> None:
+            pauses.append((await feed.read_state(connection))[0])
+
+        for leases_per_read, statements in ((1, 6), (2, 3), (5, 2), (6, 1)):
+            pauses.clear()
+            found = await leases.all_leases(connection, between, leases_per_read)
+            assert len(pauses) == statements - 1
+            assert len(found) == len(endpoints)
+            assert all(found.get(each.id) is not None for each in endpoints)
+
+
 async def _leases(store: Database) -> dict[int, Lease]:
     """Return all leases by their endpoint."""
     async with store.session() as connection:

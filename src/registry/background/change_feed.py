@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,7 @@ from registry.cooperative import cooperatively
 from registry.core.lease import SweepWatch, restore_hold
 from registry.core.snapshot import SnapshotDelta
 from registry.errors import RefusedError, UnavailableError
-from registry.metrics import FEED_LOST, FEED_STEPS, RESYNC_SECONDS
+from registry.metrics import FEED_LOST, FEED_STEPS, LEASE_READ_SECONDS, RESYNC_SECONDS
 from registry.settings import Settings
 from registry.store import change_feed as feed
 from registry.store import leases as lease_store
@@ -39,6 +40,11 @@ _MAX_RETRY_DELAY = 2.0
 """Seconds between two retries at most."""
 _MIN_REST = 0.1
 """Seconds between two attempts at least, however many writes are stored meanwhile."""
+
+_MAX_LEASE_SHARE = 0.1
+"""Share of the time in which all leases are read: a million of them take most of a second, here and in PostgreSQL."""
+_SERVICES_PER_YIELD = 500
+"""Services that are compared between two yields to the event loop, at a microsecond or two each."""
 
 Prepare = Callable[[], Awaitable[None]]
 """The preparation before the first read, such as migrations; it needs the database and is retried until it succeeds."""
@@ -95,6 +101,8 @@ class ChangeFeed:
         self._lost = False
         # Whether the database is followed now; False from a loss until the next complete comparison.
         self._following = False
+        # When all leases are to be read again, by the loop's clock; 0.0: at once, as on a new connection.
+        self._leases_due = 0.0
         # Seconds before the next attempt to connect.
         self._pause = _MIN_RETRY_DELAY
 
@@ -180,6 +188,7 @@ class ChangeFeed:
 
     async def _follow(self, connection: Session) -> None:
         loop = asyncio.get_running_loop()
+        self._leases_due = 0.0
         await self._check_database()
         await self._resynchronise(connection)
         self._note_following()
@@ -243,6 +252,7 @@ class ChangeFeed:
         """Compare the version of every service, so that a lost notification delays a change until here at most."""
         with RESYNC_SECONDS.time():
             await self._compare(connection)
+        await self._read_leases(connection)
         self._cache.mark_ready(asyncio.get_running_loop().time())
 
     async def _compare(self, connection: Session) -> None:
@@ -256,7 +266,7 @@ class ChangeFeed:
         self._cache.read_pauses(await pause_store.in_force(connection))
         numbers = await feed.service_versions(connection)
         await self._drop_forgotten(connection, numbers)
-        for name, snapshot in self._cache.services().items():
+        async for name, snapshot in cooperatively(self._cache.services().items(), _SERVICES_PER_YIELD):
             stored = numbers.get(name)
             if stored is None and self._may_return(name):
                 continue
@@ -265,10 +275,23 @@ class ChangeFeed:
                 if await self._raise_above(name, snapshot.version, snapshot.change):
                     self._outdated.add(name)
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
-        self._outdated.update(name for name, stored in numbers.items() if stored.change > self._cache.get(name).change)
+        async for name, stored in cooperatively(numbers.items(), _SERVICES_PER_YIELD):
+            if stored.change > self._cache.get(name).change:
+                self._outdated.add(name)
         await self._catch_up(connection)
-        self._cache.read_leases(await lease_store.all_leases(connection))
         self._cache.read_unlisted_overrides(await feed.unlisted_overrides(connection))
+
+    async def _read_leases(self, connection: Session) -> None:
+        """Read all leases if that is due, and changes that are notified meanwhile before the rest of them."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if began < self._leases_due:
+            return
+        asked = time.monotonic()
+        with LEASE_READ_SECONDS.time():
+            leases = await lease_store.all_leases(connection, partial(self._catch_up, connection))
+        self._cache.read_leases(leases, asked)
+        self._leases_due = began + (loop.time() - began) / _MAX_LEASE_SHARE
 
     async def _drop_forgotten(self, connection: Session, numbers: Collection[str]) -> None:
         """Drop services that the database has forgotten.
@@ -279,7 +302,7 @@ class ChangeFeed:
         """
         empty = [
             snapshot
-            for name, snapshot in self._cache.services().items()
+            async for name, snapshot in cooperatively(self._cache.services().items(), _SERVICES_PER_YIELD)
             if name not in numbers and not snapshot.endpoints and not snapshot.quarantined
         ]
         # Read after the versions: the process that forgot one of these services has raised this number before.

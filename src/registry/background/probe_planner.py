@@ -82,9 +82,9 @@ class ProbePlanner:
     def _controls(self, endpoints: Iterable[Endpoint]) -> list[Target]:
         """Return endpoints that renew now, those that renewed last first; none while the leases in memory are old."""
         cache = self._cache
-        if time.monotonic() - cache.synchronised_at > MAX_READING_AGE:
+        if time.monotonic() - cache.leases_asked_at > MAX_READING_AGE:
             return []
-        read_at = cache.clock.at(cache.synchronised_at)
+        read_at = cache.leases_read_at
         renewed = []
         for endpoint in endpoints:
             renewed_at = renewed_at_of(endpoint, cache.leases, read_at) if is_healthy(endpoint) else None

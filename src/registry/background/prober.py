@@ -309,8 +309,8 @@ class Prober:
 
     def _find_candidates(self, snapshots: Iterable[Snapshot], now: float) -> list[Target]:
         """Return endpoints that renew now and were reached, those that renewed last first."""
-        leases, read_at = self._cache.leases, self._cache.clock.at(self._cache.synchronised_at)
-        if now - self._cache.synchronised_at > MAX_READING_AGE:
+        leases, read_at = self._cache.leases, self._cache.leases_read_at
+        if now - self._cache.leases_asked_at > MAX_READING_AGE:
             return []
         listed = (endpoint for snapshot in snapshots for endpoint in snapshot.endpoints.values())
         renewed = []

@@ -43,11 +43,13 @@ class SnapshotCache:
         self._advances = 0
         """Raised by apply() and drop()."""
         self._leases = Leases.none()
-        """Written by read_leases(). As old as the last complete reading: renewals since then are missing."""
+        """Written by read_leases(). As old as the last reading of all leases: renewals since then are missing."""
         self._lease_reading = 0
         """Raised by read_leases()."""
         self._leases_read_at = 0.0
-        """Written by read_leases(), by the database's clock: a heartbeat since then is not in them."""
+        """Written by read_leases(), by the database's clock: a heartbeat since then may not be in them."""
+        self._leases_asked_at = 0.0
+        """The same moment by the monotonic clock."""
         self._pauses: Mapping[str, Pause] = {}
         """By scope. Written by read_pauses(), and as old as the last complete reading: a pause may have ended since."""
         self._unlisted_overrides: Mapping[Key, Override] = {}
@@ -96,7 +98,7 @@ class SnapshotCache:
 
     @property
     def leases(self) -> Leases:
-        """The leases as of the last complete reading."""
+        """The leases as of their last reading, which takes place less often than others where they are very many."""
         return self._leases
 
     @property
@@ -108,6 +110,11 @@ class SnapshotCache:
     def leases_read_at(self) -> float:
         """When the leases were read, by the database's clock; 0 before that."""
         return self._leases_read_at
+
+    @property
+    def leases_asked_at(self) -> float:
+        """When the leases were read, by the monotonic clock; 0 before that."""
+        return self._leases_asked_at
 
     @property
     def pauses(self) -> Mapping[str, Pause]:
@@ -230,16 +237,21 @@ class SnapshotCache:
         self._ready = False
         self._snapshots.clear()
         self._endpoints = 0
-        self.read_leases(Leases.none())
+        self.read_leases(Leases.none(), 0.0)
         self.read_pauses({})
         self.read_unlisted_overrides({})
         self._watches.wake_all()
 
-    def read_leases(self, leases: Leases) -> None:
-        """Replace the leases by those that were just read."""
+    def read_leases(self, leases: Leases, asked: float) -> None:
+        """Replace the leases by those that were just read.
+
+        Args:
+            leases: the leases, each at least as new as ``asked``.
+            asked: the monotonic time at which the reading began.
+        """
         self._lease_reading += 1
         self._leases = leases
-        self._leases_read_at = self.clock.now()
+        self._leases_read_at, self._leases_asked_at = self.clock.at(asked), asked
 
     def read_pauses(self, pauses: Mapping[str, Pause]) -> None:
         """Replace the pauses of expiry by those that were just read."""

@@ -93,6 +93,12 @@ class Leases:
             return None
         return Lease(endpoint_id, _seconds(self._renewed[index]), _seconds(self._expires[index]))
 
+    def extend(self, ids: "array[int]", renewed: "array[int]", expires: "array[int]") -> None:
+        """Append leases whose ids are all greater, as a reading in several statements does."""
+        self._ids.extend(ids)
+        self._renewed.extend(renewed)
+        self._expires.extend(expires)
+
     @classmethod
     def none(cls) -> "Leases":
         """Return no leases, which is the state before they were first read."""

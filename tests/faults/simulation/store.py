@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from faults.simulation.link import Database, Session
 from faults.simulation.postgres import Held, Numbers, Postgres, Tables
@@ -63,8 +63,10 @@ class Store:
         """Tell whether PostgreSQL closed a connection."""
         return session.closed
 
-    async def all_leases(self, link: Link) -> Leases:
-        """Return every lease."""
+    async def all_leases(self, link: Link, between: Callable[[], Awaitable[None]]) -> Leases:
+        """Return every lease, after what is due between two statements of a reading."""
+        link.reach()
+        await between()
         link.reach()
         rows = sorted(self._tables.leases.items())
         moments = [(_since_2000(one.renewed_at), _since_2000(one.expires_at)) for _, one in rows]

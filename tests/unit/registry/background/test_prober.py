@@ -64,7 +64,7 @@ class Rig:
         self.cache.mark_ready(self.now)
         self.cache.clock.set(self.now, self.now, self.now)
         renewed = array("q", [int((self.now - _SINCE_2000) * 1e6)] * len(endpoints))
-        self.cache.read_leases(Leases(array("q", [each.id for each in endpoints]), renewed, renewed))
+        self.cache.read_leases(Leases(array("q", [each.id for each in endpoints]), renewed, renewed), self.now)
 
     async def run(self, seconds: float) -> None:
         """Let the jobs of the prober run for so long."""

@@ -129,7 +129,7 @@ async def test_another_database_starts_from_nothing() -> None:
     """Its numbers mean something else, also where they are smaller; until it is read, nothing can be answered."""
     cache = SnapshotCache()
     cache.apply([step(9, 1)])
-    cache.read_leases(leases((1, NOW, NOW + 20)))
+    cache.read_leases(leases((1, NOW, NOW + 20)), NOW)
     cache.set_database("one")
     cache.mark_ready(0.0)
     waits = asyncio.create_task(cache.wait(("shop",), 5))

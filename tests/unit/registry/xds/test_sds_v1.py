@@ -32,7 +32,7 @@ def test_a_host_says_what_both_registries_said() -> None:
         "i-1", revision="abc", repository="shop-repo", zone="a", region="eu", canary=True, weight=7, metadata={"k": "v"}
     )
     cache = known(endpoint(1, stored=stored))
-    cache.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)))
+    cache.read_leases(leases((1, 1_700_000_000.9, 1_700_000_020.9)), NOW)
     answer = json.loads(HostsV1(cache, "test").of_service("shop"))
     assert (answer["service"], answer["env"]) == ("shop", "test")
     assert answer["hosts"] == [
@@ -98,7 +98,7 @@ def test_an_answer_is_encoded_once_for_each_reading() -> None:
     answers = HostsV1(cache, "test")
     first = answers.of_service("shop")
     assert answers.of_service("shop") is first
-    cache.read_leases(leases((1, NOW + 5, NOW + 25)))
+    cache.read_leases(leases((1, NOW + 5, NOW + 25)), NOW)
     second = answers.of_service("shop")
     assert json.loads(second)["hosts"][0]["expire_time"] == int(NOW) + 25
     cache.apply([SnapshotDelta("shop", 1, 2, listed=[endpoint(1, stored=registration("i-1", repository="r"))])])
