@@ -47,10 +47,16 @@ def own_name(kind: type[Struct]) -> str:
     return kind.__name__.lower()
 
 
+def place_of(file: str) -> tuple[str, str]:
+    """Return the folder of a file, and the name of what it defines."""
+    folder, _, name = file.rpartition(".")[0].rpartition("/")
+    return folder, name
+
+
 def document_of(file: str, text: str) -> Document | Fault | None:
     """Return the definition in a file; a fault where files are not read, None where it is no definition."""
     path, dot, suffix = file.rpartition(".")
-    folder, _, name = path.rpartition("/")
+    folder, name = place_of(file)
     if not dot or suffix not in _SUFFIXES or file.startswith(".") or "/." in file:
         return None
     kind = Mesh if path == "mesh" else FOLDERS.get(folder)

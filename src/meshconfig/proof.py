@@ -16,7 +16,7 @@ from meshconfig.bootstrap import bootstrap
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault, Position
 from meshconfig.proto_json import Document
-from meshconfig.refusal import RoutePlace, fault_of, named_element, named_place, reason_of
+from meshconfig.refusal import RoutePlace, fault_of, named_element, named_place, reason_of, service_of
 from meshconfig.resource import Snapshot
 from meshconfig.static_bootstrap import Element, StaticBootstrap, static_bootstraps, virtual_hosts, with_virtual_hosts
 
@@ -64,6 +64,18 @@ class Validation(Protocol):
         """The output of Envoy, or why there is no verdict."""
 
 
+class RefusedPart(Struct, frozen=True):
+    """A part of a bootstrap that Envoy refuses.
+
+    Attributes:
+        fault: what Envoy says of it, as a fault of the definition.
+        service: the service whose requests it is for; empty where it is for several, or for none.
+    """
+
+    fault: Fault
+    service: str = ""
+
+
 class UnprovenError(Exception):
     """No Envoy came to a verdict, so that nothing may be published; the message says why."""
 
@@ -100,14 +112,27 @@ def prove(
     Raises:
         UnprovenError: a run came to no verdict.
     """
-    proof = _Proof(validate)
-    faults: list[Fault] = []
-    for static in bootstraps:
-        faults += islice(proof.faults(static, configuration), MAX_FAULTS - len(faults))
-        if len(faults) >= MAX_FAULTS:
-            break
     # What all bootstraps have in common is refused in each of them.
-    return list(dict.fromkeys(faults))
+    return list(dict.fromkeys(part.fault for part in refused_parts(bootstraps, validate, configuration)))
+
+
+def refused_parts(
+    bootstraps: Iterable[StaticBootstrap],
+    validate: Callable[[bytes], Validation],
+    configuration: Configuration,
+) -> list[RefusedPart]:
+    """Validate bootstraps and return everything that is refused, at most ``MAX_FAULTS`` parts.
+
+    Raises:
+        UnprovenError: a run came to no verdict.
+    """
+    proof = _Proof(validate)
+    parts: list[RefusedPart] = []
+    for static in bootstraps:
+        parts += islice(proof.refused(static, configuration), MAX_FAULTS - len(parts))
+        if len(parts) >= MAX_FAULTS:
+            break
+    return parts
 
 
 class _Proof:
@@ -116,15 +141,16 @@ class _Proof:
     def __init__(self, validate: Callable[[bytes], Validation]) -> None:
         self._validate = validate
 
-    def faults(self, bootstrap: StaticBootstrap, configuration: Configuration) -> Iterator[Fault]:
-        """Yield the faults of a bootstrap one after the other; each is left out before the next is looked for."""
+    def refused(self, bootstrap: StaticBootstrap, configuration: Configuration) -> Iterator[RefusedPart]:
+        """Yield what is refused of a bootstrap, part by part; each is left out before the next is looked for."""
         seen: set[Fault] = set()
         while (refusal := self._refusal(bootstrap)) is not None:
             element = named_element(refusal, bootstrap)
             if element is None:
                 element, refusal = self._narrowed(bootstrap, refusal)
             if element is None:
-                yield Fault(Position("mesh.yaml"), f"Envoy refuses the bootstrap: {reason_of(refusal)}.")
+                message = f"Envoy refuses the bootstrap: {reason_of(refusal)}."
+                yield RefusedPart(Fault(Position("mesh.yaml"), message))
                 return
             place = named_place(refusal, element) or self._narrowed_place(bootstrap, element)
             fault = fault_of(element, place, refusal, configuration)
@@ -132,7 +158,7 @@ class _Proof:
                 # Envoy refuses still what was left out, so that nothing more can be learned.
                 return
             seen.add(fault)
-            yield fault
+            yield RefusedPart(fault, service_of(element, place))
             bootstrap = bootstrap.without(element) if place is None else _without_place(bootstrap, element, place)
 
     def _refusal(self, bootstrap: StaticBootstrap) -> str | None:

@@ -75,6 +75,20 @@ def named_place(refusal: str, element: Element) -> RoutePlace | None:
     return RoutePlace(int(host[1]), hosts[int(host[1])], None if route is None else int(route[1]))
 
 
+def service_of(element: Element, place: RoutePlace | None) -> str:
+    """Return the service that a gateway's cluster, virtual host or route is for; empty where that is not one alone."""
+    if element.kind == "clusters":
+        return element.name.removesuffix(versions_name(""))
+    if place is None:
+        return ""
+    if (name := str(place.host.get("name", ""))) != "*":
+        return name
+    if place.route is None:
+        return ""
+    cluster: str = place.host["routes"][place.route].get("route", {}).get("cluster", "")
+    return cluster.partition("#")[0].removesuffix(versions_name(""))
+
+
 def reason_of(output: str) -> str:
     """Return Envoy's error in one line, without the documents that it repeats."""
     text = output.rpartition("error initializing configuration")[2]

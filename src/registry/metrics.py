@@ -140,7 +140,7 @@ MESH_ROLLOUT_FAILURES = Gauge(
 )
 MESH_GATEWAYS_REFUSED = Gauge(
     "registry_mesh_gateways_refused",
-    "1 while the gateways cannot be compiled for the services that are registered; set by the process that sweeps.",
+    "Gateways, and services of them, that do not follow the services that are registered; of the process that sweeps.",
     multiprocess_mode="livemax",
 )
 MESH_GATEWAYS_UNPROVEN = Gauge(

@@ -337,22 +337,53 @@ def remove_from_gateway(process: Registry, server: Postgres, url: str) -> None:
 
 def fail_to_compile(process: Registry, server: Postgres, url: str) -> None:
     """Spoil the files of the revision in force; the next change of the catalog cannot be compiled."""
-    assert refused_gateways(process) is None
+    assert refused_gateways(process) == []
     server.execute("UPDATE mesh_revisions SET files = 'spoilt' WHERE number = content", url=url)
     process.register("fourth", "10.0.0.10:80", metadata={"protocol": "grpc"})
     eventually(lambda: "the compiler failed" in str(refused_gateways(process)), within=15)
     eventually(lambda: metric(process, "registry_mesh_gateways_refused") == 1, within=15)
     eventually(lambda: "mesh-gateways" in troubles(process), within=15)
     back = process.client.post("/v1/mesh/revisions/2/rollback", json={"reason": "3 a.m."})
-    assert (back.status_code, "as they were compiled for the services of then" in back.text) == (201, True)
-    eventually(lambda: refused_gateways(process) is not None, within=15)
+    assert (back.status_code, "served as it was compiled for the services of then" in back.text) == (201, True)
+    eventually(lambda: refused_gateways(process) != [], within=15)
     assert "the compiler failed" in registryctl(process.url, "mesh", "rollout").out
     assert 'id="gateways-refused"' in process.client.get("/ui/mesh").text
 
 
 def refused_gateways(process: Registry) -> Any:
-    """Return why gateways could not be compiled."""
+    """Return the gateways and services that are refused, with reasons."""
     return process.client.get("/v1/mesh/rollout").json()["gateways_refused"]
+
+
+@pytest.mark.envoy
+def test_one_refused_service_holds_back_neither_gateway_nor_neighbours(migrated: str, workplace: Path) -> None:
+    """An Envoy that refuses one cluster: the service is left out and named, and all others are served."""
+    picky = workplace / "picky-envoy"
+    picky.write_text(
+        f'#!/bin/sh\nif [ "$1" = --mode ] && grep -q \'"poison"\\|poison#\' "$4"; then\n'
+        f'  echo "error initializing configuration \'$4\': no poison, please"; exit 1\nfi\nexec {binary()} "$@"\n'
+    )
+    picky.chmod(0o755)
+    second = "listen: {port: 50052}\nselect: {metadata: {tier: web}}\n"
+    with registry(migrated, workplace, envoy_binary=str(picky)) as process:
+        grpc = {"protocol": "grpc"}
+        process.register("greeter", "10.0.0.7:80", metadata=grpc)
+        apply(process, {**FILES, "gateways/staging.yaml": GATEWAY, "gateways/tier.yaml": second})
+        assert services_of_gateway(process) == ["greeter"]
+        process.register("poison", "10.0.0.8:80", metadata=grpc)
+        process.register("other", "10.0.0.9:80", metadata=grpc)
+        process.register("front", "10.0.0.10:80", metadata={"tier": "web"})
+        eventually(lambda: services_of_gateway(process) == ["greeter", "other"], within=30)
+        eventually(lambda: clusters(process, "tier") == ["front"], within=30)
+        (refusal,) = refused_gateways(process)
+        assert (refusal["gateway"], refusal["service"], "no poison" in refusal["reason"]) == ("staging", "poison", True)
+        shown = registryctl(process.url, "mesh", "show", "staging").out
+        assert "staging: poison is served as it was, or not yet, because it is refused: " in shown
+        assert "service poison, for " in process.client.get("/v1/verdict").text
+        assert "/ui/services/poison" in process.client.get("/ui/mesh").text
+        assert process.client.delete("/v1/services/poison/endpoints/10.0.0.8:80").status_code == 204
+        eventually(lambda: process.client.delete("/v1/mesh/catalog/poison").status_code == 204, within=15)
+        eventually(lambda: refused_gateways(process) == [], within=30)
 
 
 def metric(process: Registry, name: str) -> float:

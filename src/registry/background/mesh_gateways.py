@@ -14,14 +14,21 @@ from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.compiler.compiler import Compiler
-from registry.compiler.job import Compiled, CompileGateways, refusal
+from registry.compiler.gateways import (
+    AcceptedGateways,
+    FormerGateway,
+    GatewayCompilation,
+    compile_apart,
+    compile_together,
+)
 from registry.compiler.nodes import read_nodes
 from registry.cooperative import cooperatively
+from registry.core.mesh_gateways import RefusedGateway
 from registry.core.rollout import held_nodes
-from registry.errors import UnavailableError
 from registry.metrics import MESH_GATEWAYS_REFUSED, MESH_GATEWAYS_UNPROVEN
 from registry.rollout import switching
 from registry.rollout.registered_services import RegisteredServices
+from registry.rollout.switching import used_clusters
 from registry.store import mesh as store
 from registry.store import mesh_gateways as gateways
 from registry.store import rollouts
@@ -135,8 +142,10 @@ class GatewayCompiler:
         self._schedule = GatewaySchedule()
         self._selections: tuple[int, Sequence[GatewaySelection]] | None = None
         """A revision, and what its gateways select; None: it was not compiled yet. Written by _result()."""
-        self._refused: str | None = None
-        """Why the last compile was refused; empty: it was not; None: this lead has compiled nothing yet."""
+        self._accepted: dict[str, Catalog] = {}
+        """The services as each gateway used them when it was accepted last in this lead. Written by _compile()."""
+        self._refused: tuple[int, Sequence[RefusedGateway]] | None = None
+        """A revision, and what its last compile refused; None: this lead has compiled nothing yet."""
 
     async def compile(self) -> None:
         """Store what is known of services, and compile the gateways of the revision in force if that has changed.
@@ -146,7 +155,7 @@ class GatewayCompiler:
         """
         lead, revision = self._lead(), self._mesh_cache.revision
         if self._schedule.begin_lead(lead):
-            self._selections, self._refused = None, None
+            self._selections, self._refused, self._accepted = None, None, {}
             self._services.forget_stored()
             MESH_GATEWAYS_REFUSED.set(0)
             MESH_GATEWAYS_UNPROVEN.set(0)
@@ -186,49 +195,53 @@ class GatewayCompiler:
             stored = await store.find_revision(connection, revision)
             files = None if stored is None else await store.files_of(connection, stored.content)
         result = await self._result(revision, files, catalog)
-        if not isinstance(result, Compiled):
-            return await self._refuse(revision, result)
-        wait = await self._serve(revision, result) if result.resources else math.inf
-        if self._refused != "":
-            await gateways.end_refusal(self._database)
-            self._refused = ""
+        self._selections = None if result.selections is None else (revision, result.selections)
+        self._accepted |= result.catalogs
+        wait = RETRY_INTERVAL if result.refused else math.inf
+        for accepted in result.accepted:
+            wait = min(wait, await self._serve(revision, accepted))
+        for each in result.refused:
+            log.warning(
+                "mesh_gateway_refused",
+                revision=revision,
+                gateway=each.gateway,
+                service=each.service,
+                reason=each.reason,
+                retry_in=RETRY_INTERVAL,
+            )
+        if (revision, result.refused) != self._refused:
+            await gateways.refuse(self._database, revision, result.refused)
+            self._refused = (revision, result.refused)
         return wait
 
-    async def _result(self, revision: int, files: bytes | None, catalog: Catalog) -> Compiled | str:
-        """Return what may be served, or why nothing may."""
+    async def _result(self, revision: int, files: bytes | None, catalog: Catalog) -> GatewayCompilation:
+        """Return the gateways as far as they may be served: where not all may, each is compiled and proven alone."""
         if files is None:
-            return "the files of the revision are missing in PostgreSQL: apply them again"
-        try:
-            result = await self._compiler.changes.run(CompileGateways(files, catalog, frozenset(), self._envoy_binary))
-        except UnavailableError as error:
-            return str(error)
-        if not isinstance(result, Compiled):
-            return "the compiler answered something else"
-        reason = refusal(result)
-        if result.resources or not reason:
-            self._selections = (revision, result.selections)
-        return reason or result
-
-    async def _refuse(self, revision: int, reason: str) -> float:
-        """Note why the gateways do not follow the catalog; return the seconds until the next try."""
-        log.warning("mesh_gateways_refused", revision=revision, reason=reason, retry_in=RETRY_INTERVAL)
-        await gateways.refuse(self._database, revision, reason)
-        self._refused = reason
-        return RETRY_INTERVAL
+            reason = "the files of the revision are missing in PostgreSQL: apply them again"
+            return GatewayCompilation((), [RefusedGateway(reason)])
+        queue, envoy = self._compiler.changes, self._envoy_binary
+        result = await compile_together(queue, files, catalog, envoy)
+        if isinstance(result, GatewayCompilation):
+            return result
+        log.warning("mesh_gateways_apart", revision=revision, reason=result)
+        async with self._database.session() as connection:
+            served = await used_clusters(connection, await store.read_newest_contents(connection))
+        former = {name: FormerGateway(used, self._accepted.get(name, Catalog())) for name, used in served.items()}
+        return await compile_apart(queue, files, catalog, envoy, former)
 
     async def _set_gauges(self, revision: int) -> None:
         async with self._database.session() as connection:
             status = await gateways.read(connection, revision)
-        MESH_GATEWAYS_REFUSED.set(int(status.refusal is not None))
+        MESH_GATEWAYS_REFUSED.set(len(status.refusals))
         MESH_GATEWAYS_UNPROVEN.set(len(status.unproven))
 
-    async def _serve(self, revision: int, result: Compiled) -> float:
+    async def _serve(self, revision: int, result: AcceptedGateways) -> float:
         """Store and serve what has changed, unless another revision came between; return the seconds until a retry.
 
         A gateway waits while a share of its Envoys has another revision, or its roll-out is paused: all its Envoys
         would get this revision at once, against the order of an operator.
         """
-        nodes = await read_nodes(result)
+        nodes = await read_nodes(result.resources)
         envoy = [result.envoy] if result.envoy else []
         async with self._database.transaction() as connection:
             state = await store.lock(connection)

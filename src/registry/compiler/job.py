@@ -92,6 +92,26 @@ class CompileGateways(Struct, frozen=True, tag=True):
     envoy: str = ""
 
 
+class CompileGateway(Struct, frozen=True, tag=True):
+    """Compile one gateway of a revision, without services that would be refused.
+
+    Attributes:
+        files: the deflated files of the revision.
+        name: the gateway.
+        catalog: the services that are registered now.
+        accepted: the services as they were when it was accepted last, as far as that is remembered.
+        served: the clusters that its Envoys use now.
+        envoy: the Envoy that proves it; empty: none.
+    """
+
+    files: bytes
+    name: str
+    catalog: Catalog
+    accepted: Catalog
+    served: frozenset[str]
+    envoy: str = ""
+
+
 class ShowService(Struct, frozen=True, tag=True):
     """Return the effective values of a service, a gateway or an edge, or its bootstrap."""
 
@@ -120,7 +140,7 @@ class CompareMesh(Struct, frozen=True, tag=True):
     after: bytes
 
 
-Job = Compile | CompileGateways | ShowService | Inflate | CompareFiles | CompareMesh
+Job = Compile | CompileGateways | CompileGateway | ShowService | Inflate | CompareFiles | CompareMesh
 
 
 class Compiled(Struct, frozen=True, tag=True):
@@ -152,6 +172,24 @@ class Compiled(Struct, frozen=True, tag=True):
     selections: Sequence[GatewaySelection] = ()
 
 
+class CompiledGateway(Struct, frozen=True, tag=True):
+    """The result of compiling one gateway.
+
+    Attributes:
+        resources: its resources as in `Compiled`; empty where nothing new may be served, or no gateway has the name.
+        envoy: the version of the Envoy that accepted it; empty: none was asked.
+        catalog: the services as it uses them.
+        selection: what it selects from the catalog; None: nothing new may be served, or no gateway has the name.
+        refused: why services are served as they were, or not yet; under the empty name, why the gateway is.
+    """
+
+    resources: Mapping[str, Raw] = {}
+    envoy: str = ""
+    catalog: Catalog = Catalog()
+    selection: GatewaySelection | None = None
+    refused: Mapping[str, str] = {}
+
+
 class Shown(Struct, frozen=True, tag=True):
     """A JSON document; empty where there is nothing of the name that was asked for."""
 
@@ -172,7 +210,7 @@ class Failed(Struct, frozen=True, tag=True):
     traceback: str
 
 
-Result = Compiled | Shown | Malformed | Failed
+Result = Compiled | CompiledGateway | Shown | Malformed | Failed
 
 
 def refusal(result: Compiled) -> str:

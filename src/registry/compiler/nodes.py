@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Raw, Struct
 
 from meshconfig.resource import Kind, NodeResources, Resource
-from registry.compiler.job import Compiled
 from registry.cooperative import cooperatively
 
 NODES_PER_YIELD = 10
@@ -45,14 +44,12 @@ def decode_node(document: Raw) -> NodeResources:
     return _decoder.decode(document)
 
 
-async def read_nodes(compiled: Compiled) -> CompiledNodes:
+async def read_nodes(resources: Mapping[str, Raw]) -> CompiledNodes:
     """Return the resources that were compiled, and yield to the event loop in between."""
     contents: dict[str, NodeDigests] = {}
     bodies: list[Resource] = []
-    async for node, document in cooperatively(compiled.resources.items(), NODES_PER_YIELD):
-        resources = decode_node(document)
-        contents[node] = {
-            kind: {name: each.sha256 for name, each in named.items()} for kind, named in resources.items()
-        }
-        bodies += [each for named in resources.values() for each in named.values() if each.body]
+    async for node, document in cooperatively(resources.items(), NODES_PER_YIELD):
+        kinds = decode_node(document)
+        contents[node] = {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
+        bodies += [each for named in kinds.values() for each in named.values() if each.body]
     return CompiledNodes(contents, bodies)

@@ -2,7 +2,8 @@
 
 import traceback
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import msgspec
 from msgspec.structs import replace
@@ -12,14 +13,15 @@ from meshconfig.difference import differences
 from meshconfig.effective import Configuration
 from meshconfig.effective_values import effective_values
 from meshconfig.gateway import selection_of
+from meshconfig.gateway_isolation import GatewayRefusedError, isolate
 from meshconfig.plan import Plan, make_plan
 from meshconfig.position import Fault, Severity
-from meshconfig.proof import UnprovenError, digest, prove
+from meshconfig.proof import RefusedPart, UnprovenError, digest, prove, refused_parts
 from meshconfig.repository import read
 from meshconfig.resource import Kind, Resource, Snapshot
 from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
 from meshconfig.stand_in_files import FILES
-from meshconfig.static_bootstrap import static_bootstraps
+from meshconfig.static_bootstrap import StaticBootstrap, static_bootstraps
 from registry.compiler.job import (
     MAX_FILES,
     ApplyRequest,
@@ -27,6 +29,8 @@ from registry.compiler.job import (
     CompareMesh,
     Compile,
     Compiled,
+    CompiledGateway,
+    CompileGateway,
     CompileGateways,
     Failed,
     Inflate,
@@ -37,7 +41,7 @@ from registry.compiler.job import (
     ShowService,
 )
 from registry.compiler.nodes import decode_node, encode_node
-from wire.envoy_validation import EnvoyUnavailableError, envoy_validator
+from wire.envoy_validation import EnvoyUnavailableError, EnvoyValidator, envoy_validator
 from wire.validation_message import validation_message
 
 MAX_INFLATED = 64 * 1024 * 1024
@@ -57,10 +61,10 @@ def work(job: Job) -> Result:
                 return _compile(job)
             case CompileGateways():
                 return _compile_gateways(job)
-            case ShowService():
+            case CompileGateway():
+                return _compile_gateway(job)
+            case ShowService() | Inflate():
                 return _show(job)
-            case Inflate():
-                return Shown(_inflated(job.files))
             case CompareFiles() | CompareMesh():
                 return _compare(job)
     except Exception:  # noqa: BLE001  # the other process logs it
@@ -138,7 +142,38 @@ def _compile_gateways(job: CompileGateways) -> Compiled:
     return _proven(compiled, gateways, snapshot, job.envoy)
 
 
-def _show(job: ShowService) -> Shown:
+def _compile_gateway(job: CompileGateway) -> CompiledGateway:
+    versions: set[str] = set()
+
+    def prove_alone(configuration: Configuration, snapshot: Snapshot) -> list[RefusedPart]:
+        if not job.envoy:
+            return []
+        with _proving(job.envoy, configuration, snapshot) as (validator, bootstraps):
+            versions.add(validator.version)
+            return refused_parts(bootstraps, validator.validate, configuration)
+
+    files = _files.decode(_inflated(job.files))
+    try:
+        isolated = isolate(files, job.name, job.catalog, job.accepted, job.served, prove_alone)
+    except GatewayRefusedError as error:
+        whose = f"{error.service}: " if error.service else ""
+        return CompiledGateway(refused={"": f"{whose}{error}"})
+    except (EnvoyUnavailableError, UnprovenError) as error:
+        return CompiledGateway(refused={"": str(error)})
+    if isolated is None:
+        return CompiledGateway()
+    return CompiledGateway(
+        _without_bodies(isolated.snapshot.nodes, frozenset()),
+        next(iter(versions), ""),
+        isolated.catalog,
+        selection_of(isolated.configuration.gateways[job.name]),
+        isolated.refused,
+    )
+
+
+def _show(job: ShowService | Inflate) -> Shown:
+    if isinstance(job, Inflate):
+        return Shown(_inflated(job.files))
     configuration, _ = read(_files.decode(_inflated(job.files)))
     if configuration is None:
         return Shown(b"")
@@ -167,16 +202,24 @@ def _plan(job: Compile, after: tuple[Configuration, Snapshot], proven: tuple[str
 def _proven(compiled: Compiled, configuration: Configuration, snapshot: Snapshot, binary: str) -> Compiled:
     """Return a compiled configuration with what an Envoy says of it."""
     try:
-        with envoy_validator(binary, FILES) as validator:
-            names = [*configuration.callers, *configuration.gateways, *configuration.edges]
-            served = {name: bootstrap(configuration, name) for name in names}
-            bootstraps = static_bootstraps(snapshot, served, directory=str(validator.directory))
+        with _proving(binary, configuration, snapshot) as (validator, bootstraps):
             refused = prove(bootstraps, validator.validate, configuration)
             if refused:
                 return replace(compiled, faults=[*compiled.faults, *refused])
             return replace(compiled, envoy=validator.version)
     except (EnvoyUnavailableError, UnprovenError) as error:
         return replace(compiled, unproven=str(error))
+
+
+@contextmanager
+def _proving(
+    binary: str, configuration: Configuration, snapshot: Snapshot
+) -> Iterator[tuple[EnvoyValidator, list[StaticBootstrap]]]:
+    """Yield an Envoy, and bootstraps with everything that a configuration compiles to."""
+    with envoy_validator(binary, FILES) as validator:
+        names = [*configuration.callers, *configuration.gateways, *configuration.edges]
+        served = {name: bootstrap(configuration, name) for name in names}
+        yield validator, static_bootstraps(snapshot, served, directory=str(validator.directory))
 
 
 def _without_bodies(nodes: _Resources, stored: frozenset[str]) -> Mapping[str, msgspec.Raw]:

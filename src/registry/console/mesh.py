@@ -119,7 +119,7 @@ async def show_mesh(  # noqa: PLR0913  # the parts of the page, and one argument
         headline=_headline(current, shown, len(served)),
         current=current,
         unreadable=status.unreadable(reader).items(),
-        gateways_refused=None if isinstance(overview, Missing) else overview.gateways.refusal,
+        gateways_refused=() if isinstance(overview, Missing) else overview.gateways.refusals,
         uncovered=[] if isinstance(overview, Missing) else _uncovered(overview),
         total=len(served),
         shared=_share_of(nodes),

@@ -22,16 +22,35 @@ class RecompiledGateway(Struct, frozen=True):
     envoy: Sequence[str] = ()
 
 
-class GatewayRefusal(Struct, frozen=True):
-    """The last compile of the gateways was refused or failed, so that they do not follow the catalog.
+class RefusedGateway(Struct, frozen=True):
+    """The refusal of a gateway, or of one service of it, when it was compiled again.
 
     Attributes:
         reason: why, as a sentence.
-        since: when that was refused first, by the database's clock.
+        gateway: the gateway; empty: all of them.
+        service: the service, which the gateway serves as it was, or not yet; empty: the gateway keeps all that it has.
     """
 
     reason: str
-    since: float
+    gateway: str = ""
+    service: str = ""
+
+
+class GatewayRefusal(RefusedGateway, frozen=True):
+    """A gateway, or one service of it, that does not follow the catalog.
+
+    Attributes:
+        since: when that was refused first, by the database's clock.
+    """
+
+    since: float = 0.0
+
+    @property
+    def subject(self) -> str:
+        """The gateway or the service of it, in words."""
+        if not self.gateway:
+            return "all gateways"
+        return f"gateway {self.gateway}" + (f", service {self.service}" if self.service else "")
 
 
 class GatewayStatus(Struct, frozen=True):
@@ -39,11 +58,11 @@ class GatewayStatus(Struct, frozen=True):
 
     Attributes:
         recompiled: the gateways, by name.
-        refusal: why the last compile was refused; None: it was not.
+        refusals: gateways, and services of them, that were refused at the last compile.
     """
 
     recompiled: Sequence[RecompiledGateway] = ()
-    refusal: GatewayRefusal | None = None
+    refusals: Sequence[GatewayRefusal] = ()
 
     @property
     def unproven(self) -> list[str]:

@@ -231,6 +231,22 @@ async def read_facts(
     return await store.read_resources(connection, kinds) if kinds else {}
 
 
+async def used_clusters(connection: Session, contents: Contents) -> dict[str, frozenset[str]]:
+    """Return the clusters that routes use, of each node.cluster that has listeners: of gateways and edges."""
+    fronts = {node: kinds for node, kinds in contents.items() if kinds.get("listeners")}
+    facts = await read_facts(connection, (), fronts.values())
+    return {
+        node: frozenset(
+            cluster
+            for named in kinds.values()
+            for digest in named.values()
+            if digest in facts
+            for cluster in facts[digest].uses
+        )
+        for node, kinds in fronts.items()
+    }
+
+
 def _is_read(row: ServedRow) -> bool:
     """Return whether a row is a resource of a kind that this version reads."""
     return bool(row.sha256) and row.kind in _KINDS

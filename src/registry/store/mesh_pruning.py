@@ -18,7 +18,7 @@ log = structlog.get_logger()
 _MAX_REVISIONS = 100
 """Revisions that one call deletes; the next call continues."""
 _MAX_ROWS = 5_000
-"""Resources of revisions, and bodies, that one call deletes."""
+"""Resources of revisions, bodies, and notes on gateways that one call deletes of each."""
 
 # The newest revisions, those that are rolled out, and those whose files a later one has are kept, whatever their age.
 _OLD = text(
@@ -41,6 +41,13 @@ _DELETE_BODIES = text(
     " AND NOT EXISTS (SELECT FROM mesh_served WHERE mesh_served.sha256 = old.sha256) LIMIT :limit))"
 )
 
+# A rollback may serve a gateway as it was compiled again in an earlier revision, for as long as that one is kept.
+_DELETE_GATEWAYS = text(
+    "DELETE FROM mesh_gateways WHERE node_cluster = ANY(ARRAY(SELECT node_cluster FROM mesh_gateways AS old"
+    " WHERE NOT EXISTS (SELECT FROM mesh_revisions WHERE number = old.revision)"
+    " OR NOT EXISTS (SELECT FROM mesh_contents WHERE mesh_contents.node_cluster = old.node_cluster) LIMIT :limit))"
+)
+
 
 async def prune(database: Database, *, age: float, kept: int) -> int:
     """Delete revisions that are older than ``age`` seconds, but for the newest ``kept``; return how many.
@@ -54,7 +61,7 @@ async def prune(database: Database, *, age: float, kept: int) -> int:
         await lock(connection)
         old = list(await connection.scalars(_OLD, {"age": age, "kept": max(1, kept), "limit": _MAX_REVISIONS}))
     deleted = await _delete_revisions(database, old, age, kept)
-    for statement in (_DELETE_CONTENTS, _DELETE_BODIES):
+    for statement in (_DELETE_CONTENTS, _DELETE_BODIES, _DELETE_GATEWAYS):
         await _delete_unused(database, statement)
     return deleted
 

@@ -510,7 +510,8 @@ mesh_gateways = Table(
     Column("proof", Text, nullable=False),
 )
 
-# Why the gateways of a revision could not be compiled for a changed catalog. A single row, deleted once they are.
+# Why gateways of a revision, or services of them, do not follow the catalog. A single row, deleted once all of them do.
+# reason: in words. refused: each with its reason and since when, as a JSON array.
 mesh_gateway_refusal = Table(
     "mesh_gateway_refusal",
     metadata,
@@ -518,5 +519,6 @@ mesh_gateway_refusal = Table(
     Column("revision", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("since", _moment, nullable=False),
+    Column("refused", Text, nullable=False, server_default=text("'[]'")),
     CheckConstraint("singleton", name="one_row"),
 )

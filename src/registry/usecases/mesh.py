@@ -24,15 +24,14 @@ from registry.auth.verbs import Verb
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.compiler.compiler import Compiler
+from registry.compiler.gateways import FormerGateway, GatewayCompilation, compile_apart, compile_together
 from registry.compiler.job import (
     CompareMesh,
     Compile,
     Compiled,
-    CompileGateways,
     Inflate,
     Shown,
     ShowService,
-    refusal,
 )
 from registry.compiler.job_queue import JobQueue
 from registry.compiler.nodes import NODES_PER_YIELD, CompiledNodes, encode_node, read_nodes
@@ -40,13 +39,13 @@ from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
-from registry.core.mesh_gateways import UNPROVEN_GATEWAYS
+from registry.core.mesh_gateways import UNPROVEN_GATEWAYS, RefusedGateway
 from registry.core.mesh_subscriber import Certainty
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
 from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.sightings import Sightings
-from registry.rollout.switching import begin
+from registry.rollout.switching import begin, used_clusters
 from registry.store import mesh as store
 from registry.store import mesh_gateways as gateways
 from registry.store.database import Database, Session, read_clock
@@ -124,14 +123,14 @@ class _Gateways(Struct, frozen=True):
     """The gateways of an earlier revision for the services that are registered now.
 
     Attributes:
-        nodes: their resources.
-        envoy: the versions of Envoy that have accepted them; none: they are unproven.
-        failure: why they could not be compiled; empty: they were, or there are none.
+        nodes: the resources of those that could be compiled.
+        envoy: of each, the versions of Envoy that have accepted it; none: it is unproven.
+        refused: those that are served as they were then, and services of the others that are, or that are left out.
     """
 
     nodes: CompiledNodes = CompiledNodes({}, [])
-    envoy: Sequence[str] = ()
-    failure: str = ""
+    envoy: Mapping[str, Sequence[str]] = {}
+    refused: Sequence[RefusedGateway] = ()
 
 
 class MeshConfiguration:
@@ -397,7 +396,7 @@ class MeshConfiguration:
         compiled = await queue.run(job)
         if not isinstance(compiled, Compiled):
             raise UnavailableError("the compiler answered something else")
-        return _Wanted(compiled, await read_nodes(compiled))
+        return _Wanted(compiled, await read_nodes(compiled.resources))
 
     def _check(self, principal: Principal, base: _Base, wanted: _Wanted, fleet: MeshFleet) -> None:
         """Refuse what may not be applied, whether it is to be stored or only planned."""
@@ -446,18 +445,34 @@ class MeshConfiguration:
         # Gateways and edges alone have listeners of their own.
         if not any(kinds.get("listeners") for kinds in contents.values()):
             return _Gateways()
+        if files is None:
+            return _Gateways(refused=[RefusedGateway("the files of that revision are missing in PostgreSQL")])
         try:
-            if files is None:
-                return _Gateways(failure="the files of that revision are missing in PostgreSQL")
-            job = CompileGateways(files, await self._services.catalog(), frozenset(), self._envoy_binary or "")
-            compiled = await self._compiler.rollbacks.run(job)
+            compilation = await self._compile_gateways(files, contents)
         except UnavailableError as error:
-            return _Gateways(failure=str(error))
-        if not isinstance(compiled, Compiled):
-            return _Gateways(failure="the compiler answered something else")
-        if reason := refusal(compiled):
-            return _Gateways(failure=reason)
-        return _Gateways(await read_nodes(compiled), [compiled.envoy] if compiled.envoy else [])
+            return _Gateways(refused=[RefusedGateway(str(error))])
+        nodes = CompiledNodes({}, [])
+        envoy: dict[str, Sequence[str]] = {}
+        for accepted in compilation.accepted:
+            own = await read_nodes(accepted.resources)
+            nodes = CompiledNodes({**nodes.contents, **own.contents}, [*nodes.bodies, *own.bodies])
+            envoy |= dict.fromkeys(own.contents, [accepted.envoy] if accepted.envoy else [])
+        return _Gateways(nodes, envoy, compilation.refused)
+
+    async def _compile_gateways(self, files: bytes, contents: Contents) -> GatewayCompilation:
+        """Compile the gateways of an earlier revision together; where an Envoy refuses them so, each alone.
+
+        Raises:
+            UnavailableError: the registered services cannot be read.
+        """
+        queue, catalog, envoy = self._compiler.rollbacks, await self._services.catalog(), self._envoy_binary or ""
+        result = await compile_together(queue, files, catalog, envoy)
+        if isinstance(result, GatewayCompilation):
+            return result
+        async with self._database.session() as connection:
+            served = await used_clusters(connection, contents)
+        former = {name: FormerGateway(used) for name, used in served.items()}
+        return await compile_apart(queue, files, catalog, envoy, former)
 
     def _check_reach(self, principal: Principal, before: Contents, wanted: Contents) -> None:
         for node in sorted(before.keys() | wanted.keys()):
@@ -563,13 +578,14 @@ class MeshConfiguration:
                 former.proof,
             )
             await store.add_bodies(connection, fronts.nodes.bodies)
-            await gateways.note(connection, revision.number, anew, fronts.envoy)
+            for node in anew:
+                await gateways.note(connection, revision.number, [node], fronts.envoy[node])
             await gateways.carry(connection, revision.number, kept, before=newest)
-            if fronts.failure:
-                await gateways.carry(connection, revision.number, wanted)
+            if fronts.refused:
+                await gateways.carry(connection, revision.number, wanted.keys() - {*anew, *kept})
             nodes = await _begin(connection, state, revision, before, wanted, None)
         in_doubt = [node for node in kept if not fleet.pollers.get(node)]
-        return Applied(revision, nodes, kept, in_doubt, [] if not fronts.failure else [_outdated(fronts.failure)])
+        return Applied(revision, nodes, kept, in_doubt, [_outdated(each) for each in fronts.refused])
 
     async def _note(self, principal: Principal, applied: Applied) -> None:
         """Note in the audit what was stored, and serve it from this process at once."""
@@ -643,11 +659,18 @@ def _removal(node: str, fleet: MeshFleet) -> Fault:
     return Fault(Position("mesh.yaml"), message, f"Stop these Envoys first, or apply with --allow-removal {node}.")
 
 
-def _outdated(reason: str) -> Fault:
-    message = (
-        f"Gateways are served as they were compiled for the services of then, because they cannot be anew: {reason}"
-    )
-    fix = "Services that are new since are not reached through them; registryctl check says when that is over."
+def _outdated(refused: RefusedGateway) -> Fault:
+    if refused.service:
+        message = f"The gateway {refused.gateway} serves {refused.service} as it did then, or not: {refused.reason}"
+        fix = f"Change what {refused.service} registers; registryctl check says when that is over."
+    else:
+        whose = (
+            f"The gateway {refused.gateway} is served as it was"
+            if refused.gateway
+            else "Gateways are served as they were"
+        )
+        message = f"{whose} compiled for the services of then, because that cannot be done anew: {refused.reason}"
+        fix = "Services that are new since are not reached through it; registryctl check says when that is over."
     return Fault(Position("mesh.yaml"), message, fix, Severity.WARNING)
 
 

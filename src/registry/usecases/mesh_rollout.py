@@ -38,7 +38,7 @@ class RolloutOverview(Struct, frozen=True):
         shares: the node.clusters of which a share of the Envoys is served something else, with the percentage.
         rollouts: the roll-outs that are under way.
         envoys: the versions of Envoy that polled within a day, with the node.clusters of each.
-        gateways: the gateways that were compiled again, and why that was refused.
+        gateways: the gateways that were compiled again, and what of that was refused.
     """
 
     revision: int
@@ -66,9 +66,10 @@ def readable(overview: RolloutOverview, reach: Reach) -> RolloutOverview:
 
 
 def readable_gateways(gateways: GatewayStatus, reach: Reach) -> GatewayStatus:
-    """Return what a principal may read of gateways; a refusal quotes files and names services of all of them."""
+    """Return what a principal may read of gateways; the refusal of all of them may quote any file."""
     recompiled = [each for each in gateways.recompiled if reach.covers(each.node_cluster)]
-    return GatewayStatus(recompiled, gateways.refusal if reach.everything else None)
+    refusals = [each for each in gateways.refusals if reach.everything or (each.gateway and reach.covers(each.gateway))]
+    return GatewayStatus(recompiled, refusals)
 
 
 class MeshRollouts:

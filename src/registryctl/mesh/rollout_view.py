@@ -106,12 +106,16 @@ def gateway_lines(overview: Document, gateway: str | None = None) -> Iterator[st
         name = each["node_cluster"]
         if gateway in (None, name) and not each["envoy"]:
             yield f"{name}: compiled again since revision {overview['revision']}, for other services, and unproven"
-    refused = overview.get("gateways_refused")
-    if refused is not None:
-        yield (
-            f"{gateway or 'gateways'}: other services than are registered, because a compile is refused: "
-            + (refused["reason"])
-        )
+    for each in overview.get("gateways_refused", ()):
+        if gateway in (None, each["gateway"]) or not each["gateway"]:
+            yield _refusal_line(each)
+
+
+def _refusal_line(refusal: Document) -> str:
+    name, service = refusal["gateway"] or "gateways", refusal["service"]
+    if service:
+        return f"{name}: {service} is served as it was, or not yet, because it is refused: {refusal['reason']}"
+    return f"{name}: other services than are registered, because a compile is refused: {refusal['reason']}"
 
 
 def _show_awaited(screen: Screen, rollout: Document) -> None:

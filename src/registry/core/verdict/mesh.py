@@ -79,12 +79,13 @@ def _proven(facts: Facts) -> Conclusion:
 def _gateways(facts: Facts) -> Conclusion:
     if facts.mesh is None:
         return skip(AWAY)
-    refusal = facts.mesh.gateways.refusal
-    if refusal is None:
-        return conclude("", [])
-    seconds = max(0.0, facts.now - refusal.since)
-    line = f"revision {facts.mesh.revision}, for {ago(seconds)}: {refusal.reason}"
-    return conclude("gateways cannot be compiled for the services that are registered", [line])
+    lines = [
+        about_caller(each.gateway, f"{each.subject}, for {ago(max(0.0, facts.now - each.since))}: {each.reason}")
+        if each.gateway
+        else f"{each.subject}, for {ago(max(0.0, facts.now - each.since))}: {each.reason}"
+        for each in facts.mesh.gateways.refusals
+    ]
+    return conclude("gateways do not follow the services that are registered", lines)
 
 
 def _versions_proven(facts: Facts) -> Conclusion:

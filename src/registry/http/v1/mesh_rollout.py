@@ -33,8 +33,13 @@ class GatewayView(Struct, frozen=True):
 
 
 class GatewayRefusalView(Struct, frozen=True):
-    """Why gateways do not follow the services that are registered; they keep what they have."""
+    """A gateway, or one service of it, that does not follow the services that are registered."""
 
+    gateway: Annotated[str, Meta(description="The gateway; empty: all of them.")]
+    service: Annotated[
+        str,
+        Meta(description="The service, served as it was, or not yet; empty: the gateway keeps all that it has."),
+    ]
     reason: str
     since: Epoch
 
@@ -51,8 +56,8 @@ class RolloutDocument(Struct, frozen=True):
         list[GatewayView], Meta(description="Gateways of this revision that were compiled again, for other services.")
     ]
     gateways_refused: Annotated[
-        GatewayRefusalView | None,
-        Meta(description="Why the last compile of them was refused; for readers of all services. Null: it was not."),
+        list[GatewayRefusalView],
+        Meta(description="Gateways, and services of them, that were refused when they were compiled again."),
     ]
 
 
@@ -90,13 +95,18 @@ _ROLLOUT: dict[str, Any] = {
     "paused_reason": "",
 }
 _GATEWAY = {"node_cluster": "grpc-staging", "at": 1764400900.0, "envoy": ["1.40.0"]}
-_REFUSED = {"reason": "gateways/grpc-staging.yaml: Envoy took longer than 60 s.", "since": 1764401000.0}
+_REFUSED = {
+    "gateway": "grpc-staging",
+    "service": "shop",
+    "reason": "gateways/grpc-staging.yaml: Envoy refuses the cluster 'shop' of grpc-staging: …",
+    "since": 1764401000.0,
+}
 _EXAMPLE = {
     "revision": 8,
     "shares": {},
     "rollouts": [_ROLLOUT],
     "gateways": [_GATEWAY],
-    "gateways_refused": _REFUSED,
+    "gateways_refused": [_REFUSED],
 }
 _ORDERED = {"revision": 8, "nodes": ["web"]}
 _REASON = {"reason": "the share has no errors for an hour"}
@@ -111,14 +121,16 @@ async def get_mesh_rollout(mesh: MeshRolloutPart, reader: Reader) -> Response:
     """Return the step of each service that is being rolled out, which Envoys it waits for, and why."""
     overview = await mesh.overview(reader)
     views = [view_of(row) for row in overview.rollouts]
-    refusal = overview.gateways.refusal
     return json(
         RolloutDocument(
             overview.revision,
             dict(overview.shares),
             views,
             [GatewayView(each.node_cluster, each.at, list(each.envoy)) for each in overview.gateways.recompiled],
-            None if refusal is None else GatewayRefusalView(refusal.reason, refusal.since),
+            [
+                GatewayRefusalView(each.gateway, each.service, each.reason, each.since)
+                for each in overview.gateways.refusals
+            ],
         )
     )
 

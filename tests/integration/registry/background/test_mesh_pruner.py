@@ -51,11 +51,13 @@ async def test_old_revisions_are_deleted_and_nothing_that_is_needed(migrated: st
             "INSERT INTO mesh_rollout VALUES ('api', 0, 4, '{}', now())",
             "CREATE TABLE pins (number bigint REFERENCES mesh_revisions)",
             "INSERT INTO pins VALUES (6)",
+            "INSERT INTO mesh_gateways VALUES ('web', 7, now(), '[]'), ('gone', 7, now(), '[]')",
         )
         before = await contents(database, 2, 4, 6, 7, 8)
         assert await mesh_pruning.prune(database, age=3600, kept=2) == 3
         assert await column(database, numbers) == [2, 4, 6, 7, 8]
         assert await contents(database, 2, 4, 6, 7, 8) == before
+        assert await column(database, "SELECT node_cluster FROM mesh_gateways") == ["web"]
         digests = {digest for each in before for named in each["web"].values() for digest in named.values()}
         assert set(await column(database, "SELECT sha256 FROM mesh_bodies")) == digests
         assert await column(database, "SELECT DISTINCT sha256 FROM mesh_served WHERE sha256 <> ''")
@@ -64,5 +66,6 @@ async def test_old_revisions_are_deleted_and_nothing_that_is_needed(migrated: st
         await execute(database, "DELETE FROM pins", "DELETE FROM mesh_rollout")
         assert await mesh_pruning.prune(database, age=0, kept=0) == 3
         assert await column(database, numbers) == [2, 8]
+        assert await column(database, "SELECT node_cluster FROM mesh_gateways") == []
     finally:
         await database.close()

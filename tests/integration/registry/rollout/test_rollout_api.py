@@ -14,7 +14,7 @@ def test_an_operator_pauses_resumes_and_promotes(server: Postgres, migrated: str
     stage = Stage(migrated, ["web"])
     with registry(migrated, tmp_path) as process:
         client = process.client
-        nothing = {"revision": 0, "shares": {}, "rollouts": [], "gateways": [], "gateways_refused": None}
+        nothing = {"revision": 0, "shares": {}, "rollouts": [], "gateways": [], "gateways_refused": []}
         assert client.get("/v1/mesh/rollout").json() == nothing
         stage.apply(dependency("user"))
         poll = {

@@ -740,10 +740,13 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         "mesh-gateways",
         FAILURE,
         replace(
-            WELL, mesh=MeshFacts(7, gateways=GatewayStatus(refusal=GatewayRefusal("Envoy says no.", WELL.now - 90)))
+            WELL,
+            mesh=MeshFacts(
+                7, gateways=GatewayStatus(refusals=[GatewayRefusal("Envoy says no.", "a", "shop", since=WELL.now - 90)])
+            ),
         ),
-        "gateways cannot be compiled for the services that are registered",
-        "revision 7, for 90s: Envoy says no.",
+        "gateways do not follow the services that are registered",
+        "gateway a, service shop, for 90s: Envoy says no.",
     ),
     (
         "mesh-envoys-proven",
