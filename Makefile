@@ -11,13 +11,16 @@ SITE  := $(VENV)/.site
 LINTERS   := build/openapi/linters
 GENERATOR := build/openapi/generator
 
+# protoc is a tool of one file. Its version is the oldest protobuf that the extra grpc allows.
+PROTOC := build/protoc
+
 # A pyenv shim can exist and still fail, so "there" means that it runs. uv compiles nothing unless it is asked to, as pip
 # does; where Python may not write bytecode, each start of a process would compile what it imports for seconds.
 UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs databases matrix bench screenshots site sitelinks lint-openapi client check format openapi docs images packages packages-test release lock clean
+.PHONY: help demo run test unit faults proofs databases matrix bench screenshots site sitelinks lint-openapi client messages check format openapi docs images packages packages-test release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +86,9 @@ lint-openapi: $(LINTERS)/.ready ## Check openapi.yaml by the recommended rules o
 client: $(GENERATOR)/.ready $(READY) ## Generate a client from openapi.yaml, and use it on a registry
 	@OPENAPI_CLIENT_GENERATOR=$(GENERATOR)/bin/openapi-python-client \
 	  $(BIN)/python -m pytest -m client tests/contract/test_generated_client.py $(ARGS)
+
+messages: $(PROTOC)/.ready ## Generate messages_pb2 of streams from src/registry/xds/grpc/messages.proto
+	@cd src && ../$(PROTOC)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. registry/xds/grpc/messages.proto
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
 	$(BIN)/ruff check .
@@ -190,6 +196,11 @@ $(LINTERS)/.ready: tests/openapi/package-lock.json
 $(GENERATOR)/.ready: tests/openapi/generator.lock | $(BIN)/python
 	@$(BIN)/python -m venv --clear $(GENERATOR)
 	@$(subst $(BIN)/python,$(GENERATOR)/bin/python,$(PIP)) --quiet --require-hashes -r tests/openapi/generator.lock
+	@touch $@
+
+$(PROTOC)/.ready: | $(BIN)/python
+	@$(BIN)/python -m venv --clear $(PROTOC)
+	@$(subst $(BIN)/python,$(PROTOC)/bin/python,$(PIP)) --quiet grpcio-tools==1.76.0
 	@touch $@
 
 # Debian packages ensurepip apart from Python (python3-venv): without it there is no pip to go on with.

@@ -32,6 +32,8 @@ class Snapshot:
         encoded: the responses by API version. Written by `registry.xds.eds` at the first request for each; nothing else
             of a snapshot is ever changed.
         former: the last snapshot before that was encoded, from which bytes are copied; None once this one is encoded.
+        streamed: its encodings for streams, by variant. Written by `registry.xds.grpc.assignment` in the same way.
+        streamed_before: the last encodings of each variant that this snapshot has none of yet.
     """
 
     __slots__ = (
@@ -51,6 +53,8 @@ class Snapshot:
         "quarantined",
         "service",
         "since",
+        "streamed",
+        "streamed_before",
         "version",
     )
 
@@ -74,6 +78,8 @@ class Snapshot:
         self.expected_by = ""
         self.encoded: dict[str, Any] = {}
         self.former: Snapshot | None = None
+        self.streamed: dict[str, Any] = {}
+        self.streamed_before: dict[str, Any] = {}
         self._tally: Tally | None = None
         self._counts: Counter[str] | None = None
         self._silent: Sequence[Endpoint] | None = None
@@ -170,8 +176,10 @@ class Snapshot:
         if delta.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the encoded responses stand.
             advanced.encoded, advanced.former = self.encoded, self.former
+            advanced.streamed, advanced.streamed_before = self.streamed, self.streamed_before
         else:
             advanced.former = self if self.encoded else self.former
+            advanced.streamed_before = self.streamed_before | self.streamed
         return advanced
 
     def _lost_after(self, delta: "SnapshotDelta") -> Mapping[int, Endpoint]:

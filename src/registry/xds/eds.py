@@ -138,7 +138,7 @@ def _add_assignment(body: bytearray, api: Api, snapshot: Snapshot) -> "array[int
     fragments = list(_fragments(members, snapshot if snapshot.encoded else snapshot.former))
     cuts = array("I", bytes(8 * len(members)))
     body += b'{"@type":%b,"cluster_name":%b,"endpoints":[' % (_encode(TYPE_URL[api]), _encode(snapshot.service))
-    for number, (locality, indices) in enumerate(_grouped(members)):
+    for number, (locality, indices) in enumerate(grouped(members)):
         body += b"," if number else b""
         body += _locality(*locality, [members[index] for index in indices])
         for index in indices:
@@ -151,20 +151,24 @@ def _add_assignment(body: bytearray, api: Api, snapshot: Snapshot) -> "array[int
     return cuts
 
 
-def _grouped(members: Sequence[Endpoint]) -> list[tuple[tuple[str, str], list[int]]]:
-    grouped: dict[tuple[str, str], list[int]] = {}
+def grouped(members: Sequence[Endpoint]) -> list[tuple[tuple[str, str], list[int]]]:
+    """Return the localities as pairs of region and zone, in their order, with the indices of their endpoints."""
+    localities: dict[tuple[str, str], list[int]] = {}
     for index, endpoint in enumerate(members):
         registration = endpoint.registration
-        grouped.setdefault((registration.region, registration.zone), []).append(index)
-    return sorted(grouped.items())
+        localities.setdefault((registration.region, registration.zone), []).append(index)
+    return sorted(localities.items())
+
+
+def locality_weight(members: Iterable[Endpoint]) -> int:
+    """Return the weight of a locality; without one it gets nothing as soon as another locality has a weight."""
+    return sum(member.weight or 1 for member in members)
 
 
 def _locality(region: str, zone: str, members: Iterable[Endpoint]) -> bytes:
-    # Without a weight, a locality gets nothing as soon as another one has a weight.
-    weight = sum(member.weight or 1 for member in members)
     return b'{"locality":%b,"load_balancing_weight":%d,"lb_endpoints":[' % (
         _encode({name: value for name, value in (("region", region), ("zone", zone)) if value}),
-        weight,
+        locality_weight(members),
     )
 
 
@@ -201,12 +205,12 @@ def fragment(endpoint: Endpoint) -> bytes:
         _encode(endpoint.address),
         endpoint.port,
         endpoint.status.encode(),
-        _encode(_subset_metadata(endpoint)),
+        _encode(subset_metadata(endpoint)),
         b"" if weight is None else b',"load_balancing_weight":%d' % weight,
     )
 
 
-def _subset_metadata(endpoint: Endpoint) -> dict[str, Any]:
+def subset_metadata(endpoint: Endpoint) -> dict[str, Any]:
     """Return what Envoy's subset load balancer can match: scalars, and our own three keys over all."""
     registration = endpoint.registration
     own = {

@@ -31,6 +31,8 @@ class ResourceType(Struct, frozen=True):
             clusters and listeners alone.
         keyed_by_cluster: whether its resources are those of the node's cluster, which access is decided by; otherwise
             they are the same for all nodes, and access is decided by their names.
+        full_sets: whether what an answer for the state of the world leaves out does not exist, as the xDS protocol has
+            it for clusters and listeners.
         stepped: whether a version is a revision and a step (`registry.core.mesh`), written as `7.2`.
         offered_once: whether an answer that a subscriber has refused is not repeated until there is a newer one.
         descriptions: what its path answers in each of these versions, for the OpenAPI document.
@@ -42,6 +44,7 @@ class ResourceType(Struct, frozen=True):
     type_urls: Mapping[Api, str]
     wildcard: bool = False
     keyed_by_cluster: bool = False
+    full_sets: bool = False
     stepped: bool = False
     offered_once: bool = False
     descriptions: Mapping[Api, str] = {}
@@ -95,6 +98,7 @@ CLUSTERS = ResourceType(
     type_urls={"v3": TYPE_URLS["clusters"]},
     wildcard=True,
     keyed_by_cluster=True,
+    full_sets=True,
     stepped=True,
     offered_once=True,
     descriptions={
@@ -111,6 +115,7 @@ LISTENERS = ResourceType(
     type_urls={"v3": TYPE_URLS["listeners"]},
     wildcard=True,
     keyed_by_cluster=True,
+    full_sets=True,
     stepped=True,
     offered_once=True,
     descriptions={

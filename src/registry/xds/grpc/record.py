@@ -1,0 +1,165 @@
+"""The memory of a stream for one type: what its client asks for, was sent, and said of that."""
+
+from collections.abc import Collection, Iterable
+
+from registry.xds.grpc.observer import Rejection
+from registry.xds.grpc.source import EncodedResource, Source
+from registry.xds.resource_cache import StandingWatch
+from registry.xds.resources import ResourceType
+
+
+class TypeRecord:
+    """One type on one stream; a `registry.xds.grpc.observer.Record`.
+
+    Attributes:
+        source: where its resources come from.
+        names: the names that the client has subscribed to, without ``*``, in the order of its last request.
+        wildcard: whether it has subscribed to all resources of its node.
+        has_named: whether it has ever named anything, after which a request without names asks for nothing.
+        brought: the version_info of its first request: what it holds from an earlier stream.
+        dirty: subscribed names that may have something to send.
+        dirty_all: whether all of them may have.
+        answer_due: whether an answer is owed even if there is nothing to send.
+        unsure: whether this process could not say, so that there is nothing to do before the next change.
+        sent: the version of each name that the client was sent last, or has brought; without those it has rejected.
+        kept: the same as resources, of full sets.
+        nonce: of the last answer; they count from 1.
+        in_flight: the names of the last answer while it is neither accepted nor rejected, with the version that each
+            replaces; None: it is.
+        sent_at: when the last answer was sent, monotonic.
+        refused: why the client may not discover a name, by name; ``*`` if it may not discover its node's resources.
+        removals_due: whether clusters are to be removed, once listeners and routes that may use them are accepted.
+        rejected: the version of each name that the client has rejected, until it accepts another.
+        rejections: the newest rejection of each name, until the client accepts another version of it.
+        alone: names that go into answers of their own, because one of them made the client reject an answer of many.
+        missing: names that the client was told do not exist.
+        holds_nothing: names of which the client holds nothing for sure: it brought no version of the type.
+        assignments_due: names of assignments to send again once this record's answer, of clusters, is accepted.
+        too_large: the versions by name that are too large for this client.
+        watch: calls back at changes; None before the first request.
+    """
+
+    __slots__ = (
+        "alone",
+        "answer_due",
+        "assignments_due",
+        "brought",
+        "dirty",
+        "dirty_all",
+        "has_named",
+        "holds_nothing",
+        "in_flight",
+        "kept",
+        "missing",
+        "names",
+        "nonce",
+        "refused",
+        "rejected",
+        "rejections",
+        "removals_due",
+        "sent",
+        "sent_at",
+        "source",
+        "too_large",
+        "unsure",
+        "watch",
+        "wildcard",
+    )
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.names: dict[str, None] = {}
+        self.wildcard = False
+        self.has_named = False
+        self.brought = ""
+        self.dirty: dict[str, None] = {}
+        self.dirty_all = False
+        self.answer_due = False
+        self.unsure = False
+        self.sent: dict[str, str] = {}
+        self.kept: dict[str, EncodedResource] = {}
+        self.nonce = 0
+        self.in_flight: dict[str, str] | None = None
+        self.sent_at = 0.0
+        self.refused: dict[str, str] = {}
+        self.removals_due = False
+        self.rejected: dict[str, str] = {}
+        self.rejections: dict[str, Rejection] = {}
+        self.alone: set[str] = set()
+        self.missing: set[str] = set()
+        self.holds_nothing: set[str] = set()
+        self.assignments_due: tuple[str, ...] = ()
+        self.too_large: dict[str, str] = {}
+        self.watch: StandingWatch | None = None
+
+    @property
+    def type(self) -> ResourceType:
+        """The type."""
+        return self.source.type
+
+    @property
+    def unanswered(self) -> Collection[str]:
+        """The names of the answer that is in flight."""
+        return () if self.in_flight is None else self.in_flight.keys()
+
+    @property
+    def waiting(self) -> Collection[str]:
+        """The names that may have something to send, and wait for their turn."""
+        return (*self.names, *self.sent) if self.dirty_all else self.dirty.keys()
+
+    @property
+    def troubled(self) -> Collection[str]:
+        """The names with a rejection, a refusal, or a newest version that is too large."""
+        return (*self.rejections, *self.refused, *self.too_large)
+
+    def accepted(self, name: str) -> str:
+        """Return the version of a name that the client holds for sure; empty: none."""
+        if self.in_flight is not None and name in self.in_flight:
+            return self.in_flight[name]
+        return self.sent.get(name, "")
+
+    def offered(self, name: str) -> str:
+        """Return the version of a name that was sent last; empty: none."""
+        if self.in_flight is None and name in self.rejections:
+            return self.rejections[name].versions.get(name, "")
+        return self.sent.get(name, "")
+
+    def rejection(self, name: str) -> Rejection | None:
+        """Return the newest rejection of a name, until the client accepts another version of it."""
+        return self.rejections.get(name)
+
+    def refusal(self, name: str) -> str:
+        """Return why the client may not discover a name; empty: it may."""
+        return self.refused.get(name) or self.refused.get("*", "")
+
+    def oversized(self, name: str) -> bool:
+        """Return whether the newest version of a name is too large for the client."""
+        return name in self.too_large
+
+    def note_accepted(self, names: Iterable[str]) -> None:
+        """Forget what the client has rejected of these names, because it has accepted another version."""
+        for name in names:
+            self.rejected.pop(name, None)
+            self.rejections.pop(name, None)
+
+    def forget(self, name: str, *, keep: bool = False) -> None:
+        """Forget a name that the client has unsubscribed from: asked for again, it is sent again.
+
+        Args:
+            name: the name.
+            keep: whether it still has the resource, because it asks for all.
+        """
+        self.refused.pop(name, None)
+        self.missing.discard(name)
+        self.holds_nothing.discard(name)
+        if keep:
+            return
+        self.dirty.pop(name, None)
+        self.sent.pop(name, None)
+        self.kept.pop(name, None)
+        self.rejected.pop(name, None)
+        self.rejections.pop(name, None)
+        self.too_large.pop(name, None)
+        self.alone.discard(name)
+        if self.in_flight is not None:
+            self.in_flight.pop(name, None)

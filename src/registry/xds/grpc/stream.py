@@ -1,0 +1,424 @@
+"""The protocol of a discovery stream, without I/O: requests come in, and answers are asked for. Time is an argument.
+
+The rules are those of the xDS protocol (envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol). What state of the world
+and delta have in common is here:
+
+- One answer of a type is in flight. Until the client has accepted or rejected it, changes only mark names as dirty, so
+  a slow client costs nothing and gets the newest state. One that does neither for ten seconds gets the next answer.
+- A version that the client has rejected is not sent again on this stream; the next one is, at once.
+- A process that is not sure of something says nothing about it.
+- Within an update, clusters come before assignments, listeners and routes; clusters are removed last.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from sys import intern
+
+from msgspec import Struct
+
+from registry.core.subscriber import Node, printable
+from registry.errors import UnavailableError
+from registry.http2.call import Status, StatusError
+from registry.xds.grpc import messages_pb2 as messages
+from registry.xds.grpc.client import Client, read_client
+from registry.xds.grpc.observer import Guard, Observer, Rejection
+from registry.xds.grpc.record import TypeRecord
+from registry.xds.grpc.response import Parts, ResponseTails
+from registry.xds.grpc.source import EncodedResource, Source
+from registry.xds.resources import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
+
+ACK_TIMEOUT = 10.0
+"""Seconds after which a stream goes on although its last answer was neither accepted nor rejected."""
+MAX_ANSWER = 7 * 512 * 1024
+"""Bytes of an answer of several resources, and of one resource for a gRPC library, which takes 4 MiB at most."""
+MAX_NAMES = 10_000
+"""Names of one type on one stream."""
+MAX_NAME = 1024
+"""Characters of a resource name."""
+_MAX_MESSAGE = 1000
+"""Characters that are kept of a client's words about a rejected answer."""
+WILDCARD = "*"
+"""The name of all resources of a node."""
+
+
+class Discoverable(Struct, frozen=True):
+    """Everything that the streams of a process share.
+
+    Attributes:
+        sources: the sources by their type URL, for a kind of client.
+        tails: the ends of answers.
+    """
+
+    sources: Callable[[Client], Mapping[str, Source]]
+    tails: ResponseTails
+
+
+class Stream(ABC):
+    """One stream of discovery; a `registry.http2.call.Call`.
+
+    Args:
+        shared: what the streams of this process share.
+        guard: decides which names the client may discover.
+        observer: takes note of what happens.
+        wake: called when there may be something to send.
+        only: the type URL of the only type that may be asked for; None: all, as ADS has it.
+    """
+
+    delta: bool
+    """Whether answers are deltas."""
+
+    def __init__(
+        self,
+        shared: Discoverable,
+        guard: Guard,
+        observer: Observer,
+        wake: Callable[[], None],
+        only: str | None = None,
+    ) -> None:
+        self._client = Client()
+        """The client, as its first request says; anonymous before that. Written by _begin()."""
+        self._begun = False
+        """Whether the first request has come."""
+        self.answers = 0
+        """Answers that were sent so far."""
+        self._shared = shared
+        self._guard = guard
+        self._observer = observer
+        self._wake = wake
+        self._only = only
+        self._sources: Mapping[str, Source] = {}
+        """What may be asked for, by type URL. Written with the first request."""
+        self._records: dict[str, TypeRecord] = {}
+        """What was asked for, by type URL, in the order in which types are sent."""
+
+    @property
+    def records(self) -> Iterable[TypeRecord]:
+        """The records of the types that were asked for."""
+        return self._records.values()
+
+    @property
+    def node(self) -> Node:
+        """The node of the first request; anonymous before that."""
+        return self._client.node
+
+    @property
+    def user_agent(self) -> str:
+        """The user agent of the first request."""
+        return self._client.user_agent
+
+    @abstractmethod
+    def receive(self, message: bytes, now: float) -> None:
+        """Take a request.
+
+        Raises:
+            StatusError: it cannot be read, asks for too much, or for something else than this method serves.
+        """
+
+    def next(self, now: float) -> Parts | None:
+        """Return the next answer; None: there is nothing to send now.
+
+        Raises:
+            StatusError: this process cannot say yet what the client asked for first.
+        """
+        for record in self._records.values():
+            if _has_work(record) and self._may_send(record, now):
+                parts = self._answer(record, now)
+                if parts is not None:
+                    self.answers += 1
+                    return parts
+        return self._remove_clusters(now)
+
+    def _remove_clusters(self, now: float) -> Parts | None:
+        """Return an answer that removes clusters, once nothing that was sent can use them any more."""
+        clusters = self._records.get(CLUSTERS.type_urls["v3"])
+        if clusters is None or not clusters.removals_due or not self._is_settled() or not self._may_send(clusters, now):
+            return None
+        clusters.dirty_all = True
+        parts = self._answer(clusters, now)
+        self.answers += parts is not None
+        return parts
+
+    def _is_settled(self) -> bool:
+        """Return whether the client has accepted all listeners and routes that there are for it."""
+        records = [self._records.get(each.type_urls["v3"]) for each in (LISTENERS, ROUTES)]
+        return not any(
+            record is not None and (_has_work(record) or record.in_flight is not None or record.rejected)
+            for record in records
+        )
+
+    def deadline(self) -> float | None:
+        """Return when the stream goes on without an ACK; None: it waits for none, or has nothing to send."""
+        records = self._records.values()
+        if not any(map(_has_work, records)):
+            return None
+        return min((record.sent_at + ACK_TIMEOUT for record in records if record.in_flight is not None), default=None)
+
+    def close(self, now: float) -> None:
+        """Stop watching."""
+        for record in self._records.values():
+            self._unwatch(record)
+        if self._begun:
+            self._observer.closed(now)
+
+    @abstractmethod
+    def _answer(self, record: TypeRecord, now: float) -> Parts | None:
+        """Return an answer of a type; None: nothing has to be sent."""
+
+    def _begin(self, node: bytes) -> None:
+        """Read the client in the first request; later ones may repeat it, and are not looked at."""
+        if not self._begun:
+            self._begun = True
+            self._client = read_client(node)
+            self._sources = self._shared.sources(self._client)
+            self._observer.opened(self)
+
+    def _record_of(self, type_url: str) -> TypeRecord | None:
+        """Return the record of a type, new at its first request; None for a type that is not served.
+
+        Raises:
+            StatusError: the method is for another type.
+        """
+        if self._only is not None:
+            if type_url not in ("", self._only):
+                raise StatusError(
+                    Status.INVALID_ARGUMENT,
+                    f"this method serves {self._only}, not {type_url[:200]!r}; use ADS for others",
+                )
+            type_url = self._only
+        elif not type_url:
+            raise StatusError(Status.INVALID_ARGUMENT, "the request has no type_url, which ADS needs")
+        record = self._records.get(type_url)
+        if record is None and type_url in self._sources:
+            record = TypeRecord(self._sources[type_url])
+            records = {**self._records, type_url: record}
+            self._records = dict(sorted(records.items(), key=lambda item: item[1].source.type.order))
+        return record
+
+    def _watch(self, record: TypeRecord, added: Iterable[str], removed: Iterable[str]) -> None:
+        """Watch what a record asks for now."""
+        if record.watch is None:
+            names = None if record.wildcard else record.names
+
+            def changed(names: AbstractSet[str] | None) -> None:
+                self._note_changes(record, names)
+
+            record.watch = record.source.standing_watch(self._client.node, names, changed)
+        elif not record.wildcard:
+            record.watch.remove(removed)
+            record.watch.add(added)
+
+    def _unwatch(self, record: TypeRecord) -> None:
+        """Watch nothing, because the client asks for all resources now, or for some of them instead."""
+        if record.watch is not None:
+            record.watch.cancel()
+            record.watch = None
+
+    def _check_access(self, record: TypeRecord, names: Iterable[str]) -> None:
+        """Remember which of some new names the client may not discover, and why."""
+        for name in names:
+            words = self._guard.refusal(record.type, self._client.node, name)
+            if words:
+                record.refused[name] = words
+
+    def _note_changes(self, record: TypeRecord, names: AbstractSet[str] | None) -> None:
+        """Take note that names have changed; None: any of them may have."""
+        idle = not _has_work(record)
+        record.unsure = False
+        if names is None or record.wildcard:
+            record.dirty_all = True
+        else:
+            for name in names:
+                if name in record.names:
+                    if name in record.dirty and record.in_flight is not None:
+                        self._observer.coalesced(record.type)
+                    record.dirty[name] = None
+        if record.type.keyed_by_cluster:
+            # One revision changes clusters and routes together, and its clusters are removed last.
+            for other in self._records.values():
+                if other.type.keyed_by_cluster:
+                    other.dirty_all = True
+        if idle:
+            self._wake()
+
+    def _may_send(self, record: TypeRecord, now: float) -> bool:
+        if record.in_flight is None:
+            return not self._is_held(record, now)
+        if now - record.sent_at < ACK_TIMEOUT:
+            return False
+        record.in_flight = None
+        self._observer.unacknowledged(record.type)
+        return True
+
+    def _settle(self, record: TypeRecord, nonce: str, error: messages.Status | None, now: float) -> bool:
+        """Take the ACK or NACK of a request; return whether it repeats what was accepted or rejected before.
+
+        An ACK is the nonce of the last answer without an error, a NACK the same with one. Versions say nothing, and
+        neither do the nonces of earlier answers.
+        """
+        if not nonce or nonce != str(record.nonce):
+            return False
+        if record.in_flight is None:
+            return error is None
+        if error is None:
+            self._accept(record, now)
+        else:
+            self._reject(record, error.message.decode("utf-8", "replace"), now)
+        return False
+
+    def _accept(self, record: TypeRecord, now: float) -> None:
+        in_flight, record.in_flight = record.in_flight or {}, None
+        if record.rejections:
+            record.note_accepted(in_flight if self._is_divisible(record) else tuple(record.rejected))
+        self._observer.acknowledged(record.type, in_flight, now)
+        if record.assignments_due:
+            self._send_assignments_again(record)
+
+    def _reject(self, record: TypeRecord, message: str, now: float) -> None:
+        in_flight, record.in_flight = record.in_flight or {}, None
+        record.assignments_due = ()
+        sent = record.sent
+        refused = {name: sent[name] for name in in_flight if name in sent}
+        rejection = Rejection(now, printable(message[:_MAX_MESSAGE]), refused)
+        if not self._is_divisible(record):
+            record.rejected = dict(sent)
+        elif len(refused) > 1:
+            # Any of them may be the one; alone, the others are accepted.
+            record.alone.update(refused)
+            record.dirty.update(dict.fromkeys(refused))
+        else:
+            record.rejected.update(refused)
+        record.rejections.update(dict.fromkeys(refused, rejection))
+        for name, previous in in_flight.items():
+            sent.pop(name, None)
+            if previous:
+                sent[name] = previous
+        self._observer.rejected(record.type, rejection)
+
+    @abstractmethod
+    def _is_divisible(self, record: TypeRecord) -> bool:
+        """Return whether the resources of a type may be sent in several answers."""
+
+    def _send_assignments_again(self, clusters: TypeRecord) -> None:
+        """Send the assignments again that changed clusters wait for: Envoy begins with them anew, and may not ask."""
+        waiting, clusters.assignments_due = clusters.assignments_due, ()
+        endpoints = self._records.get(ENDPOINTS.type_urls["v3"])
+        if endpoints is not None:
+            for name in waiting:
+                if name in endpoints.names:
+                    endpoints.sent.pop(name, None)
+                    endpoints.dirty[name] = None
+
+    def _is_held(self, record: TypeRecord, now: float) -> bool:
+        """Return whether changed listeners or routes wait for clusters that are on their way, which they may use."""
+        if record.type.order <= ENDPOINTS.order or not record.nonce:
+            return False
+        clusters = self._records.get(CLUSTERS.type_urls["v3"])
+        return clusters is not None and clusters.in_flight is not None and now - clusters.sent_at < ACK_TIMEOUT
+
+    def _collect(self, record: TypeRecord) -> tuple[list[EncodedResource], list[str]]:
+        """Take the dirty names, as many as one answer holds: the resources to send, and the names without one.
+
+        Raises:
+            StatusError: this process is not sure, and the stream has no answer yet.
+        """
+        node, find = self._client.node, record.source.find
+        resources: list[EncodedResource] = []
+        missing = []
+        size = 0
+        for name in list(record.dirty):
+            try:
+                resource = None if name in record.refused else find(node, name)
+            except UnavailableError as error:
+                self._note_unsure(record, error)
+                break
+            if resource is None:
+                missing.append(name)
+                resource = self._absent(record, name)
+            else:
+                record.missing.discard(name)
+            if resource is not None and self._is_news(record, resource) and not self._is_oversized(record, resource):
+                alone = name in record.alone
+                if resources and (size + resource.size > MAX_ANSWER or alone):
+                    break
+                resources.append(resource)
+                size += resource.size
+                if alone:
+                    record.alone.discard(name)
+                    del record.dirty[name]
+                    break
+            record.holds_nothing.discard(name)
+            del record.dirty[name]
+        return resources, missing
+
+    def _absent(self, _record: TypeRecord, _name: str) -> EncodedResource | None:
+        """Return what stands for an unknown name; None: nothing."""
+        return None
+
+    def _is_news(self, record: TypeRecord, resource: EncodedResource) -> bool:
+        name, version = resource.name, resource.version
+        return record.sent.get(name) != version and record.rejected.get(name) != version
+
+    def _is_oversized(self, record: TypeRecord, resource: EncodedResource) -> bool:
+        """Return whether a resource is larger than a gRPC library takes, which would reconnect for ever."""
+        if not self._client.is_grpc or resource.size <= MAX_ANSWER:
+            record.too_large.pop(resource.name, None)
+            return False
+        if record.too_large.get(resource.name) != resource.version:
+            record.too_large[resource.name] = resource.version
+            self._observer.oversized(record.type, resource.name, resource.size)
+        return True
+
+    def _note_unsure(self, record: TypeRecord, error: UnavailableError) -> None:
+        """Say nothing of a type before its next change; end the stream if it has no answer yet.
+
+        Raises:
+            StatusError: the stream has no answer yet, and another process may know.
+        """
+        record.unsure = True
+        if not self.answers:
+            raise StatusError(Status.UNAVAILABLE, str(error)) from None
+
+    def _note_sent(self, record: TypeRecord, resources: Iterable[EncodedResource], now: float) -> int:
+        """Take note of an answer, and return its nonce."""
+        sent = record.sent
+        in_flight = {}
+        waiting: list[str] = []
+        endpoints = self._records.get(ENDPOINTS.type_urls["v3"])
+        for resource in resources:
+            name = resource.name
+            in_flight[name] = sent.get(name, "")
+            sent[name] = resource.version
+            if endpoints is not None:
+                waiting += [each for each in resource.endpoints if each in endpoints.sent]
+        record.in_flight = in_flight
+        record.assignments_due = tuple(waiting)
+        record.sent_at = now
+        record.nonce += 1
+        record.answer_due = False
+        self._observer.answered(record.type, delta=self.delta, resources=len(in_flight))
+        return record.nonce
+
+
+def _has_work(record: TypeRecord) -> bool:
+    """Return whether there may be something to send."""
+    return bool(record.dirty or record.dirty_all or record.answer_due) and not record.unsure
+
+
+def distinct_names(requested: Sequence[str]) -> dict[str, None]:
+    """Return the names of a request, each once.
+
+    Raises:
+        StatusError: there are too many, or one is too long.
+    """
+    if len(requested) > MAX_NAMES:
+        raise StatusError(
+            Status.INVALID_ARGUMENT, f"{len(requested)} names; at most {MAX_NAMES} are allowed for one type"
+        )
+    for name in requested:
+        if len(name) > MAX_NAME:
+            raise StatusError(
+                Status.INVALID_ARGUMENT, f"a name has {len(name)} characters; at most {MAX_NAME} are allowed"
+            )
+    # Names of services are the same texts on all streams, which share them.
+    return dict.fromkeys(map(intern, requested))
