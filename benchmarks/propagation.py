@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import time
+from collections.abc import Sequence
 
 import msgspec
 from harness.envoy import envoy
@@ -18,7 +19,7 @@ from msgspec import Struct
 from benchmarks.client import Client, request
 from benchmarks.held import waves
 from benchmarks.plan import Plan
-from benchmarks.report import Part
+from benchmarks.report import Part, Table
 from benchmarks.rounds import interleaved, percentile
 from benchmarks.stage import Stage, address, registration, seed, stage
 from registry_demo.connection import Connection
@@ -40,6 +41,8 @@ class Way(Struct, frozen=True):
     request_timeout: str
     turns: int
     """How often each service goes there and back."""
+    streams: int = 0
+    """The port of the gRPC listener, for an Envoy that gets everything over ADS instead of by polls."""
 
 
 _WAYS = (
@@ -71,14 +74,23 @@ def run(part: Part, plan: Plan) -> None:
     part.machine.versions["Envoy"] = asyncio.run(read_version(find_envoy()))
     with stage() as found, found.registry() as near, found.registry() as far:
         part.machine.versions["PostgreSQL"] = found.version()
-        for name in _SERVICES:
-            seed(near, name, range(_ENDPOINTS))
-        _measure_envoy(part, plan, found, near, far)
+        seed_services(near)
+        table = measure_envoy(part, plan, found, near, far, _WAYS)
+        subject = "a report, from accepted to a real Envoy's host set, long polling"
+        part.bar(f"{subject}: p50", table.values(_WAYS[0].name, "accepted50"), "ms", at_most=15, goal=5)
+        part.bar(f"{subject}: p99", table.values(_WAYS[0].name, "accepted99"), "ms", at_most=60, goal=20)
         for endpoints in (10, 100):
             _measure_held(part, plan, near, far, endpoints)
 
 
-def _measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Registry) -> None:
+def seed_services(registry: Registry) -> None:
+    """Register the services of ``measure_envoy()``."""
+    for name in _SERVICES:
+        seed(registry, name, range(_ENDPOINTS))
+
+
+def measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Registry, ways: Sequence[Way]) -> Table:
+    """Measure how long a change at one process takes to a real Envoy that asks the other, in several ways."""
     percentiles = {
         "sent50": "sent → Envoy p50 ms",
         "sent99": "p99 ms",
@@ -86,7 +98,7 @@ def _measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Re
         "accepted99": "p99 ms",
     }
     table = part.table("A real Envoy, from the report to its host set", **percentiles, changes="changes")
-    for way in interleaved(_WAYS, plan.rounds(2)):
+    for way in interleaved(ways, plan.rounds(2)):
         # Each service goes there and back, so that every run begins with the same.
         changes = 2 * len(_SERVICES) * (1 if plan.quick else way.turns)
         plan.doing(f"propagation: {changes} changes to a real Envoy, {way.name}")
@@ -96,6 +108,7 @@ def _measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Re
             _SERVICES,
             refresh_delay=way.refresh_delay,
             request_timeout=way.request_timeout,
+            streams=[way.streams] if way.streams else (),
         ) as watched:
             lags = asyncio.run(_lags(near.port, watched.admin, changes))
         sent, accepted = [one.sent for one in lags], [one.accepted for one in lags]
@@ -103,9 +116,7 @@ def _measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Re
         figures |= {"accepted50": percentile(accepted, 0.5), "accepted99": percentile(accepted, 0.99)}
         table.add(way.name, **figures, changes=len(lags))
         part.distributions.setdefault(way.name, []).extend(round(lag, 2) for lag in sent)
-    subject = "a report, from accepted to a real Envoy's host set, long polling"
-    part.bar(f"{subject}: p50", table.values(_WAYS[0].name, "accepted50"), "ms", at_most=15, goal=5)
-    part.bar(f"{subject}: p99", table.values(_WAYS[0].name, "accepted99"), "ms", at_most=60, goal=20)
+    return table
 
 
 async def _lags(port: int, admin: int, changes: int) -> list[Lag]:

@@ -3,6 +3,7 @@
 The subscribers are compiled, have a connection each, send the node of a real Envoy, and acknowledge what they get.
 """
 
+import asyncio
 import contextlib
 import resource
 import time
@@ -17,13 +18,16 @@ from msgspec import Struct
 
 from benchmarks import wrk
 from benchmarks.envoy_poll import poll_body
+from benchmarks.h2spec import conformance
 from benchmarks.peers import go_programs
 from benchmarks.peers.go_control_plane import LINEAR, SNAPSHOT, go_control_plane
 from benchmarks.plan import Plan
+from benchmarks.propagation import Way, measure_envoy, seed_services
 from benchmarks.report import Part, Table
 from benchmarks.rounds import interleaved
 from benchmarks.stage import Stage, address, memory, registration, seed, stage
 from benchmarks.subscribers import Report, Subscribers, subscribers
+from registry_demo.envoy import find_envoy, read_version
 
 OURS = "registry"
 _SERVICE = "shop"
@@ -125,6 +129,9 @@ def run(part: Part, plan: Plan) -> None:
             _compare_crowds(part, plan, environment, sides)
         _compare_reconnects(part, plan, environment, sides)
         _measure_polls(part, plan, environment, sides[0])
+        if not plan.quick:
+            _check_conformance(part, plan, sides)
+        _measure_envoy(part, plan, environment)
 
 
 def _prepare(environment: Stage) -> dict[str, Any]:
@@ -282,6 +289,30 @@ def _measure_polls(part: Part, plan: Plan, environment: Stage, side: Side) -> No
                 )  # fmt: skip
     subject = f"p90 of a poll while {_STREAMS:,} streams are pushed to"
     part.bar(subject, table.values("while a change is pushed every 0.1 s", "p90"), "ms", at_most=3, goal=1)
+
+
+def _measure_envoy(part: Part, plan: Plan, environment: Stage) -> None:
+    """Measure how long a change takes to a real Envoy over ADS, through two processes of the registry."""
+    part.machine.versions["Envoy"] = asyncio.run(read_version(find_envoy()))
+    port = free_port()
+    way = Way("ADS, delta", "0.2s", "30s", 8, streams=port)
+    with environment.registry() as near, environment.registry(xds_listen=f"127.0.0.1:{port}") as far:
+        seed_services(near)
+        table = measure_envoy(part, plan, environment, near, far, [way])
+    subject = "a report, from accepted to a real Envoy's host set, ADS"
+    part.bar(f"{subject}: p50", table.values(way.name, "accepted50"), "ms", at_most=10, goal=4)
+
+
+def _check_conformance(part: Part, plan: Plan, sides: Sequence[Side]) -> None:
+    """Count the tests of h2spec that each server passes; both caches have the same one."""
+    plan.doing("streams: h2spec")
+    table = part.table("Tests of h2spec 2.2.1", passed="passed", skipped="skipped", failed="failed")
+    for side in sides[:2]:
+        with side.start() as server:
+            counts = conformance(server.port)
+        name = "go-control-plane" if side.name == LINEAR else side.name
+        table.add(name, passed=counts.passed, skipped=counts.skipped, failed=counts.failed)
+    part.bar("h2spec, of 145 tests", table.values(OURS, "passed"), "tests", at_least=130, goal=138)
 
 
 def _may_open(part: Part) -> bool:

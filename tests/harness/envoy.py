@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from harness.process import eventually, free_port, running
+from meshconfig.ads import over_ads
 from meshconfig.definition import RegistryClient
 from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
@@ -21,12 +22,13 @@ _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTl
 
 
 class Envoy:
-    """A running Envoy."""
+    """A running Envoy, at these ports; ``pid`` is 0 where nobody signals it."""
 
-    def __init__(self, admin: int, listener: int, log: Path) -> None:
+    def __init__(self, admin: int, listener: int, log: Path, pid: int = 0) -> None:
         self.admin = admin
         self.listener = listener
         self.log = log
+        self.pid = pid
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
 
     def close(self) -> None:
@@ -131,6 +133,9 @@ def envoy(
     livez: bool = False,
     tls: Path | None = None,
     client: Path | None = None,
+    streams: Sequence[int] = (),
+    api_type: str = "DELTA_GRPC",
+    fetch_timeout: str = "5s",
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
@@ -138,11 +143,14 @@ def envoy(
     checks the endpoints by itself, and does so as a cluster that nobody has told to ignore that when one is removed.
     ``management`` is the cluster of registries, whose name Envoy sends as Host; with ``livez`` it checks them too.
     With ``tls``, the authorities' file, it talks TLS to them, and shows the certificate of ``client`` if there is one.
+    With ``streams``, ports of gRPC listeners, it gets everything over ADS, in the variant ``api_type``. After
+    ``fetch_timeout`` it starts without the endpoints of a service.
     """
     admin = free_port()
     listener = listener or free_port()
-    clusters = [_eds(name, management, refresh_delay, request_timeout) | _checking(health_checks) for name in services]
-    config = {
+    source = _polls(management, refresh_delay, request_timeout)
+    clusters = [_eds(name, source, fetch_timeout) | _checking(health_checks) for name in services]
+    config: dict[str, Any] = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
@@ -150,12 +158,15 @@ def envoy(
             "clusters": [_management(management, registries, livez) | _upstream_tls(tls, client), *clusters],
         },
     }
+    if streams:
+        config = over_ads(config, [f"127.0.0.1:{port}" for port in streams])
+        config["dynamic_resources"]["ads_config"]["api_type"] = api_type
     path = directory / f"envoy-{admin}.json"
     path.write_text(json.dumps(config))
     log = directory / f"envoy-{admin}.log"
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
     with running(command, log=log) as process:
-        started = Envoy(admin, listener, log)
+        started = Envoy(admin, listener, log, process.pid)
         with contextlib.closing(started):
             if wait:
                 eventually(
@@ -283,14 +294,17 @@ def _upstream_tls(ca: Path | None, client: Path | None) -> dict[str, Any]:
     return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
 
 
-def _eds(service: str, management: str, refresh_delay: str, request_timeout: str) -> dict[str, Any]:
-    source = {
+def _polls(management: str, refresh_delay: str, request_timeout: str) -> dict[str, Any]:
+    return {
         "api_type": "REST",
         "transport_api_version": "V3",
         "cluster_names": [management],
         "refresh_delay": refresh_delay,
         "request_timeout": request_timeout,
     }
+
+
+def _eds(service: str, source: dict[str, Any], fetch_timeout: str) -> dict[str, Any]:
     return {
         "name": service,
         "type": "EDS",
@@ -298,7 +312,7 @@ def _eds(service: str, management: str, refresh_delay: str, request_timeout: str
         "eds_cluster_config": {
             "eds_config": {
                 "resource_api_version": "V3",
-                "initial_fetch_timeout": "5s",
+                "initial_fetch_timeout": fetch_timeout,
                 "api_config_source": source,
             }
         },
