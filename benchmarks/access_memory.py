@@ -56,7 +56,7 @@ class _Side(Struct, frozen=True):
         Raises:
             RuntimeError: the protocol has not answered each at once, but left it to the application.
         """
-        receive, sent = self.connection.protocol.data_received, self.connection.wire.sent
+        receive, sent = self.connection.wire.receive, self.connection.wire.sent
         request = self.requests[kind][number % _COPIES]
         before = self.front.answered
         begun = time.thread_time_ns()
@@ -157,7 +157,7 @@ def _check(side: _Side, kind: str) -> None:
         RuntimeError: it was answered otherwise.
     """
     status = b"304" if "304" in kind else b"200"
-    side.connection.protocol.data_received(side.requests[kind][0])
+    side.connection.wire.receive(side.requests[kind][0])
     answer = side.connection.answer()
     if not answer.startswith(b"HTTP/1.1 " + status):
         raise RuntimeError(f"access {side.mode}: {kind}: answered {answer[:200]!r}")

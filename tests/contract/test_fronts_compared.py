@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,29 @@ OWN = [
 
 @dataclass(frozen=True, repr=False)
 class Conversation:
-    """What is sent on one connection, and where it is cut; names stand for others of the same length."""
+    """What is sent on one connection, and where it is cut; names stand for others of the same length.
+
+    Each request is sent so often, and ``apart``: in a piece of its own, so that a head which is repeated is recognized.
+    """
 
     requests: list[bytes]
     cuts: list[int]
+    times: int = 1
+    apart: bool = False
 
     def __repr__(self) -> str:
-        return f"Conversation({[re.sub(rb' {20,}', b' ... ', one) for one in self.requests]}, {self.cuts})"
+        requests = [re.sub(rb" {20,}", b" ... ", one) for one in self.requests]
+        return f"Conversation({requests}, {self.cuts}, {self.times}, {self.apart})"
 
     def pieces(self, names: dict[bytes, bytes]) -> Iterator[bytes]:
         """Return all requests and the last one, cut anew."""
-        whole = b"".join([*self.requests, LAST])
+        requests = [*(request for request in self.requests for _ in range(self.times)), LAST]
+        ends = set(accumulate(map(len, requests))) if self.apart else set()
+        whole = b"".join(requests)
         for stands, name in names.items():
             assert len(stands) == len(name)
             whole = whole.replace(stands, name)
-        places = sorted({cut % (len(whole) + 1) for cut in self.cuts} | {0, len(whole)})
+        places = sorted({cut % (len(whole) + 1) for cut in self.cuts} | {0, len(whole)} | ends)
         return (whole[start:end] for start, end in pairwise(places))
 
 
@@ -245,6 +253,8 @@ CONVERSATIONS = st.builds(
     Conversation,
     st.lists(st.one_of(polls(), polls(), beats(), beats(), batches(), OTHERS), min_size=1, max_size=8),
     st.lists(st.integers(0, 2**20), max_size=4),
+    st.sampled_from([1, 1, 3]),
+    st.booleans(),
 )
 
 RENEWED = json.dumps({"instance_id": f"i-{PLACES[0]}", "incarnation": 1}).encode()
@@ -257,6 +267,8 @@ ORDINARY = [
     ),
     ("POST /v3/discovery:endpoints HTTP/1.1", b'{"resource_names":["%b"]}' % SERVICE.encode()),
 ]
+REPEATED = [framed(line, [], body, "length") for line, body in ORDINARY]
+REPEATED.append(framed(ORDINARY[-1][0], [], ORDINARY[-1][1].ljust(9000), "length"))
 EACH_HEADER = [framed(line, [header], body, "length") for header in TOLD for line, body in ORDINARY]
 EACH_HOST = [framed(line, [], body, "length", host) for host in HOST for line, body in ORDINARY]
 UPGRADE = "connection: upgrade\r\nupgrade: h2c"
@@ -354,6 +366,8 @@ def twins(server: Postgres, workplace: Path) -> Iterator[Twins]:
 @example(conversation=Conversation(EACH_HOST, []))
 @example(conversation=Conversation(EACH_FRAMING, []))
 @example(conversation=Conversation(EACH_FRAMING, [*range(50, 5000, 50)]))
+@example(conversation=Conversation(REPEATED, [], 4, apart=True))
+@example(conversation=Conversation(REPEATED, [*range(150, 40_000, 150)], 4, apart=True))
 def test_the_doors_answer_and_store_alike(twins: Twins, conversation: Conversation) -> None:
     """Whatever comes, in whatever pieces; but what is no HTTP may outrun answers that are not written yet."""
     try:

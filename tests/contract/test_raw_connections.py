@@ -16,6 +16,7 @@ from harness.registry import Registry
 
 from registry.http import fast_protocol as fast
 from registry.http import protocol_selftest as selftest
+from registry.http import response_head
 from registry.http.certificate_protocol import CertificateProtocol
 
 LIMIT = 131_072
@@ -378,7 +379,7 @@ def test_a_uvicorn_that_does_not_fit_is_served_by_the_plain_door(
             raise AttributeError("cycle")
 
     if broken == "answers otherwise":
-        monkeypatch.setattr(fast, "_JSON", b"content-type: text/plain\r\n")
+        monkeypatch.setattr(response_head, "_JSON_LINE", b"content-type: text/plain\r\n")
     else:
         monkeypatch.setattr(fast.FastProtocol, "on_response_complete", fail)
         monkeypatch.setattr(selftest, "_SELFTEST_TIMEOUT", 0.2)

@@ -37,6 +37,29 @@ class Wire(asyncio.Transport):
         """The pieces that were sent since it was last emptied, by whoever reads them."""
         self.closed = False
         """Whether the server has closed the connection."""
+        self._receiver: asyncio.BaseProtocol | None = None
+        """The protocol that gets what is received. Written by set_protocol()."""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give what is received to another protocol than the one that was connected."""
+        self._receiver = protocol
+
+    def receive(self, data: bytes) -> None:
+        """Receive some bytes of a client, as an event loop does: into the buffer of the protocol."""
+        receiver = self._receiver
+        assert isinstance(receiver, asyncio.BufferedProtocol)
+        buffer = memoryview(receiver.get_buffer(-1))
+        for start in range(0, len(data), len(buffer)):
+            piece = data[start : start + len(buffer)]
+            buffer[: len(piece)] = piece
+            receiver.buffer_updated(len(piece))
+
+    def overwrite(self) -> None:
+        """Receive something else into the same buffer, as another connection of the process does."""
+        receiver = self._receiver
+        assert isinstance(receiver, asyncio.BufferedProtocol)
+        buffer = memoryview(receiver.get_buffer(-1))
+        buffer[:] = bytes(len(buffer))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep a piece."""

@@ -126,8 +126,7 @@ class AcceptingServer(uvicorn.Server):
         self._scarce_until = time.monotonic() + SCARCITY_PERIOD
         self.close_after_answers()
         loop = asyncio.get_running_loop()
-        idle = [(connection.timeout_keep_alive_task.when(), id(connection), connection) for connection in self._idle()]
-        # The timer of an idle connection runs from its last response, or from its begin.
+        idle = [(self._idle_until(connection), id(connection), connection) for connection in self._idle()]
         latest = loop.time() + self.config.timeout_keep_alive - _MIN_IDLE
         closed = 0
         for when, _, connection in heapq.nsmallest(count, idle):
@@ -139,6 +138,16 @@ class AcceptingServer(uvicorn.Server):
     def _idle(self) -> list[Any]:
         connections: set[Any] = self.server_state.connections
         return [connection for connection in connections if connection.timeout_keep_alive_task is not None]
+
+    def _idle_until(self, connection: Any) -> float:  # noqa: ANN401  # any protocol's
+        """Return when a connection that stays idle is closed, on the loop's clock.
+
+        Its timer runs from its last response or from its begin, but for responses that needed no new timer.
+        """
+        ends: float = connection.timeout_keep_alive_task.when()
+        # Of protocols that are not ours each response has a timer.
+        answered_at: float = getattr(connection, "answered_at", 0.0)
+        return max(ends, answered_at + self.config.timeout_keep_alive)
 
     def close_after_answers(self) -> None:
         """End each connection with its next response, which says so."""

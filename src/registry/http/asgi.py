@@ -13,9 +13,10 @@ from registry.auth.origin import OriginPolicy
 from registry.auth.principal import AUTHORIZATION, peer_of
 from registry.errors import RegistryError, TooLargeError, UnauthenticatedError
 from registry.http.browser_session import session_of, statements_of
-from registry.http.headers import header
+from registry.http.headers import EXPECTED_TIMEOUT, FORWARDED_FOR, JSON, header
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
+from registry.http.request_head import HeadReader
 from registry.settings import Settings
 from registry.usecases.authentication import Authentication
 from registry.usecases.drop_in import DropInHosts
@@ -31,10 +32,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-JSON = (b"content-type", b"application/json")
-FORWARDED_FOR = b"x-forwarded-for"
-EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
 REPOSITORY_PATH = "/v1/mesh/revisions"
 """The path whose body is a whole repository of definitions."""
@@ -75,8 +72,8 @@ class DiscoveryMiddleware:
         """Seconds for which a connection with a client certificate is used."""
         self.polls = {} if settings.door == "route" else dict(discovery.paths)
         """The paths whose polls are answered before the application, by their URL."""
-        self.polls_as_bytes = {url.encode(): path for url, path in self.polls.items()}
-        """The same, by their URL as it stands in a request."""
+        self.heads = HeadReader({url.encode(): path for url, path in self.polls.items()}, self.is_too_long)
+        """Reads the heads of the requests that the fast protocol in front answers."""
         self._inner = inner
         self._origins = OriginPolicy(settings.hosts)
 

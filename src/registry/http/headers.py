@@ -4,6 +4,10 @@ from collections.abc import Iterable
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+JSON = (b"content-type", b"application/json")
+FORWARDED_FOR = b"x-forwarded-for"
+EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+
 
 def header(headers: Headers, wanted: bytes) -> bytes | None:
     """Return the first header of a name in small letters."""

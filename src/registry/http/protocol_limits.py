@@ -55,6 +55,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     """The request that the application answers, or answered last."""
 
+    answered_at = 0.0
+    """When a request was last answered without a new keep-alive timer, on the loop's clock. Written by FastProtocol."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begin with a connection, and wait no longer for its first request than for a later one."""
         super().connection_made(transport)
@@ -86,11 +89,19 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().shutdown()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for too long, and wait on for one that was not."""
+        left = self.answered_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # as in uvicorn
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Parse what arrived, and refuse a request that exceeds its limits."""
         self._unset_keepalive_if_required()
         try:
@@ -103,9 +114,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._arriving:
             self._check_limits(len(data))
 
-    def _check_limits(self, received: int) -> None:
+    def _expect_rest(self) -> None:
+        """Give a request that is not complete its deadline, if it has none."""
         if self._late is None:
             self._late = self.loop.call_later(_REQUEST_TIMEOUT, self._on_late)
+
+    def _check_limits(self, received: int) -> None:
+        self._expect_rest()
         # uvicorn stops to read for what it has just received, never in between.
         self._unread = self._unread or self.flow.read_paused
         accounted = self._body + self._chunks * _CHUNK_FRAMING
@@ -156,7 +171,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
-        """Begin with a request, and with counting its bytes."""
+        """Begin with a request, and with counting its bytes; the connection is idle no longer."""
+        # Set again by the response to an earlier request in the same data.
+        self._unset_keepalive_if_required()
         self._arriving = self._in_head = True
         self._received = None
         self._body = self._chunks = 0

@@ -48,9 +48,13 @@ _OTHER = b"GET /selftest HTTP/1.1\r\nhost: selftest\r\n\r\n"
 _CONVERSATION = (
     (_POLL + b"content-length: 8\r\n\r\nin ", 0),
     (b"parts", 1),
-    (_OTHER, 2),
-    (_HELD + _OTHER + _HELD, 5),
-    (_POLL + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nlast\r\n0\r\n\r\n", 6),
+    (_POLL + b"content-length: 8\r\n\r\nrepeated", 2),
+    (_POLL + b"content-length: 8\r\n\r\nsplit", 2),
+    (b"ted" + _OTHER, 4),
+    (_HELD + _OTHER + _HELD, 7),
+    (_HELD, 8),
+    (_HELD, 9),
+    (_POLL + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nlast\r\n0\r\n\r\n", 10),
 )
 
 
@@ -133,11 +137,11 @@ async def _transcript(protocol: Callable[..., Any]) -> bytes:
     config = _config(protocol)
     state = ServerState()
     state.default_headers = _HEADERS
-    wire = _Wire()
     connection = protocol(config=config, server_state=state, app_state={})
+    wire = _Wire(connection)
     connection.connection_made(wire)
     async with asyncio.timeout(_SELFTEST_TIMEOUT):
-        await _talk(connection.data_received, state)
+        await _talk(wire.receive, state)
     connection.connection_lost(None)
     return bytes(wire.sent)
 
@@ -206,10 +210,23 @@ class _EchoDiscovery:
 class _Wire(asyncio.Transport):
     """A connection in memory: keeps what is sent, and whether it was closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self.sent = bytearray()
+        self._protocol: asyncio.BaseProtocol = protocol
         self._closed = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def receive(self, data: bytes) -> None:
+        """Give a piece to the protocol as an event loop does."""
+        protocol = self._protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            memoryview(protocol.get_buffer(-1))[: len(data)] = data
+            protocol.buffer_updated(len(data))
+        else:
+            cast("asyncio.Protocol", protocol).data_received(data)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.sent += data

@@ -47,7 +47,7 @@ def front(built: MemoryFront) -> MemoryFront:
 async def ask(front: MemoryFront, connection: Connection, request: bytes) -> bytes:
     """Send a request and return its whole response, without the id of the request."""
     before = front.answered
-    connection.protocol.data_received(request)
+    connection.wire.receive(request)
     for _ in range(1000):
         if front.answered > before or connection.wire.closed:
             break
@@ -107,10 +107,10 @@ async def test_the_same_head_is_read_once(front: MemoryFront) -> None:
     """Otherwise the tests here prove nothing: the second request of a connection is answered by the head kept."""
     connection = front.connect()
     await ask(front, connection, FIRST)
-    kept = connection.protocol._head
+    kept = connection.protocol._kept
     assert kept is not None
     await ask(front, connection, FIRST)
-    assert connection.protocol._head is kept
+    assert connection.protocol._kept is kept
 
 
 def _revoke(access: AccessTable) -> None:

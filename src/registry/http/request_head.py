@@ -1,0 +1,170 @@
+"""The heads of requests that the fast protocol answers: polls, heartbeats and requests for hosts.
+
+An Envoy sends the same head with nearly each poll. It is kept as it was received, so that the next request which begins
+with these bytes needs no parser.
+"""
+
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from weakref import WeakValueDictionary
+
+from msgspec import Struct
+
+from registry.auth.load_balancer import HEADER as STATEMENT
+from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
+from registry.auth.principal import AUTHORIZATION, NAMES_ACTOR
+from registry.http.headers import EXPECTED_TIMEOUT, FORWARDED_FOR
+from registry.http.legacy.hosts import METHODS, HostsRequest, read_hosts_request
+from registry.http.requests import HEADER
+from registry.http.v1.heartbeats import BATCH
+from registry.xds.discovery import ServedPath
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+HEARTBEATS = BATCH.encode()
+"""The path of a batch of heartbeats."""
+REQUEST_ID = HEADER.encode()
+_SERVICES = b"/v1/services/"
+_CONNECTION = b"connection"
+_EXPECT = b"expect"
+_LENGTH = b"content-length"
+_CODING = b"transfer-encoding"
+_FOR_ASGI = BROWSER_HEADERS | NAMES_ACTOR | {STATEMENT, _EXPECT}
+"""Headers that say more of a request than this protocol looks at: whether a browser sent it, its actor, its person,
+and that it waits for 100 Continue."""
+_ONCE = (_CONNECTION, _CODING, REQUEST_ID)
+"""Headers of a head that is not kept: the connection may end, the body has no length, or the next head differs."""
+_END = b"\r\n\r\n"
+
+
+class RequestHead(Struct, frozen=True, eq=False, gc=False):
+    """The head of a request that is answered here, and what follows from nothing else than its bytes.
+
+    Attributes:
+        method: as it stands in the request line.
+        url: likewise.
+        path: that of a poll; None for everything else.
+        hosts: what is asked for by v1 SDS; None for everything else.
+        authorization: the header that has the credential.
+        forwarded_for: a header of polls and of requests for hosts.
+        timeout: a header of polls.
+        request_id: a header of requests for hosts.
+        keep_alive: whether the connection goes on after the response, as far as the client says.
+        length: bytes of the body, for a head that may be kept; None for every other one.
+    """
+
+    method: bytes
+    url: bytes
+    path: ServedPath | None
+    hosts: HostsRequest | None
+    authorization: bytes | None
+    forwarded_for: bytes | None
+    timeout: bytes | None
+    request_id: bytes
+    keep_alive: bool
+    length: int | None
+
+    @property
+    def is_poll(self) -> bool:
+        """Whether a client sends it again and again: it polls, or asks for hosts."""
+        return self.path is not None or self.hosts is not None
+
+
+class KeptHead(Struct, frozen=True, eq=False, weakref=True):
+    """A head as it was received, and what it means.
+
+    Attributes:
+        raw: all its bytes, up to the empty line.
+        size: their number.
+        total: the same with the body.
+        head: what it means. It has nothing that the credentials, the clock or the connection change.
+    """
+
+    raw: bytes
+    size: int
+    total: int
+    head: RequestHead
+
+    def begins(self, data: bytes | memoryview) -> bool:
+        """Return whether this head begins a piece of data, and nothing follows the request in it."""
+        return self.size <= len(data) <= self.total and bytes(data[: self.size]) == self.raw
+
+
+class HeadReader:
+    """Reads heads, and keeps those that connections repeat; those of many Envoys are the same.
+
+    Args:
+        polls: the paths of polls, by their URL as it stands in a request.
+        is_too_long: returns whether a Content-Length announces a longer body than there may be.
+    """
+
+    def __init__(self, polls: Mapping[bytes, ServedPath], is_too_long: Callable[[bytes | None], bool]) -> None:
+        self._polls = polls
+        self._is_too_long = is_too_long
+        self._kept: MutableMapping[bytes, KeptHead] = WeakValueDictionary()
+        """The heads that connections keep, by their bytes. Written by keep()."""
+
+    def read(self, method: bytes, url: bytes, headers: Headers, *, keep_alive: bool) -> RequestHead | None:
+        """Return the head of a request of the kinds that are answered here; None for all others.
+
+        Args:
+            method: as it stands in the request line.
+            url: likewise.
+            headers: with their names in small letters.
+            keep_alive: whether the connection goes on, by the version of HTTP and the headers.
+        """
+        fields = dict(headers)
+        if len(fields) != len(headers) or _is_for_asgi(fields) or self._is_too_long(fields.get(_LENGTH)):
+            return None
+        hosts = read_hosts_request(url) if method in METHODS else None
+        if hosts is None and not self._is_poll_or_heartbeat(method, url, fields):
+            return None
+        return RequestHead(
+            method,
+            url,
+            self._polls.get(url),
+            hosts,
+            fields.get(AUTHORIZATION),
+            fields.get(FORWARDED_FOR),
+            fields.get(EXPECTED_TIMEOUT),
+            fields.get(REQUEST_ID, b""),
+            keep_alive,
+            _length(fields) if keep_alive and not any(name in fields for name in _ONCE) else None,
+        )
+
+    def keep(self, head: RequestHead, data: bytes | memoryview, body: int) -> KeptHead | None:
+        """Keep a head, and return it as it was received; None where the data does not show its end.
+
+        Args:
+            head: of the only request that begins in the data.
+            data: a piece that was received, with the first byte of the request.
+            body: bytes of the request's body in it.
+        """
+        size = len(data) - body
+        raw = bytes(data[:size])
+        if head.length is None or raw.find(_END) != size - len(_END):
+            return None
+        kept = self._kept.get(raw)
+        if kept is None:
+            kept = self._kept[raw] = KeptHead(raw, size, size + head.length, head)
+        return kept
+
+    def _is_poll_or_heartbeat(self, method: bytes, url: bytes, fields: Container[bytes]) -> bool:
+        if method == b"PUT":
+            return url.startswith(_SERVICES) and REQUEST_ID not in fields
+        if method == b"POST":
+            return url in self._polls or (url == HEARTBEATS and REQUEST_ID not in fields)
+        return False
+
+
+def _is_for_asgi(fields: Mapping[bytes, bytes]) -> bool:
+    """Return whether a request names its actor, may be a browser's, waits for 100 Continue, or has no Host."""
+    if b"host" not in fields or not _FOR_ASGI.isdisjoint(fields):
+        return True
+    agent = fields.get(b"user-agent")
+    return agent is not None and agent.startswith(BROWSER_AGENT)
+
+
+def _length(fields: Mapping[bytes, bytes]) -> int | None:
+    """Return the Content-Length, which is not too long; None where it is not written in digits alone."""
+    announced = fields.get(_LENGTH, b"0")
+    return int(announced.lstrip(b"0") or b"0") if announced.isdigit() else None
