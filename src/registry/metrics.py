@@ -311,6 +311,17 @@ TLS_FILES_REFUSED = Gauge(
     ["certificate"],
     multiprocess_mode="livemax",
 )
+STREAM_CONNECTIONS = Gauge(
+    "registry_xds_connections", "Open connections of the gRPC listener.", multiprocess_mode="livesum"
+)
+STREAM_CONNECTS = Counter("registry_xds_connects_total", "Connections that the gRPC listener has accepted.")
+STREAM_CONNECTIONS_ENDED = Counter(
+    "registry_xds_ended_total",
+    "Connections of the gRPC listener that ended, by reason: client (closed it), max_age, shutdown, idle, no_room (too "
+    "many streams, or descriptors are scarce), keepalive (no answer to a PING), stalled (takes nothing, or a message "
+    "that is never complete), oversized, flood, protocol_error or failed (the log has the reason).",
+    ["why"],
+)
 REQUESTS = Counter(
     "registry_http_requests_total",
     "Requests but for polls of discovery and heartbeats that only renew, by route and status.",

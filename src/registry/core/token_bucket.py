@@ -25,12 +25,17 @@ class TokenBucket:
         self._count(now)
         return self._tokens >= 1
 
-    def take(self, now: float) -> bool:
-        """Return whether an event is allowed now, and count it if so."""
-        if not self.has(now):
+    def take(self, now: float, events: float = 1) -> bool:
+        """Return whether so many events are allowed now, and count them if so."""
+        self._count(now)
+        if self._tokens < events:
             return False
-        self._tokens -= 1
+        self._tokens -= events
         return True
+
+    def give(self, events: float) -> None:
+        """Allow so many events more, as far as the burst."""
+        self._tokens = min(self._burst, self._tokens + events)
 
     def _count(self, now: float) -> None:
         elapsed = max(0.0, now - self._counted_at)

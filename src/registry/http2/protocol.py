@@ -1,0 +1,283 @@
+"""A connection of the gRPC listener on its transport: reads, writes and timers."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from registry.auth.certificate import read_certificate
+from registry.http2.call import Peer, Service
+from registry.http2.connection import GRACE, Connection
+from registry.http2.lifetime import EndReason
+from registry.http2.limits import Limits, StreamCount
+from registry.http2.turns import Turns
+
+MAX_QUEUED: Final = 262_144
+"""Bytes of a client that wait for a turn, beyond which no more are read."""
+LINGER: Final = 1.0
+"""Seconds for which an ended connection takes and drops what comes. The kernel would reset it otherwise, and the client
+would lose the last frames, which say why it ended."""
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds after which a connection is cut whose client does not take the last frames."""
+
+
+class Host(Protocol):
+    """The listener, as far as its connections call it."""
+
+    service: Service
+    limits: Limits
+    count: StreamCount
+    turns: Turns
+    beside: bool
+
+    def on_opened(self, connection: "Http2Protocol") -> None:
+        """Note a connection."""
+
+    def on_closed(self, connection: "Http2Protocol", reason: EndReason) -> None:
+        """Note that a connection has ended."""
+
+
+class Http2Protocol(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        host: the listener.
+        loop: the event loop.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_host",
+        "_joins",
+        "_loop",
+        "_paused",
+        "_queued",
+        "_reading_paused",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "on_lost",
+        "opened_at",
+    )
+
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._loop = loop
+        self.on_lost: Callable[[], None] | None = None
+        """Ends the connection's count among those of its peer. Written by the acceptor."""
+        self.opened_at = 0.0
+        """When the connection was made (monotonic)."""
+        self._transport: asyncio.Transport | None = None
+        self._connection: Connection | None = None
+        """None until its first turn: in a storm, connections are taken at once, and begin one after the other."""
+        self._joins = False
+        """Whether what is written is joined: with TLS each part would be a record of its own."""
+        self._chunks: deque[bytes] = deque()
+        """What has come and waits for a turn."""
+        self._queued = False
+        """Whether the connection waits for a turn."""
+        self._reading_paused = False
+        self._paused = False
+        """Whether the transport takes nothing more."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        """When the timer calls (monotonic)."""
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as of all sockets
+        """Begin with a connection, in a turn of its own."""
+        self._transport = transport
+        self._joins = transport.get_extra_info("ssl_object") is not None
+        self.opened_at = time.monotonic()
+        self._host.on_opened(self)
+        self._queue()
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, at once unless something before it waits."""
+        connection = self._connection
+        if connection is not None and connection.ended is not None:
+            return
+        if self._chunks or self._queued or connection is None:
+            self._chunks.append(data)
+            self._check_queued()
+            self._queue()
+        elif connection.receive(data, time.monotonic()):
+            self._chunks.append(b"")
+            self._queue()
+            self.flush()
+        else:
+            self.flush()
+
+    def pause_writing(self) -> None:
+        """Send nothing more until the transport has sent what it has."""
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause(time.monotonic())
+            self._arm()
+
+    def resume_writing(self) -> None:
+        """Send again."""
+        self._paused = False
+        if self._connection is not None:
+            self._connection.resume(time.monotonic())
+            self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # as in asyncio
+        """Forget the connection and its calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._chunks.clear()
+        reason: EndReason = "client"
+        if self._connection is not None:
+            self._connection.lose(time.monotonic())
+            reason = self._connection.ended or reason
+        if self.on_lost is not None:
+            self.on_lost()
+        self._host.on_closed(self, reason)
+
+    # What the host calls.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stream is open."""
+        return self._connection is None or self._connection.is_idle
+
+    def drain(self, now: float, at: float, reason: EndReason) -> None:
+        """Tell the client that the connection ends, and end its streams at a time."""
+        if self._connection is None:
+            self._begin(now)
+        if self._connection is not None:
+            self._connection.drain(now, at, reason)
+            self.flush()
+
+    def abort(self, reason: EndReason) -> None:
+        """End the connection at once."""
+        if self._connection is not None:
+            self._connection.abort(reason, time.monotonic())
+            self.flush()
+        elif self._transport is not None:
+            self._transport.abort()
+
+    # What the turns call.
+
+    def run(self, now: float) -> None:
+        """Read what waits."""
+        self._queued = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._connection is None:
+            self._begin(now)
+        connection = self._connection
+        while connection is not None and self._chunks and connection.ended is None:
+            if connection.receive(self._chunks.popleft(), now):
+                # The rest is in the connection.
+                self._chunks.appendleft(b"")
+                self._queue()
+                break
+        if connection is not None and connection.ended is not None:
+            self._chunks.clear()
+        self._check_queued()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the connection has to send, and close the transport behind the last of it."""
+        connection, transport = self._connection, self._transport
+        if connection is None or transport is None:
+            return
+        out = connection.take_output()
+        if out:
+            if len(out) == 1 or self._joins:
+                transport.write(b"".join(out))
+            else:
+                transport.writelines(out)
+        if connection.ended is not None:
+            self._close()
+        else:
+            self._arm()
+
+    # What follows is private.
+
+    def _begin(self, now: float) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        address = transport.get_extra_info("peername")
+        certificate = read_certificate(transport.get_extra_info("peercert"))
+        self._connection = Connection(
+            self._host.service,
+            self._host.limits,
+            self._host.count,
+            Peer(str(address[0]) if address else "", certificate),
+            self._host.turns.add,
+            self.flush,
+            now,
+            expires_at=None if certificate is None else now + max(0.0, certificate.not_after - time.time()),
+            beside=self._host.beside,
+        )
+        if self._paused:
+            self._connection.pause(now)
+        if self._host.count.stopping:
+            self._connection.drain(now, now + GRACE, "shutdown")
+
+    def _queue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._host.turns.add(self)
+
+    def _check_queued(self) -> None:
+        """Stop reading while too much waits, and read again when it does not."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not self._reading_paused and sum(map(len, self._chunks)) > MAX_QUEUED:
+            self._reading_paused = True
+            transport.pause_reading()
+        elif self._reading_paused and not self._chunks:
+            self._reading_paused = False
+            transport.resume_reading()
+
+    def _close(self) -> None:
+        """Close the transport: at once if the client is gone, else a moment after the last frames."""
+        transport, connection = self._transport, self._connection
+        if transport is None or connection is None or transport.is_closing() or self._timer_at == float("inf"):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = float("inf")
+        if connection.ended in {"keepalive", "stalled"}:
+            transport.abort()
+        elif connection.ended in {"flood", "client", "no_room"}:
+            transport.close()
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, transport.abort)
+        else:
+            if transport.can_write_eof():
+                transport.write_eof()
+            self._timer = self._loop.call_later(LINGER, self._close_at_last)
+
+    def _close_at_last(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            transport.close()
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, transport.abort)
+
+    def _arm(self) -> None:
+        """Have the timer call when something is due; it is only ever moved to an earlier time."""
+        connection = self._connection
+        if connection is None or connection.ended is not None:
+            return
+        if self._timer is not None:
+            if connection.due >= self._timer_at:
+                return
+            self._timer.cancel()
+        self._timer_at = connection.due
+        self._timer = self._loop.call_later(max(0.0, connection.due - time.monotonic()), self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        connection = self._connection
+        if connection is not None and connection.ended is None:
+            connection.on_time(time.monotonic())
+            self.flush()
