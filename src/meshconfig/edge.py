@@ -40,11 +40,11 @@ def compile_edge(edge: Edge, mesh: Mesh, described: Mapping[str, Dependency], in
         initial_fetch_timeout: seconds for which its listener waits for the registries, 0 for ever.
     """
     routes = [route for site in edge.sites for route in site.routes]
-    services = sorted({_service_of(route) for route in routes} | other_services(routes))
+    services = sorted({service_of(route) for route in routes} | other_services(routes))
     reached = tuple(
         replace(
             use_of(service, edge.defaults, described),
-            routes=tuple(route for route in routes if _service_of(route) == service),
+            routes=tuple(route for route in routes if service_of(route) == service),
         )
         for service in services
     )
@@ -72,7 +72,7 @@ def _site_groups(edge: Edge) -> Sequence[Sequence[Site]]:
     return [edge.sites]
 
 
-def _service_of(route: SiteRoute) -> str:
+def service_of(route: SiteRoute) -> str:
     """Return the service of a route; of a split the first, whose timeouts and protocol hold for all."""
     return route.service or min(route.split or ("",))
 
@@ -86,7 +86,7 @@ def _table(sites: Sequence[Site], reached: Iterable[Dependency], guarding: Guard
     hosts: list[Document] = []
     used: set[str] = set()
     for site in sites:
-        pairs = [(ways[_service_of(route)], route) for route in site.routes]
+        pairs = [(ways[service_of(route)], route) for route in site.routes]
         documents = route_list(pairs)
         if not any(takes_all(route) for route in site.routes):
             documents.append(answer(404, f"{table_name(site)} has no route for this path, method or header", guarding))

@@ -49,6 +49,9 @@ class Configuration(Struct, frozen=True):
         targets: for each gateway and edge by name, its use of each service that a file describes, by the service's
             name, as a dependency without routes: its ``defaults`` over the callee's, the mesh's and the built-in ones.
             A service that is not there is used as the gateway's or edge's ``defaults`` say.
+        target_origins: for each gateway and edge by name, where the values of these uses come from: by the service's
+            name and the path of the value, such as ``retry.attempts``. Under the empty name stand those of a service
+            that no file describes.
         objectives: what callers may expect of each service that says so.
         origins: where the values of the mesh, the gateways and the edges come from, by their path, such as
             ``mesh.egress.port``, ``gateways.staging.hosts`` or ``edges.www.sites[0].routes[1].timeout``.
@@ -59,5 +62,6 @@ class Configuration(Struct, frozen=True):
     gateways: Mapping[str, Gateway] = {}
     edges: Mapping[str, Edge] = {}
     targets: Mapping[str, Mapping[str, Dependency]] = {}
+    target_origins: Mapping[str, Mapping[str, Mapping[str, Origin]]] = {}
     objectives: Mapping[str, Objectives] = {}
     origins: Mapping[str, Origin] = {}

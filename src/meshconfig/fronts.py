@@ -1,6 +1,7 @@
 """Gateways and edges: their defaults stand where a caller's dependency stands."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from msgspec import Struct, structs
 
@@ -9,7 +10,7 @@ from meshconfig.callers import Base, capped, route_policies, target
 from meshconfig.definition import Defaults, Dependency, Edge, Gateway, Site, SiteRoute
 from meshconfig.document import own_name
 from meshconfig.effective import Origin
-from meshconfig.merging import Layer, made, merged, origins, without, written
+from meshconfig.merging import Layer, LazyOrigins, made, merged, origin_at, origins, without, written
 from meshconfig.position import Fault
 
 
@@ -31,6 +32,7 @@ class Front(Struct, frozen=True):
         value: what it is, complete; None where it lacks what it needs.
         base: what holds for its use of services that no file describes.
         targets: its use of each service that a file describes.
+        uses: what that is merged from, by the service.
         routes: the routes of an edge.
     """
 
@@ -39,6 +41,7 @@ class Front(Struct, frozen=True):
     value: Gateway | Edge | None
     base: Base
     targets: Mapping[str, Dependency]
+    uses: Mapping[str, Base]
     routes: tuple[FrontRoute, ...] = ()
 
 
@@ -59,7 +62,7 @@ def front_of(name: str, block: Block, bases: Mapping[str, Base], mesh: Base, fau
         rest.values["sites"] = tuple(_sites(block, uses, base, routes, faults))
     value: Gateway | Edge | None = made(rest, faults)
     complete = None if value is None else structs.replace(value, defaults=defaults)
-    return Front(name, block, complete, base, targets, tuple(routes))
+    return Front(name, block, complete, base, targets, uses, tuple(routes))
 
 
 def front_origins(front: Front) -> Iterator[tuple[str, Origin]]:
@@ -75,6 +78,22 @@ def front_origins(front: Front) -> Iterator[tuple[str, Origin]]:
     for each in front.routes:
         yield f"{path}.{each.path}", Origin("route", each.layers[0].block.position())
         yield from origins(each.route, list(each.layers), f"{path}.{each.path}")
+
+
+def target_origins(front: Front) -> Mapping[str, Mapping[str, Origin]]:
+    """Return where the values of a gateway's or an edge's uses of services come from, by the service."""
+    bases = {**front.uses, "": front.base}
+    return {
+        service: LazyOrigins(partial(_use_origins, base), partial(_use_origin, base)) for service, base in bases.items()
+    }
+
+
+def _use_origins(base: Base) -> Mapping[str, Origin]:
+    return {path.removeprefix("."): origin for path, origin in origins(base.dependency, list(base.layers), "")}
+
+
+def _use_origin(base: Base, path: str) -> Origin | None:
+    return origin_at(base.dependency, list(base.layers), path.split("."))
 
 
 def _over(base: Base, own: Block | None, layer: str, faults: list[Fault]) -> Base:

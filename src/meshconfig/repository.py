@@ -11,7 +11,7 @@ from meshconfig.callers import Base, callee_base, caller, mesh_base, use_of
 from meshconfig.definition import Edge, Gateway, Group, Mesh, Objectives, Service
 from meshconfig.document import FOLDERS, Document, document_of, own_name
 from meshconfig.effective import Caller, Configuration, Origin
-from meshconfig.fronts import Front, front_of, front_origins
+from meshconfig.fronts import Front, front_of, front_origins, target_origins
 from meshconfig.groups import Groups
 from meshconfig.merging import Layer, LazyOrigins, made, merged, origins
 from meshconfig.position import Fault, Position, Severity
@@ -116,6 +116,7 @@ class _Repository:
             gateways={front.name: front.value for front in fronts if isinstance(front.value, Gateway)},
             edges={front.name: front.value for front in fronts if isinstance(front.value, Edge)},
             targets={front.name: front.targets for front in fronts},
+            target_origins={front.name: target_origins(front) for front in fronts},
             objectives=dict(self._objectives(services)),
             origins=LazyOrigins(partial(_shared_origins, mesh, block, fronts)),
         )

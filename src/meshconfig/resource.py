@@ -49,10 +49,12 @@ class Catalog(Struct, frozen=True):
     Attributes:
         metadata: for each service, the values of each metadata key that its endpoints have.
         grpc_services: for each service, the full names of the gRPC services that its endpoints announce.
+        endpoints: for each service, the number of its endpoints, which nothing that is compiled depends on.
     """
 
     metadata: Mapping[str, Mapping[str, tuple[str, ...]]] = {}
     grpc_services: Mapping[str, tuple[str, ...]] = {}
+    endpoints: Mapping[str, int] = {}
 
 
 class Snapshot(Struct, frozen=True):

@@ -9,6 +9,7 @@ from meshconfig.cluster import cluster, cluster_names
 from meshconfig.definition import Dependency, Mesh
 from meshconfig.edge import BUFFER_LIMIT, compile_edge
 from meshconfig.effective import Caller, Configuration
+from meshconfig.ejection import ejection_findings
 from meshconfig.front import Front
 from meshconfig.gateway import compile_gateway, findings
 from meshconfig.position import Fault
@@ -56,8 +57,9 @@ def compile_gateways(configuration: Configuration, catalog: Catalog, *, initial_
 
 
 def catalog_findings(configuration: Configuration, catalog: Catalog) -> list[Fault]:
-    """Return warnings of what the gateways cannot serve as the catalog announces it; they change with the catalog."""
-    return [fault for _, gateway in sorted(configuration.gateways.items()) for fault in findings(gateway, catalog)]
+    """Return warnings that change with the catalog: of what gateways cannot serve, and what cannot be ejected."""
+    of_gateways = [fault for _, each in sorted(configuration.gateways.items()) for fault in findings(each, catalog)]
+    return [*of_gateways, *ejection_findings(configuration, catalog)]
 
 
 class _CompiledHost(Struct, frozen=True):

@@ -177,6 +177,10 @@ def test_effective_values_bootstrap_and_served_bytes(pair: tuple[Registry, Regis
     apply(first, FILES)
     shown = second.client.get("/v1/mesh/services/web").json()
     assert [dependency["name"] for dependency in shown["dependencies"]] == ["user"]
+    for port in (80, 81):
+        first.register("user", f"10.0.0.5:{port}")
+    warnings = [fault["message"] for fault in apply(first, FILES, 200, dry_run=True)["warnings"]]
+    assert any("cannot eject at today's size: of user (2 endpoints)" in message for message in warnings), warnings
     bootstrap = second.client.get("/v1/mesh/services/web/bootstrap").json()
     assert bootstrap["node"]["cluster"] == "web"
     eventually(lambda: second.client.get("/v1/mesh/services/web/resources/routes").status_code == 200, within=2)
@@ -377,6 +381,8 @@ def test_one_refused_service_holds_back_neither_gateway_nor_neighbours(migrated:
         eventually(lambda: clusters(process, "tier") == ["front"], within=30)
         (refusal,) = refused_gateways(process)
         assert (refusal["gateway"], refusal["service"], "no poison" in refusal["reason"]) == ("staging", "poison", True)
+        effective = process.client.get("/v1/mesh/services/staging").json()["dependencies"]
+        assert [each["name"] for each in effective] == ["greeter", "other"]
         shown = registryctl(process.url, "mesh", "show", "staging").out
         assert "staging: poison is served as it was, or not yet, because it is refused: " in shown
         assert "service poison, for " in process.client.get("/v1/verdict").text

@@ -113,11 +113,21 @@ class CompileGateway(Struct, frozen=True, tag=True):
 
 
 class ShowService(Struct, frozen=True, tag=True):
-    """Return the effective values of a service, a gateway or an edge, or its bootstrap."""
+    """Return the effective values of a service, a gateway or an edge, or its bootstrap.
+
+    Attributes:
+        files: the deflated files of the revision.
+        name: the service, the gateway or the edge.
+        bootstrap: whether its bootstrap is wanted.
+        catalog: the registered services that a gateway selects from.
+        served: of a gateway, the clusters that its Envoys are served; services of others are not shown.
+    """
 
     files: bytes
     name: str
     bootstrap: bool = False
+    catalog: Catalog = Catalog()
+    served: frozenset[str] = frozenset()
 
 
 class Inflate(Struct, frozen=True, tag=True):

@@ -81,7 +81,7 @@ def _compile(job: Compile) -> Compiled | Malformed:
         return Compiled(request, faults)
     findings = catalog_findings(configuration, job.catalog)
     if request.strict:
-        findings = [replace(finding, severity=Severity.ERROR) for finding in findings]
+        findings = [each if each.inherent else replace(each, severity=Severity.ERROR) for each in findings]
     faults = [*faults, *findings]
     if any(fault.severity is Severity.ERROR for fault in faults):
         return Compiled(request, faults)
@@ -182,8 +182,14 @@ def _show(job: ShowService | Inflate) -> Shown:
             return Shown(msgspec.json.encode(bootstrap(configuration, job.name)))
         except KeyError:
             return Shown(b"")
-    values = effective_values(configuration, job.name)
-    return Shown(b"" if values is None else msgspec.json.encode(values))
+    values = effective_values(configuration, job.name, job.catalog)
+    if values is None:
+        return Shown(b"")
+    if values.kind == "gateway":
+        # A service that is refused, or came just now, is selected and not served.
+        served = tuple(each for each in values.dependencies if each.name in job.served)
+        values = replace(values, dependencies=served)
+    return Shown(msgspec.json.encode(values))
 
 
 def _plan(job: Compile, after: tuple[Configuration, Snapshot], proven: tuple[str, ...], warnings: list[Fault]) -> Plan:

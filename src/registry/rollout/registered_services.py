@@ -130,7 +130,9 @@ class RegisteredServices:
 async def _catalog(services: Sequence[RegisteredService]) -> Catalog:
     metadata: dict[str, Metadata] = {}
     grpc_services: dict[str, tuple[str, ...]] = {}
+    endpoints: dict[str, int] = {}
     async for each in cooperatively(services):
         metadata[each.service] = each.metadata
+        endpoints[each.service] = each.endpoints
         grpc_services[each.service] = announced(each.metadata)
-    return Catalog(metadata, grpc_services)
+    return Catalog(metadata, grpc_services, endpoints)

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Position, Severity
-from meshconfig.resource import TYPE_URLS, Kind, NodeResources, Resource
+from meshconfig.resource import TYPE_URLS, Catalog, Kind, NodeResources, Resource
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -170,8 +170,11 @@ class MeshConfiguration:
         self._compiler = compiler
         self._sightings = sightings
         self._envoy_binary = envoy_binary
-        self._shown: OrderedDict[tuple[str, int, str, bool], bytes] = OrderedDict()
-        """Documents by database, revision, service, and whether it is the bootstrap. Written by _show()."""
+        self._shown: OrderedDict[tuple[str, int, str, bool, frozenset[str]], bytes] = OrderedDict()
+        """Documents by database, revision, service, whether it is the bootstrap, and what a gateway serves.
+
+        Written by _show().
+        """
         self._receiving = {queue: asyncio.Semaphore(_MAX_RECEIVED) for queue in (compiler.changes, compiler.plans)}
         """Held while the files of a request arrive and are compiled, of which there may be 16 MiB."""
 
@@ -346,11 +349,13 @@ class MeshConfiguration:
             revision = await store.find_revision(connection, await store.newest(connection))
             if revision is None:
                 raise NotFoundError("no revision of the mesh configuration was ever applied")
-            key = (self._cache.database_id, revision.content, service, bootstrap)
+            served = frozenset() if bootstrap else self._served_to_front(service)
+            key = (self._cache.database_id, revision.content, service, bootstrap, served)
             document = self._shown.get(key)
             files = b"" if document is not None else await store.files_of(connection, revision.content) or b""
         if document is None:
-            job = ShowService(files, service, bootstrap)
+            catalog = await self._services.catalog() if served else Catalog()
+            job = ShowService(files, service, bootstrap, catalog, served)
             shown = await self._compiler.reads.run_shared(key, principal.limited_as, job)
             document = shown.document if isinstance(shown, Shown) else b""
             self._shown[key] = document
@@ -359,6 +364,14 @@ class MeshConfiguration:
         if not document:
             raise NotFoundError(f"revision {revision.number} defines no {service}")
         return document
+
+    def _served_to_front(self, name: str) -> frozenset[str]:
+        """Return the clusters that the Envoys of a gateway or an edge are served; none for a service."""
+        node = self._cache.get(name)
+        listeners = None if node is None else node.sets.get("listeners")
+        if node is None or listeners is None or not listeners.resources or "clusters" not in node.sets:
+            return frozenset()
+        return frozenset(node.sets["clusters"].resources)
 
     async def _fleet(self) -> MeshFleet:
         """Return the Envoys that poll any process."""

@@ -42,6 +42,10 @@ def effective_caller(session: Session, name: str, directory: Path | None) -> Eff
     if caller is None:
         names = (*configuration.callers, *configuration.gateways, *configuration.edges)
         raise MissingError(f"{directory} has no service, gateway or edge {name!r}", spelling_hint(name, names))
+    if name in configuration.gateways and configuration.gateways[name].select.metadata:
+        session.screen.note(
+            "services that the gateway selects by metadata are not shown: without --dir the registry tells"
+        )
     return _in_sources(caller, definitions.evaluated) if definitions.evaluated else caller
 
 
