@@ -283,8 +283,44 @@ SIGHTINGS_REFUSED = Counter(
 )
 PROPAGATION = Histogram(
     "registry_propagation_seconds",
-    "Seconds from the change of an endpoint, by the database's clock, to the first answer with it to each Envoy.",
+    "Seconds from the change of an endpoint, by the database's clock, to the first answer with it to each Envoy (way "
+    "poll), or to the acknowledgement of it over a stream (way stream).",
+    ["way"],
     buckets=_PROPAGATION,
+)
+XDS_STREAMS = Gauge(
+    "registry_xds_streams",
+    "Open gRPC streams by method, and by client: envoy, grpc or other.",
+    ["method", "client"],
+    multiprocess_mode="livesum",
+)
+XDS_ANSWERS = Counter(
+    "registry_xds_answers_total",
+    "Answers that were sent over gRPC streams, by resource type and variant of the protocol: sotw or delta.",
+    ["type", "variant"],
+)
+XDS_NACKS = Counter(
+    "registry_xds_nacks_total",
+    "Answers that clients have rejected over gRPC streams, by resource type; the log and lists of subscribers say why.",
+    ["type"],
+)
+XDS_UNACKNOWLEDGED = Counter(
+    "registry_xds_unacknowledged_total",
+    "Answers that clients neither acknowledged nor rejected within 10 seconds, after which the next one was sent.",
+)
+XDS_COALESCED = Counter(
+    "registry_xds_coalesced_total",
+    "Changes that were not sent by themselves, because a newer one came while the client was at an earlier answer.",
+)
+XDS_OVERSIZED = Counter(
+    "registry_xds_oversized_total",
+    "Resources that were not sent to a gRPC client, because one message may have 4 MiB at most, by resource type.",
+    ["type"],
+)
+XDS_REFUSED = Counter(
+    "registry_xds_streams_refused_total",
+    "Streams that access control refused or ended, by status: UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE.",
+    ["status"],
 )
 CLOCK_ERROR = Gauge(
     "registry_clock_error_seconds",

@@ -56,7 +56,7 @@ from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.database_url import DatabaseUrl
-from registry.errors import BadSettingsError
+from registry.errors import BadSettingsError, UnavailableError
 from registry.periodic import Periodic
 from registry.program import VERSION
 from registry.rollout.registered_services import RegisteredServices
@@ -96,6 +96,7 @@ from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 from registry.xds.eds import AssignmentCache
+from registry.xds.grpc.streams import Streams
 from registry.xds.mesh import MeshResources
 from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ServedType
@@ -206,8 +207,11 @@ class RegistryProcess:
         self.prober = self._prober() if settings.probes_on else None
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
         mesh_types = (ServedType(each, MeshResources(each, self.mesh)) for each in MESH_TYPES)
+        served_types = (endpoints, *mesh_types, *served)
+        self.streams = Streams(served_types, self.cache.clock)
+        """The gRPC streams of this process, as lists of subscribers see them."""
         self.discovery = Discovery(
-            (endpoints, *mesh_types, *served),
+            served_types,
             self.policy,
             settings.max_held_polls,
             settings.max_sightings,
@@ -215,7 +219,9 @@ class RegistryProcess:
         )
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
-        self.subscriber_sync = SubscriberSync(self.database, self.cache, self.subscribers)
+        self.subscriber_sync = SubscriberSync(
+            self.database, self.cache, self.subscribers, self.streams, self.reports.process_id
+        )
         self.sightings = Sightings(
             self.database,
             self.cache.clock,
@@ -427,6 +433,7 @@ class RegistryProcess:
             "access_on_disk": self._keep_access,
             "mesh_on_disk": partial(self.disk_mesh.keep, self.mesh),
             "searches": self.access_feed.stop,
+            "streams": self._withdraw_streams,
             "lead": self.sweeper.resign,
             "report": self.reports.leave,
             "renewals": self.registrations.close,
@@ -445,6 +452,10 @@ class RegistryProcess:
             for name, stop in reversed(parts.items()):
                 stack.push_async_callback(_stop_part, name, stop)
         log.info("stopped")
+
+    async def _withdraw_streams(self) -> None:
+        with suppress(UnavailableError):
+            await self.subscriber_sync.streams.withdraw()
 
     async def _stop_loops(self) -> None:
         await self._jobs.stop()

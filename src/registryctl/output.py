@@ -23,6 +23,7 @@ _STATUSES = {
     "current": ("●", "+", "green"),
     "behind": ("◐", "~", "yellow"),
     "stuck": ("✗", "x", "red"),
+    "rejected": ("✗", "x", "red"),
     "silent": ("○", "?", "magenta"),
 }
 """Sign, sign where the terminal has no better one, style."""

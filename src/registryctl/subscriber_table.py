@@ -9,7 +9,7 @@ from registryctl.client import Document, read
 from registryctl.output import Cell, Screen
 from wire.duration import ago
 
-_WORST_FIRST = ("stuck", "behind", "silent", "current")
+_WORST_FIRST = ("rejected", "stuck", "behind", "silent", "current")
 
 
 def reason_incomplete(complete: bool, refused_ago: float | None) -> str:

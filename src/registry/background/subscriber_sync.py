@@ -11,8 +11,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
 
+from msgspec.structs import replace
+
+from registry.background.stream_sync import StreamSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
+from registry.core.stream_subscriber import SeenRow, StreamReport, evaluate_stream, reports_of_rows
 from registry.core.subscriber import (
     MAX_REPORTS_PUBLISHED,
     REPORT_LAG,
@@ -33,6 +37,7 @@ from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.subscribers import SubscriberMemory
+from registry.xds.grpc.streams import Streams
 from registry.xds.resources import ENDPOINTS
 from registry.xds.version_info import parse_version_info
 
@@ -42,6 +47,10 @@ _MEMORY_REPORT_INTERVAL = 60.0
 """Seconds after which the use of the memory is published again although it has not changed."""
 _QUERY_TIMEOUT = 1.5
 """Seconds to wait for the reports of other processes; pages ask every two seconds."""
+MAX_STREAM_REPORTS = 100_000
+"""Services of streams that are current, in one list of all services: a thousand Envoys may ask for a thousand each.
+
+Beyond it those in trouble are listed, and the others counted; a list of one service has all."""
 _MAX_QUERIES = 2
 """Queries for the reports of other processes at a time."""
 _CACHE_SECONDS_PER_REPORT = 0.000_1
@@ -51,7 +60,9 @@ _CACHE_SECONDS_PER_REPORT = 0.000_1
 class SubscriberSync:
     """The subscribers of all processes: those of this process from memory, the others' from PostgreSQL."""
 
-    def __init__(self, database: Database, cache: SnapshotCache, subscribers: Subscribers) -> None:
+    def __init__(
+        self, database: Database, cache: SnapshotCache, subscribers: Subscribers, streams: Streams, process_id: str
+    ) -> None:
         self._database = database
         self._cache = cache
         self._subscribers = subscribers
@@ -69,6 +80,8 @@ class SubscriberSync:
         self._cached_lists: dict[SubscriberFilter, asyncio.Task[tuple[ClusterSubscribers, float]]] = {}
         self.process = f"{socket.gethostname()}:{os.getpid()}"
         """The name of this process, which its reports carry."""
+        self.streams = StreamSync(database, cache, streams, process_id, self.process)
+        """The subscribers over gRPC streams."""
 
     async def publish(self) -> None:
         """Publish new reports to the other processes, a bounded number at a time.
@@ -87,6 +100,7 @@ class SubscriberSync:
             if now - self._cleaned_at > _CLEANUP_INTERVAL:
                 await store.delete_old(self._database, self._cache.clock.at(now))
                 self._cleaned_at = now
+            await self.streams.publish()
         except UnavailableError:
             # Logged by the change feed. Here it only makes lists incomplete, and they say so themselves.
             return
@@ -135,9 +149,10 @@ class SubscriberSync:
 
     async def states(self) -> Counter[State]:
         """Return the number of this process's subscribers in each state."""
-        return Counter(
-            [self._evaluate(report, {}).evaluation.state async for report in self.own_reports(SubscriberFilter())]
-        )
+        polling = [
+            self._evaluate(report, {}).evaluation.state async for report in self._polling_reports(SubscriberFilter())
+        ]
+        return Counter(polling) + await self.streams.states()
 
     def _drop_outdated(self, now: float) -> None:
         """Drop the lists that are no longer answered again."""
@@ -145,31 +160,52 @@ class SubscriberSync:
 
     async def _collect(self, query: SubscriberFilter) -> tuple[ClusterSubscribers, float]:
         now = time.monotonic()
-        reports = [report async for report in self.own_reports(query)]
-        others = store.ReportsOfOthers([], {})
+        reports = [report async for report in self.own_reports(query, MAX_STREAM_REPORTS)]
+        others, streams = store.ReportsOfOthers([], {}), list[SeenRow]()
         others_asked = False
         try:
             async with asyncio.timeout(_QUERY_TIMEOUT), self._queries:
                 others = await store.reports_of_others(self._database, self.process, query)
+                streams = await self.streams.of_others(query)
             others_asked = True
         except (UnavailableError, TimeoutError):
             pass
         reports += others.sightings
+        reports += [each async for each in cooperatively(reports_of_rows(streams, query.service, MAX_STREAM_REPORTS))]
         merged = await asyncio.to_thread(merge_reports, reports)
         lags = {process: report_lag(memory.sightings) for process, memory in others.memories.items()}
         statuses = [self._evaluate(report, lags) async for report in cooperatively(merged)]
-        subscribers = ClusterSubscribers(statuses, others_asked, self._refused_ago(now, others.memories.values()))
+        unlisted = 0
+        if query.service is None:
+            asked_for = await self.streams.name_count(query) + sum(len(seen.row.services) for seen in streams)
+            unlisted = max(0, asked_for - sum(isinstance(report, StreamReport) for report in reports))
+        subscribers = ClusterSubscribers(
+            statuses, others_asked, self._refused_ago(now, others.memories.values()), unlisted
+        )
         return subscribers, time.monotonic() + _CACHE_SECONDS_PER_REPORT * len(reports)
 
     def _refused_ago(self, now: float, others: Iterable[SubscriberMemory]) -> float | None:
         """Return the seconds since any process had no memory left for a subscriber; None: not lately."""
         at = self._cache.clock.at(now)
         of_others = (max(0.0, at - memory.refused_at) for memory in others if memory.refused_at is not None)
-        own = self._subscribers.refused_ago(now)
-        return min((ago for ago in (own, *of_others) if ago is not None), default=None)
+        own = (self._subscribers.refused_ago(now), self.streams.overlooked_ago(now))
+        return min((ago for ago in (*own, *of_others) if ago is not None), default=None)
 
-    async def own_reports(self, query: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
-        """Yield this process's reports about the subscribers that match a query."""
+    async def own_reports(
+        self, query: SubscriberFilter, max_current: int | None = None
+    ) -> AsyncIterator[SubscriberReport]:
+        """Yield this process's reports about the subscribers that match a query, over polls and over streams.
+
+        Args:
+            query: which subscribers.
+            max_current: reports of streams about services that are current, at most; None: all.
+        """
+        async for report in self._polling_reports(query):
+            yield report
+        async for report in self.streams.own_reports(query, max_current):
+            yield report
+
+    async def _polling_reports(self, query: SubscriberFilter) -> AsyncIterator[SubscriberReport]:
         subscriptions = self._subscribers if query.service is None else self._subscribers.of(query.service)
         matching = [
             subscription async for subscription in cooperatively(subscriptions) if query.fits(subscription.node)
@@ -185,7 +221,12 @@ class SubscriberSync:
         snapshot = self._cache.get(report.service)
         current = ServiceVersion(snapshot.version, self._cache.clock.at(snapshot.since))
         lag = 0.0 if report.process == self.process else lags.get(report.process, REPORT_LAG)
-        return SubscriberStatus(report, current, evaluate(report, current, self._cache.clock.now(), lag))
+        now = self._cache.clock.now()
+        if not isinstance(report, StreamReport):
+            return SubscriberStatus(report, current, evaluate(report, current, now, lag))
+        if report.settled:
+            report = replace(report, version=current.version)
+        return SubscriberStatus(report, current, evaluate_stream(report, current, now, lag))
 
     def _reports_of(self, subscription: Subscription) -> Iterator[SubscriberReport]:
         """Yield a report about a subscription for each service that it names."""

@@ -18,7 +18,7 @@ from registry.usecases.subscribers import SubscriberListing
 
 router = APIRouter(dependencies=[READY])
 
-_WORST_FIRST: tuple[State, ...] = ("stuck", "behind", "silent", "current")
+_WORST_FIRST: tuple[State, ...] = ("rejected", "stuck", "behind", "silent", "current")
 
 
 class SubscriberPage(Struct, frozen=True):
@@ -65,6 +65,8 @@ async def page_of_subscribers(
     everyone = await subscribers.all(reader, wanted)
     matching = [subscriber async for subscriber in cooperatively(everyone.statuses) if _matches(subscriber, query)]
     states: Counter[str] = Counter(subscriber.evaluation.state for subscriber in matching)
+    if not query:
+        states["current"] += everyone.unlisted
     in_state = [subscriber for subscriber in matching if not state or subscriber.evaluation.state == state]
     # The sort is stable: subscribers in one state stay in their order.
     in_state.sort(key=lambda subscriber: _WORST_FIRST.index(subscriber.evaluation.state))
@@ -72,7 +74,7 @@ async def page_of_subscribers(
     views = [subscriber_view(subscriber) for subscriber in shown.items]
     return SubscriberPage(
         Page(views, shown.total, shown.number, shown.last),
-        dict(states),
+        dict(+states),
         everyone.complete,
         everyone.refused_ago is not None,
     )

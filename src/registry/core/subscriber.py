@@ -10,7 +10,8 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-State = Literal["current", "behind", "stuck", "silent"]
+State = Literal["current", "behind", "stuck", "rejected", "silent"]
+"""How a subscriber keeps up; only one over a stream says itself that it has rejected a version."""
 
 SUBSCRIBER_TIMEOUT = 900.0
 """Seconds after which a subscriber that was not seen is dropped."""
@@ -343,6 +344,11 @@ class SubscriberReport(Struct, frozen=True, gc=False):
         """The time of its last poll or response; a poll that is held is newer."""
         return max(self.polled_at, self.answered_at or 0.0)
 
+    @property
+    def precedence(self) -> tuple[object, ...]:
+        """The order of reports about one subscriber of one service: the greatest counts."""
+        return (self.seen_at, self.held, self.process)
+
 
 class ServiceVersion(Struct, frozen=True):
     """The version of a service, and the time since when this process has it, by the database's clock."""
@@ -388,11 +394,13 @@ class ClusterSubscribers(Struct, frozen=True):
         statuses: those that are known.
         others: whether the other processes could be asked.
         refused_ago: seconds since any process did not remember a subscriber, for want of room; None: not lately.
+        unlisted: current services of streams that are not in the list, because it would be too long.
     """
 
     statuses: list[SubscriberStatus]
     others: bool
     refused_ago: float | None
+    unlisted: int = 0
 
     @property
     def complete(self) -> bool:
@@ -410,7 +418,7 @@ def merge_reports(reports: Iterable[SubscriberReport]) -> list[SubscriberReport]
     refusing: dict[tuple[str, str, str, str], SubscriberReport] = {}
     for report in reports:
         newer = newest.get(report.identity)
-        if newer is None or (report.seen_at, report.held, report.process) > (newer.seen_at, newer.held, newer.process):
+        if newer is None or report.precedence > newer.precedence:
             newest[report.identity] = report
         worst = refusing.get(report.identity)
         if report.refusals and (worst is None or report.refusals > worst.refusals):

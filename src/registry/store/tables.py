@@ -247,6 +247,28 @@ subscriber_memories = Table(
     prefixes=["UNLOGGED"],
 )
 
+# The gRPC streams of each process. services: what each asks for; troubles: what of it may not be current
+# (registry.core.stream_subscriber.Trouble), so that a row is written when that changes, and not at each change of a
+# service. Unlogged, as above.
+subscriber_streams = Table(
+    "subscriber_streams",
+    metadata,
+    Column("process_id", Text, primary_key=True),
+    Column("stream", BigInteger, primary_key=True),
+    Column("process", Text, nullable=False),
+    Column("node_id", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("api", Text, nullable=False),
+    Column("cluster", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("envoy", Text, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("services", ARRAY(Text), nullable=False),
+    Column("troubles", JSONB, nullable=False),
+    Column("told_at", _moment, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
 # transaction orders events across writers. Ids are assigned before the commit, so a reader that follows ids alone would
 # miss events that commit late.
 events = Table(

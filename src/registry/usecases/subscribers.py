@@ -1,4 +1,4 @@
-"""The Envoys that poll any process of this registry, and whether they keep up."""
+"""The Envoys and gRPC clients that poll any process of this registry or have a stream, and whether they keep up."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -59,7 +59,8 @@ class SubscriberListing:
             async for subscriber in cooperatively(subscribers.statuses)
             if reach.covers(subscriber.report.service)
         ]
-        return replace(subscribers, statuses=readable)
+        # How many of them could be read is not known, and need not be counted for somebody who may not read all.
+        return replace(subscribers, statuses=readable, unlisted=0)
 
     async def page(
         self,
@@ -86,6 +87,7 @@ class SubscriberListing:
             counts[subscriber.evaluation.state] += 1
             if (not states or subscriber.evaluation.state in states) and subscriber.report.identity > after:
                 fitting.append(subscriber)
+        counts["current"] += subscribers.unlisted
         return SubscriberPage(
-            fitting[:limit], counts, subscribers.complete, subscribers.refused_ago, len(fitting) > limit
+            fitting[:limit], +counts, subscribers.complete, subscribers.refused_ago, len(fitting) > limit
         )

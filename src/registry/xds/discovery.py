@@ -50,6 +50,8 @@ _COUNT: dict[tuple[Api, int], Callable[[], None]] = {
 }
 """Bound once: to find a counter by its labels takes as long as to read a poll."""
 
+_OBSERVE = PROPAGATION.labels("poll").observe
+
 
 class ServedPath(RestPath):
     """A REST path with the cache that answers it, and the subscribers that poll it."""
@@ -486,7 +488,7 @@ def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
     for name, version in zip(names, held, strict=False):
         age = path.cache.change_age(name, version, now)
         if age is not None:
-            PROPAGATION.observe(max(0.0, age))
+            _OBSERVE(max(0.0, age))
 
 
 def _nothing() -> None:

@@ -16,12 +16,14 @@ def subscribers(
     ] = None,
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="STATE", help="current, behind, stuck or silent; repeat for several."),
+        typer.Option(
+            "--state", metavar="STATE", help="current, behind, stuck, rejected or silent; repeat for several."
+        ),
     ] = None,
     node: Annotated[str | None, typer.Option("--node", metavar="ID", help="The Envoy with this node id.")] = None,
     zone: Annotated[str | None, typer.Option("--zone", metavar="ZONE", help="Of this zone.")] = None,
 ) -> None:
-    """List the Envoys that poll: the version that each holds against ours, and which are stuck or behind."""
+    """List the Envoys that poll or have streams: the version of each against ours, and why it is not current."""
     from registryctl.client import read
     from registryctl.subscriber_table import reason_incomplete, show_subscribers
 

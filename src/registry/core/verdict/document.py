@@ -8,7 +8,13 @@ from msgspec import Meta, Struct
 from registry.core.verdict.evaluation import count
 from wire.finding import Finding, FindingStatus
 
-_TRAFFIC = ("services-routable", "endpoints-not-silent", "services-not-empty", "subscribers-not-stuck")
+_TRAFFIC = (
+    "services-routable",
+    "endpoints-not-silent",
+    "services-not-empty",
+    "subscribers-not-rejecting",
+    "subscribers-not-stuck",
+)
 """Rules about requests that fail now, or soon."""
 
 

@@ -38,6 +38,10 @@ def _remembered(facts: Facts) -> Conclusion:
     return conclude("Envoys that poll are not remembered", refused, status=FindingStatus.WARNING)
 
 
+def _not_rejecting(facts: Facts) -> Conclusion:
+    return _in_state(facts, "rejected", FindingStatus.FAILURE)
+
+
 def _not_stuck(facts: Facts) -> Conclusion:
     return _in_state(facts, "stuck", FindingStatus.FAILURE)
 
@@ -56,8 +60,10 @@ def _in_state(facts: Facts, state: State, status: FindingStatus) -> Conclusion:
     statuses = facts.subscribers.statuses
     troubles = [_trouble(subscriber) for subscriber in statuses if subscriber.evaluation.state == state]
     lacking = reason_incomplete(facts.subscribers)
-    fact = f"subscriptions: {len(statuses)}{f', {lacking}' if lacking else ''}"
+    fact = f"subscriptions: {len(statuses) + facts.subscribers.unlisted}{f', {lacking}' if lacking else ''}"
     headline = counted(len(troubles), f"subscription of an Envoy is {state}", f"subscriptions of Envoys are {state}")
+    if state == "rejected":
+        headline = counted(len(troubles), "version is refused by its subscriber", "versions are refused by subscribers")
     return conclude(headline, troubles, status=status, fact=fact if state == "stuck" else "")
 
 
@@ -65,11 +71,20 @@ def _trouble(subscriber: SubscriberStatus) -> Line:
     report = subscriber.report
     name = report.node_id or "an Envoy without a node id"
     text = f"{name} at {report.address}, {report.service}: {subscriber.evaluation.reason}"
+    if subscriber.evaluation.state == "rejected":
+        # Its reason names the service, and says all: "refuses version 7 of shop: malformed IP address".
+        text = f"{name} at {report.address} {subscriber.evaluation.reason}"
     return Line(text, report.service, link=page_of(report.service))
 
 
 RULES = (
     Rule("subscribers-remembered", "every Envoy that polls is remembered", _remembered, page=PAGE),
+    Rule(
+        "subscribers-not-rejecting",
+        "no client of a stream rejects what it is sent",
+        _not_rejecting,
+        page=f"{PAGE}?state=rejected",
+    ),
     Rule(
         "subscribers-not-stuck",
         "no Envoy that is remembered rejects what it is sent",

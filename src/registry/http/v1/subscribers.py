@@ -36,6 +36,9 @@ _EXAMPLE = {
             "first_seen": 1_763_500_000.0,
             "last_answer": {"status": 200, "version": 7, "at": 1_763_600_000.0},
             "process": "registry-1:42",
+            "rejected_version": None,
+            "rejected_at": None,
+            "error": "",
         }
     ],
     "states": {"current": 11, "stuck": 1},
@@ -64,10 +67,13 @@ async def list_subscribers(  # noqa: PLR0913  # one argument a filter, as OpenAP
 ) -> Response:
     """List the subscribers of all processes of this registry, with the version that each holds and the current one.
 
-    `stuck`: it sends the version that it had although the response had a newer one; over REST, an Envoy shows in no
-    other way that it rejects a response. Or its polls are refused (401, 403). `behind`: it has had an older version for
-    longer than its pace explains. `silent`: it has not polled for three times its usual pause, and is dropped after 15
-    minutes. A subscriber that is not listed polls nowhere only if `complete` is true.
+    `rejected`: it has rejected a version over its gRPC stream, and says why (`error`). `stuck`: it sends the version
+    that it had although the response had a newer one; over REST, an Envoy shows in no other way that it rejects a
+    response. Or access control refuses it (401, 403). `behind`: it has had an older version for longer than its pace
+    explains, or has not acknowledged a newer one over its stream for 10 seconds. `silent`: it has not polled for three
+    times its usual pause, or the process that held its stream is gone; it is dropped after 15 minutes. A subscriber
+    that is not listed polls nowhere only if `complete` is true. More than 100,000 services of streams are counted in
+    `states`, and those that are current are listed by `service` alone.
     """
     texts = {"service": service, "node_id": node, "cluster": cluster, "zone": zone}
     wanted = SubscriberFilter(**{name: printable_filter(name, text) for name, text in texts.items()})

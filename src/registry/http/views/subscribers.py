@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from registry.core.stream_subscriber import StreamReport
 from registry.core.subscriber import SubscriberStatus
 from registry.http.views.epoch import Epoch
 
@@ -17,25 +18,36 @@ class AnswerView(Struct, frozen=True):
 
 
 class SubscriberView(Struct, frozen=True):
-    """An Envoy that polls a service, what it holds, and how it keeps up."""
+    """An Envoy or a gRPC client that polls a service or has a stream for it, what it holds, and how it keeps up."""
 
     node_id: Annotated[str, Meta(description="Empty in v1, and where the request names none.")]
     cluster: str
     zone: str
     address: Annotated[str, Meta(description="As Envoy tells it in X-Forwarded-For, else the peer's.")]
-    envoy: Annotated[str, Meta(description="Its version.")]
+    envoy: Annotated[str, Meta(description="Its version; of a stream the user agent and its version.")]
     service: str
-    api: Annotated[str, Meta(description="v1, v2 or v3.")]
-    version: Annotated[int | None, Meta(description="The version that it sent last; null: none, or none of ours.")]
+    api: Annotated[str, Meta(description="v1, v2 or v3 of a poll; grpc or grpc-delta of a stream.")]
+    version: Annotated[
+        int | None,
+        Meta(
+            description="The version that its last poll brought, or that it has acknowledged over its stream; null: "
+            "none, or none of ours."
+        ),
+    ]
     version_info: str
     current_version: int
-    state: Annotated[str, Meta(description="current, behind, stuck or silent.")]
+    state: Annotated[str, Meta(description="current, behind, stuck, rejected or silent.")]
     reason: str
-    held: Annotated[bool, Meta(description="Its poll waits for a change right now.")]
+    held: Annotated[bool, Meta(description="Its poll waits for a change right now, or its stream is open.")]
     last_seen: Epoch
     first_seen: Epoch
     last_answer: AnswerView | None
     process: Annotated[str, Meta(description="The registry process that saw it last.")]
+    rejected_version: Annotated[
+        int | None, Meta(description="The version that it has rejected over its stream (NACK); null: none.")
+    ] = None
+    rejected_at: Epoch | None = None
+    error: Annotated[str, Meta(description="Its own words about that, at most 1,000 characters.")] = ""
 
 
 class SubscriberList(Struct, frozen=True):
@@ -84,4 +96,7 @@ def subscriber_view(subscriber: SubscriberStatus) -> SubscriberView:
         first_seen=seen.first_seen,
         last_answer=answer,
         process=seen.process,
+        rejected_version=seen.rejected_version if isinstance(seen, StreamReport) else None,
+        rejected_at=seen.rejected_at if isinstance(seen, StreamReport) else None,
+        error=seen.error if isinstance(seen, StreamReport) else "",
     )

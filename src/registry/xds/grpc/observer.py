@@ -50,6 +50,14 @@ class Record(Protocol):
     def unanswered(self) -> Collection[str]:
         """The names of the last answer, while it is neither acknowledged nor rejected; else none."""
 
+    @property
+    def waiting(self) -> Collection[str]:
+        """The names that have something to send, and wait for their turn."""
+
+    @property
+    def troubled(self) -> Collection[str]:
+        """The names with a rejection, a refusal, or a newest version that is too large; nearly always none."""
+
     def accepted(self, name: str) -> str:
         """Return the version of a name that the client holds for sure; empty: none."""
 

@@ -25,6 +25,7 @@ from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.migration import migrate_now
 from registry.store.subscribers import SubscriberMemory
+from registry.xds.grpc.streams import Streams
 
 MANY = 5_000
 
@@ -53,7 +54,7 @@ def take_part(database: Database) -> tuple[SubscriberSync, Callable[[str, str], 
 
     for number in range(MANY):
         poll(f"i-{number}", f"s-{number % 100}")
-    return SubscriberSync(database, cache, subscribers), poll
+    return SubscriberSync(database, cache, subscribers, Streams((), cache.clock), "own"), poll
 
 
 async def test_only_those_who_are_asked_for_are_looked_at(

@@ -667,6 +667,16 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         "was not remembered, last 60s ago",
     ),
     (
+        "subscribers-not-rejecting",
+        FAILURE,
+        replace(
+            WELL,
+            subscribers=polled(subscriber(state="rejected", reason="refuses version 7 of shop: malformed address")),
+        ),
+        "1 version is refused by its subscriber",
+        "web-1 at 10.0.0.7 refuses version 7 of shop: malformed address",
+    ),
+    (
         "subscribers-not-stuck",
         FAILURE,
         replace(WELL, subscribers=polled(subscriber(state="stuck", reason="brings 6"))),

@@ -1,0 +1,211 @@
+"""The gRPC streams of all processes: each tells the others of its own through PostgreSQL, and reads theirs.
+
+A row is a stream, and is written when what it asks for changes, or what of it may not be current: so a change of a
+service under a thousand streams writes nothing.
+"""
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.cooperative import cooperatively
+from registry.core.stream_subscriber import SeenRow, StreamReport, StreamRow, Trouble, evaluate_stream, trouble_of
+from registry.core.subscriber import ServiceVersion, State, SubscriberFilter, printable
+from registry.store import stream_subscribers as store
+from registry.store.database import Database
+from registry.xds.grpc.observer import Record
+from registry.xds.grpc.streams import ReportMaker, StreamEntry, Streams, client_of, troubled_names
+from registry.xds.resources import ENDPOINTS
+
+MAX_NAMES_PUBLISHED = 1_000_000
+"""Services of all streams of a process that it tells the others of, each about 20 bytes in PostgreSQL."""
+_MAX_ROWS_PUBLISHED = 500
+"""Streams that a process tells of in one turn."""
+_MAX_SERVICE_NAME = 255
+"""Characters of a name that a service may have; a longer one is none."""
+_CLEANUP_INTERVAL = 60.0
+"""Seconds between two deletions of the streams of dead processes, and between two comparisons with what is stored."""
+
+
+class StreamSync:
+    """Tells the other processes of this one's streams, and collects those of all.
+
+    Args:
+        database: through which processes tell each other.
+        cache: the services.
+        streams: the streams of this process.
+        process_id: the random id of this process, by which others see that it lives.
+        process: the name of this process.
+    """
+
+    def __init__(
+        self, database: Database, cache: SnapshotCache, streams: Streams, process_id: str, process: str
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._streams = streams
+        self._process_id = process_id
+        self._process = process
+        self._maker = ReportMaker(process, cache.clock, lambda: cache.database_id)
+        self._published: dict[StreamEntry, tuple[int, object]] = {}
+        """The number of each stream that is stored, and what was told of it (_substance). Written by publish()."""
+        self._next_number = 0
+        """The number of the stream that is told of next."""
+        self._checked_at = 0.0
+        """Monotonic time of the last comparison with what is stored."""
+        self._overlooked_at: float | None = None
+        """Monotonic time at which a stream was last left out, for want of room."""
+
+    async def publish(self) -> None:
+        """Tell of streams that are new or have changed, and take back those that have ended.
+
+        Raises:
+            UnavailableError: PostgreSQL is away. What was told before is compared with what is stored afterwards.
+        """
+        now = time.monotonic()
+        ended = [entry for entry in self._published if entry.stream is None]
+        if ended:
+            numbers = [self._published[entry][0] for entry in ended]
+            await store.delete_streams(self._database, self._process_id, numbers)
+            for entry in ended:
+                del self._published[entry]
+        await self._check_stored(now)
+        rows: list[StreamRow] = []
+        published: dict[StreamEntry, tuple[int, object]] = {}
+        names = 0
+        async for entry in cooperatively(self._streams, 50):
+            record = _endpoints_of(entry)
+            if record is None:
+                continue
+            names += len(record.names)
+            if names > MAX_NAMES_PUBLISHED:
+                self._overlooked_at = now
+                continue
+            troubles = [
+                trouble_of(each) for each in self._maker.reports(entry, record, troubled_names(record, now), now)
+            ]
+            substance = _substance(record, troubles)
+            number, before = self._published.get(entry, (self._next_number, None))
+            if before != substance and len(rows) < _MAX_ROWS_PUBLISHED:
+                self._next_number = max(self._next_number, number + 1)
+                rows.append(self._row_of(entry, record, number, troubles))
+                published[entry] = (number, substance)
+        if rows:
+            await store.store_streams(self._database, rows)
+            self._published |= published
+
+    async def withdraw(self) -> None:
+        """Take back all streams of this process, which stops.
+
+        Raises:
+            UnavailableError: PostgreSQL is away. The others see that this process is gone.
+        """
+        if self._published:
+            await store.delete_streams(self._database, self._process_id, None)
+
+    def overlooked_ago(self, now: float) -> float | None:
+        """Return the seconds since the others were not told of a stream, for want of room; None: never."""
+        return None if self._overlooked_at is None else now - self._overlooked_at
+
+    async def of_others(self, wanted: SubscriberFilter) -> list[SeenRow]:
+        """Return the streams of the other processes that match a filter.
+
+        Raises:
+            UnavailableError: they cannot be read.
+        """
+        return await store.streams_of_others(self._database, self._process_id, wanted)
+
+    async def own_reports(self, wanted: SubscriberFilter, limit: int | None = None) -> AsyncIterator[StreamReport]:
+        """Yield reports about the services of this process's streams that match a filter.
+
+        Args:
+            wanted: which.
+            limit: reports about services that are current, at most; None: all.
+        """
+        now = time.monotonic()
+        left = limit
+        async for entry in cooperatively(self._streams, 50):
+            record = _endpoints_of(entry)
+            if record is None or not wanted.fits(entry.node):
+                continue
+            names = record.names
+            if wanted.service is not None:
+                names = [wanted.service] if wanted.service in names else []
+            elif left is not None:
+                if len(names) > left:
+                    names = list(troubled_names(record, now))
+                else:
+                    left -= len(names)
+            for report in self._maker.reports(entry, record, names, now):
+                yield report
+
+    async def name_count(self, wanted: SubscriberFilter) -> int:
+        """Return how many services the streams of this process ask for that match a filter."""
+        count = 0
+        async for entry in cooperatively(self._streams):
+            record = _endpoints_of(entry)
+            if record is not None and wanted.fits(entry.node):
+                count += len(record.names)
+        return count
+
+    async def states(self) -> Counter[State]:
+        """Return the number of services on this process's streams in each state."""
+        counts: Counter[State] = Counter()
+        now = time.monotonic()
+        async for entry in cooperatively(self._streams, 50):
+            record = _endpoints_of(entry)
+            if record is None:
+                continue
+            troubled = list(troubled_names(record, now))
+            counts["current"] += len(record.names) - len(troubled)
+            counts.update(
+                evaluate_stream(report, self._version_of(report.service), self._cache.clock.at(now)).state
+                for report in self._maker.reports(entry, record, troubled, now)
+            )
+        return counts
+
+    def _version_of(self, service: str) -> ServiceVersion:
+        snapshot = self._cache.get(service)
+        return ServiceVersion(snapshot.version, self._cache.clock.at(snapshot.since))
+
+    async def _check_stored(self, now: float) -> None:
+        """Tell of all streams again if PostgreSQL has lost some of them in a crash."""
+        if now - self._checked_at < _CLEANUP_INTERVAL:
+            return
+        self._checked_at = now
+        await store.delete_orphans(self._database)
+        if self._published and await store.count_streams(self._database, self._process_id) < len(self._published):
+            self._published = {entry: (number, None) for entry, (number, _) in self._published.items()}
+
+    def _row_of(self, entry: StreamEntry, record: Record, number: int, troubles: Sequence[Trouble]) -> StreamRow:
+        node, stream = entry.node, entry.stream
+        return StreamRow(
+            process_id=self._process_id,
+            stream=number,
+            process=self._process,
+            node_id=node.id,
+            address=printable(entry.address),
+            api="grpc-delta" if stream is not None and stream.delta else "grpc",
+            cluster=node.cluster,
+            zone=node.zone,
+            envoy=client_of(entry),
+            opened_at=self._cache.clock.at(entry.opened_at),
+            services=[printable(name) for name in record.names if len(name) <= _MAX_SERVICE_NAME],
+            troubles=troubles,
+        )
+
+
+def _endpoints_of(entry: StreamEntry) -> Record | None:
+    """Return the record of a stream's endpoints; None if it asks for none, or has ended."""
+    records: Iterable[Record] = () if entry.stream is None else entry.stream.records
+    return next((record for record in records if record.type is ENDPOINTS and record.names), None)
+
+
+def _substance(record: Record, troubles: Iterable[Trouble]) -> object:
+    """Return what changes with what the others have to know; times are left out, because the clock drifts."""
+    facts = tuple(
+        (each.service, each.version, each.offered, each.rejected_version, each.error, each.refusal, each.oversized)
+        for each in troubles
+    )
+    return hash(frozenset(record.names)), facts

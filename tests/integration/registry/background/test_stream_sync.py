@@ -1,0 +1,161 @@
+"""Processes that tell each other of their streams: what is written, and what is left of a process that is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from harness.postgres import Postgres
+from unit.registry.streams import RecordedType, ShownStream
+
+from registry.background.subscriber_sync import SubscriberSync
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.processes import ProcessReport
+from registry.core.snapshot import SnapshotDelta
+from registry.core.subscriber import ClusterSubscribers, Node, SubscriberFilter, Subscribers
+from registry.store import processes
+from registry.store.database import Database
+from registry.store.migration import migrate_now
+from registry.xds.eds import AssignmentCache
+from registry.xds.grpc.observer import Rejection
+from registry.xds.grpc.streams import StreamEntry, Streams
+from registry.xds.resource_cache import ServedType
+from registry.xds.resources import ENDPOINTS
+
+NAMES = [f"s-{number}" for number in range(20)]
+
+
+@pytest.fixture
+async def postgresql(server: Postgres, database: str) -> AsyncIterator[Database]:
+    """A database with the registry's schema."""
+    await asyncio.to_thread(migrate_now, database, 10)
+    opened = Database(database, connections=3, timeout=5)
+    yield opened
+    await opened.close()
+
+
+class Process:
+    """What a registry process knows of streams."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.name = name
+        self.database = database
+        self.cache = SnapshotCache()
+        self.cache.set_database("db")
+        self.cache.mark_ready(0.0)
+        self.cache.apply(SnapshotDelta(name, 7, 7) for name in NAMES)
+        self.streams = Streams([ServedType(ENDPOINTS, AssignmentCache(self.cache))], self.cache.clock)
+        self.sync = SubscriberSync(database, self.cache, Subscribers(), self.streams, name)
+        self.sync.process = name
+
+    async def live(self) -> None:
+        """Say that it lives."""
+        await processes.store_report(self.database, ProcessReport(self.name, self.name, 0.0))
+
+    def open(self, node: str, record: RecordedType) -> StreamEntry:
+        """Open a stream."""
+        entry = self.streams.observer("DeltaAggregatedResources", "10.0.0.9", 1.0)
+        entry.opened(ShownStream(Node(node, "web", "za", "1.40.0"), "envoy", delta=True, records=[record]))
+        return entry
+
+    async def states(self, **wanted: str) -> dict[tuple[str, str], str]:
+        """Return the state of each service of each node."""
+        return by_service(await self.sync.list_subscribers(SubscriberFilter(**wanted)))
+
+
+def by_service(listed: ClusterSubscribers) -> dict[tuple[str, str], str]:
+    """Return the state of each service of each node."""
+    return {(each.report.node_id, each.report.service): each.evaluation.state for each in listed.statuses}
+
+
+def everything_current() -> RecordedType:
+    """Return a type whose client has acknowledged all services."""
+    return RecordedType(dict.fromkeys(NAMES, "db:7"))
+
+
+async def rows_of(database: Database) -> list[tuple[str, int, list[str], float]]:
+    """Return what is stored."""
+    async with database.session() as connection:
+        rows = await connection.exec_driver_sql(
+            "SELECT node_id, jsonb_array_length(troubles), services, extract(epoch FROM told_at)"
+            " FROM subscriber_streams"
+        )
+        return [tuple(row) for row in rows]
+
+
+async def test_a_row_is_a_stream_and_a_change_writes_none(postgresql: Database) -> None:
+    """What another process lists has every service; a rejection is written, and what heals takes it back."""
+    ours, other = Process(postgresql, "ours"), Process(postgresql, "other")
+    await other.live()
+    record = everything_current()
+    entry = other.open("i-1", record)
+    await other.sync.publish()
+    written = await rows_of(postgresql)
+    assert [(node, troubles, sorted(services)) for node, troubles, services, _ in written] == [
+        ("i-1", 0, sorted(NAMES))
+    ]
+    assert await ours.states() == {("i-1", name): "current" for name in NAMES}
+    # Another version everywhere, acknowledged: nothing is written.
+    record.held = dict.fromkeys(NAMES, "db:8")
+    await other.sync.publish()
+    assert await rows_of(postgresql) == written
+    record.rejections = {"s-3": Rejection(5.0, "malformed IP address", {"s-3": "db:9"})}
+    await other.sync.publish()
+    listed = await ours.sync.list_subscribers(SubscriberFilter(service="s-3"))
+    assert [status.evaluation.reason for status in listed.statuses] == [
+        "refuses version 9 of s-3: malformed IP address"
+    ]
+    assert await other.sync.states() == {"current": 19, "rejected": 1}
+    record.rejections = {}
+    await other.sync.publish()
+    assert (await ours.states(node_id="i-1"))["i-1", "s-3"] == "current"
+    entry.closed(9.0)
+    await other.sync.publish()
+    assert await rows_of(postgresql) == []
+
+
+async def test_streams_of_a_dead_process_are_not_current(postgresql: Database) -> None:
+    """They are silent until their clients have a stream elsewhere; a process that stops takes its own back."""
+    ours, other = Process(postgresql, "ours"), Process(postgresql, "other")
+    await other.live()
+    other.open("i-1", everything_current())
+    await other.sync.publish()
+    async with postgresql.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE processes SET seen_at = seen_at - interval '30 seconds'")
+    assert await ours.states(service="s-1") == {("i-1", "s-1"): "silent"}
+    ours.open("i-1", everything_current())
+    assert await ours.states(service="s-2") == {("i-1", "s-2"): "current"}
+    async with postgresql.transaction() as connection:
+        await connection.exec_driver_sql("DELETE FROM processes")
+    assert await ours.states(service="s-3", zone="za") == {("i-1", "s-3"): "current"}
+    await other.sync.streams.withdraw()
+    assert await rows_of(postgresql) == []
+
+
+async def test_what_postgresql_lost_is_told_again(postgresql: Database) -> None:
+    """Its crash empties the table, which is unlogged."""
+    other = Process(postgresql, "other")
+    for number in range(3):
+        other.open(f"i-{number}", everything_current())
+    await other.sync.publish()
+    assert len(await rows_of(postgresql)) == 3
+    async with postgresql.transaction() as connection:
+        await connection.exec_driver_sql("TRUNCATE subscriber_streams")
+    await other.sync.publish()
+    assert await rows_of(postgresql) == []
+    other.sync.streams._checked_at = float("-inf")
+    await other.sync.publish()
+    assert len(await rows_of(postgresql)) == 3
+
+
+async def test_a_list_of_too_many_counts_the_rest(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in trouble are in it, and a list of one service is whole."""
+    monkeypatch.setattr("registry.background.subscriber_sync.MAX_STREAM_REPORTS", 30)
+    ours = Process(postgresql, "ours")
+    records = [everything_current() for _ in range(3)]
+    for number, record in enumerate(records):
+        record.rejections = {"s-3": Rejection(5.0, "no", {"s-3": "db:9"})}
+        ours.open(f"i-{number}", record)
+    listed = await ours.sync.list_subscribers(SubscriberFilter())
+    states = list(by_service(listed).values())
+    assert (len(states), states.count("rejected"), listed.unlisted) == (22, 3, 38)
+    assert len(await ours.states(service="s-1")) == 3
