@@ -57,10 +57,10 @@ REGISTRY = Dashboard(
         "Latency": [
             Panel(
                 "Propagation",
-                "From the change of an endpoint to the response that brings it to each Envoy.",
+                "From the change of an endpoint to the response that brings it to each Envoy, or its acknowledgement.",
                 {
-                    "median": quantile(0.5, "registry_propagation_seconds"),
-                    "99 %": quantile(0.99, "registry_propagation_seconds"),
+                    "median, {{way}}": quantile(0.5, "registry_propagation_seconds", "way"),
+                    "99 %, {{way}}": quantile(0.99, "registry_propagation_seconds", "way"),
                 },
                 "s",
             ),
@@ -82,6 +82,16 @@ REGISTRY = Dashboard(
                 "Polls",
                 "Responses to Envoys by status.",
                 {"{{api}} {{code}}": rate("registry_polls_total", "api", "code")},
+            ),
+            Panel(
+                "Streams",
+                "Open gRPC streams by client.",
+                {"{{client}}": "sum by (client) (registry_xds_streams)"},
+            ),
+            Panel(
+                "Answers over streams",
+                "By resource type.",
+                {"{{type}} {{variant}}": rate("registry_xds_answers_total", "type", "variant")},
             ),
             Panel("Heartbeats", "By outcome.", {"{{outcome}}": rate("registry_heartbeats_total", "outcome")}),
             Panel(
@@ -105,6 +115,15 @@ REGISTRY = Dashboard(
                 "Subscribers that do not keep up",
                 "/v1/subscribers names them.",
                 {"{{state}}": 'sum by (state) (registry_subscribers{state!="current"})'},
+            ),
+            Panel(
+                "Rejected over streams",
+                "NACKs, and answers without ACK or NACK; registryctl subscribers --state rejected has the words.",
+                {
+                    "rejected {{type}}": rate("registry_xds_nacks_total", "type"),
+                    "not acknowledged": rate("registry_xds_unacknowledged_total"),
+                    "oversized {{type}}": rate("registry_xds_oversized_total", "type"),
+                },
             ),
             Panel(
                 "PostgreSQL lost",

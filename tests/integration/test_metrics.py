@@ -27,7 +27,7 @@ def samples(found: Registry) -> dict[tuple[str, tuple[str, ...]], float]:
 def propagated(found: Registry) -> tuple[float, float]:
     """Return how many changes reached an Envoy, and the sum of their seconds."""
     told = samples(found)
-    return told[f"{PROPAGATION}_count", ()], told[f"{PROPAGATION}_sum", ()]
+    return told[f"{PROPAGATION}_count", ("poll",)], told[f"{PROPAGATION}_sum", ("poll",)]
 
 
 def test_propagation_is_counted_once_for_each_envoy(shared_registry: Registry, service: str) -> None:

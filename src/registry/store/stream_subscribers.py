@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Row, bindparam, delete, func, select, text
+from sqlalchemy import BigInteger, Row, bindparam, delete, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from registry.cooperative import cooperatively
@@ -102,7 +102,7 @@ async def streams_of_others(database: Database, process_id: str, wanted: Subscri
         if value is not None:
             query = query.where(table[name] == value)
     if wanted.service is not None:
-        query = query.where(table.services.contains([wanted.service]))
+        query = query.where(literal(wanted.service) == func.any(table.services))
     async with database.session() as connection:
         rows = await connection.execute(query)
         return [_seen(row) async for row in cooperatively(rows)]

@@ -1,4 +1,4 @@
-"""The Envoys and gRPC clients that poll any process of this registry or have a stream, and whether they keep up."""
+"""The Envoys and gRPC clients that poll any process or have a stream there, and whether they keep up."""
 
 from collections import Counter
 from collections.abc import Collection

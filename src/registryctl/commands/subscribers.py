@@ -23,7 +23,7 @@ def subscribers(
     node: Annotated[str | None, typer.Option("--node", metavar="ID", help="The Envoy with this node id.")] = None,
     zone: Annotated[str | None, typer.Option("--zone", metavar="ZONE", help="Of this zone.")] = None,
 ) -> None:
-    """List the Envoys that poll or have streams: the version of each against ours, and why it is not current."""
+    """List the Envoys that poll or have streams: the version of each, ours, and why it is not current."""
     from registryctl.client import read
     from registryctl.subscriber_table import reason_incomplete, show_subscribers
 

@@ -18,7 +18,7 @@ class AnswerView(Struct, frozen=True):
 
 
 class SubscriberView(Struct, frozen=True):
-    """An Envoy or a gRPC client that polls a service or has a stream for it, what it holds, and how it keeps up."""
+    """An Envoy or gRPC client that polls a service or has a stream for it, and how it keeps up."""
 
     node_id: Annotated[str, Meta(description="Empty in v1, and where the request names none.")]
     cluster: str

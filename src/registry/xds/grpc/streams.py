@@ -223,7 +223,7 @@ def client_of(entry: StreamEntry) -> str:
 
 
 def troubled_names(record: Record, now: float) -> Iterator[str]:
-    """Yield the names of a record that may not be current; of all others the client has what it was sent.
+    """Yield the names of a record that may not be current; all others are acknowledged as they were sent.
 
     A stream of a thousand services that are current costs nothing here.
     """
