@@ -186,9 +186,11 @@ class ProcessHealth:
             return Part("postgresql", ok=False, detail=detail)
         if self._change_feed.read_only:
             return Part(
-                "postgresql", ok=False, detail="answers, and refuses writes: it is a standby, or set to read only"
+                "postgresql",
+                ok=False,
+                detail=f"answered {self._age():.1f} s ago, and refuses writes: it is a standby, or set to read only",
             )
-        return Part("postgresql", ok=True, detail="answers")
+        return Part("postgresql", ok=True, detail=f"answered {self._age():.1f} s ago")
 
     def _sweeps(self, *, fresh: bool) -> Part:
         """Return whether any process sweeps; to hold the lead is no evidence of it.
