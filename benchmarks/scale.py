@@ -1,11 +1,13 @@
-"""Scale: what 1,000, 10,000 and 100,000 endpoints cost one registry process, and what one change to a service costs."""
+"""Scale: what 1,000 to 1,000,000 endpoints cost one registry process, and what one change to a service costs."""
 
 import asyncio
 import json
 import re
 import statistics
 import time
+from pathlib import Path
 
+import msgspec
 import psutil
 from harness.registry import Registry
 from msgspec import Struct
@@ -15,14 +17,20 @@ from benchmarks.envoy_poll import poll_body
 from benchmarks.plan import Plan
 from benchmarks.population import PER_SERVICE, Population, populate
 from benchmarks.report import Part, Table
-from benchmarks.stage import Stage, address, cpu_seconds, registration, seed, stage
+from benchmarks.stage import Stage, address, cpu_seconds, memory, registration, seed, stage
 
 SIZES = (1_000, 10_000, 100_000)
+LARGEST = 1_000_000
+"""Endpoints of the last registry, in 20,000 services: beyond the default limits, and run once."""
+_ROOM = 4_000_000_000
+"""Bytes of free memory that the largest takes: 1.2 GB in the registry, and PostgreSQL's with the disk's cache."""
 CHANGED = (10, 100, 1_000, 10_000)
 _STEADY = 12.0
 """Seconds to look on: four comparisons, two countings and a snapshot on disk are among them."""
 _GLANCE = 4.0
 """The least in which there is a comparison."""
+_MOMENTS = 5
+"""Changes to one service of each registry."""
 _CHANGES = 30
 _PROBE = 0.002
 _HELD = 1_000
@@ -30,15 +38,26 @@ _UNTIL_HELD = 1.0
 _APART = 0.001
 _EDS = "/v3/discovery:endpoints"
 
+_SIZE_OF_TABLES = (
+    "SELECT sum(pg_total_relation_size(name)) FROM unnest(ARRAY['endpoints', 'leases', 'services']::regclass[]) AS name"
+)
+
 _COLUMNS = {
     "start": "start to ready s",
+    "started": "CPU of the start s",
     "endpoints": "kB an endpoint, listed",
     "answers": "kB an endpoint, with its answer encoded",
     "renewed": "kB an endpoint, renewed here too",
     "sweep": "sweep ms",
     "resync": "comparison ms",
+    "leases": "reading of all leases ms",
     "stall": "longest wait of a probe ms",
     "cpu": "idle, % of a core",
+    "postgres": "PostgreSQL meanwhile, % of a core",
+    "tables": "PostgreSQL's tables and indexes, kB an endpoint",
+    "held": "PostgreSQL's memory MB",
+    "write": "one change: the write ms",
+    "answer": "from its answer to the first poll with it ms",
 }
 _CHANGE_COLUMNS = {
     "write": "the write ms",
@@ -53,9 +72,10 @@ def run(part: Part, plan: Plan) -> None:
     part.note(
         f"One process, services of {PER_SERVICE} endpoints, written by SQL in the shape that registrations leave. "
         "Memory is what the process holds (PSS) beyond an empty one, after a poll for each service, and after a "
-        "heartbeat of each endpoint. Sweeps and "
-        "comparisons are the registry's own `registry_sweep_seconds` and `registry_resync_seconds`, all leases read "
-        "each time. The probe asks `/livez` every 2 ms while nothing else is asked."
+        "heartbeat of each endpoint. Sweeps, comparisons and readings of leases are the registry's own "
+        "`registry_sweep_seconds`, `registry_resync_seconds` and `registry_lease_read_seconds`. The probe asks "
+        "`/livez` every 2 ms while nothing else is asked. PostgreSQL's memory is that of its processes (PSS), with its "
+        "shared buffers of 128 MB as far as they are used."
     )
     growth = part.table("How each cost grows", **_COLUMNS)
     changes = part.table("One change to a service", **_CHANGE_COLUMNS)
@@ -74,7 +94,19 @@ def run(part: Part, plan: Plan) -> None:
                 _grow(growth, plan, found, size, base)
             plan.doing(f"scale, round {number + 1}: changes to services of {', '.join(f'{n:,}' for n in CHANGED)}")
             _change_each(changes, plan, found)
+        if not plan.quick:
+            _grow_largest(growth, part, plan, found, base)
     _hold_against_bars(part, growth, changes)
+
+
+def _grow_largest(growth: Table, part: Part, plan: Plan, found: Stage, base: int) -> None:
+    """Grow the largest registry, if the machine has the memory."""
+    free = psutil.virtual_memory().available
+    if free < _ROOM:
+        part.leave_out(_named(LARGEST), f"{free / 1e9:.1f} GB of memory are free, and it takes {_ROOM / 1e9:.0f}")
+        return
+    plan.doing(f"scale: {LARGEST:,} endpoints")
+    _grow(growth, plan, found, LARGEST, base)
 
 
 def _hold_against_bars(part: Part, growth: Table, changes: Table) -> None:
@@ -100,24 +132,39 @@ def _grow(table: Table, plan: Plan, found: Stage, size: int, base: int) -> None:
     populate(found, population)
     begun = time.monotonic()
     with found.registry() as one:
-        ready = time.monotonic() - begun
+        ready, started = time.monotonic() - begun, cpu_seconds(one.process.pid)
         listed = _settled_memory(one)
         _poll_all(one, population)
-        steady = _look_on(one, _GLANCE if plan.quick else _STEADY)
+        steady = _look_on(one, found, _GLANCE if plan.quick else _STEADY)
         held = _memory(one)
-        _renew_all(one, population)
-        renewed = _memory(one)
+        writes, answers, _, _ = _change(one, population, _MOMENTS)
+        if size != LARGEST:
+            # It would take minutes.
+            _renew_all(one, population)
+            table.add(_named(size), renewed=(_memory(one) - base) / size / 1000)
     table.add(
         _named(size),
         start=ready,
+        started=started,
         endpoints=(listed - base) / size / 1000,
         answers=(held - base) / size / 1000,
-        renewed=(renewed - base) / size / 1000,
-        sweep=steady.sweep,
-        resync=steady.resync,
-        stall=steady.stall,
-        cpu=steady.cpu,
+        tables=_size_of_tables(found) / size / 1000,
+        write=statistics.median(writes) * 1000,
+        answer=statistics.median(answers) * 1000,
+        **{name: value for name, value in msgspec.structs.asdict(steady).items() if value is not None},
     )
+
+
+def _size_of_tables(found: Stage) -> int:
+    ((size,),) = found.server.execute(_SIZE_OF_TABLES, url=found.database)
+    return int(size)
+
+
+def _postgres(found: Stage) -> int | None:
+    """Return the process id of PostgreSQL's first process; None if it is not on this machine."""
+    ((directory,),) = found.server.execute("SHOW data_directory")
+    file = Path(directory) / "postmaster.pid"
+    return int(file.read_text().split()[0]) if file.exists() else None
 
 
 class _Steady(Struct):
@@ -125,21 +172,31 @@ class _Steady(Struct):
 
     sweep: float
     resync: float
+    leases: float
     stall: float
     cpu: float
+    postgres: float | None
+    """Of PostgreSQL; None where it is not on this machine."""
+    held: float | None
+    """Megabytes that PostgreSQL holds; None as above."""
 
 
-def _look_on(one: Registry, seconds: float) -> _Steady:
-    before, used = _Metrics(one), cpu_seconds(one.process.pid)
+def _look_on(one: Registry, found: Stage, seconds: float) -> _Steady:
+    server = _postgres(found)
+    before, used, used_there = _Metrics(one), cpu_seconds(one.process.pid), server and cpu_seconds(server)
     time.sleep(seconds)
     spent = cpu_seconds(one.process.pid) - used
+    spent_there = server and cpu_seconds(server) - (used_there or 0.0)
     after = _Metrics(one)
     waits = _probe(one, seconds / 2)
     return _Steady(
         sweep=after.mean_since(before, "registry_sweep_seconds") * 1000,
         resync=after.mean_since(before, "registry_resync_seconds") * 1000,
+        leases=after.mean_since(before, "registry_lease_read_seconds") * 1000,
         stall=max(waits) * 1000,
         cpu=spent / seconds * 100,
+        postgres=spent_there and spent_there / seconds * 100,
+        held=server and memory(server) / 1e6,
     )
 
 
@@ -219,7 +276,14 @@ def _change_each(table: Table, plan: Plan, found: Stage) -> None:
     populate(found, *sized)
     with found.registry() as one:
         for population in sized:
-            _change(table, one, population, 5 if plan.quick else _CHANGES)
+            writes, answers, cpu, size = _change(one, population, _MOMENTS if plan.quick else _CHANGES)
+            table.add(
+                _named(population.count),
+                write=statistics.median(writes) * 1000,
+                answer=statistics.median(answers) * 1000,
+                cpu=cpu * 1000,
+                size=size / 1000,
+            )
 
 
 def _begin(size: int) -> int:
@@ -227,8 +291,12 @@ def _begin(size: int) -> int:
     return size * 10 if size < CHANGED[-1] else size * 20
 
 
-def _change(table: Table, one: Registry, population: Population, times: int) -> None:
-    """Change one endpoint so often, and ask each time for the service until the answer has it."""
+def _change(one: Registry, population: Population, times: int) -> tuple[list[float], list[float], float, int]:
+    """Change one endpoint so often, and ask each time for the service until the answer has it.
+
+    Returns:
+        seconds of each write, seconds until each answer, processor seconds of one change, and the bytes of an answer.
+    """
     number = population.begin + population.count // 2
     path = population.path(number)
     service = population.service(number)
@@ -243,14 +311,7 @@ def _change(table: Table, one: Registry, population: Population, times: int) -> 
         answers.append(time.monotonic() - accepted)
         writes.append(accepted - begun)
         version = _check(body, number, weight, version)
-    cpu = (cpu_seconds(one.process.pid) - used) / times
-    table.add(
-        _named(population.count),
-        write=statistics.median(writes) * 1000,
-        answer=statistics.median(answers) * 1000,
-        cpu=cpu * 1000,
-        size=len(body) / 1000,
-    )
+    return writes, answers, (cpu_seconds(one.process.pid) - used) / times, len(body)
 
 
 def _check(body: bytes, number: int, weight: int, version: str) -> str:
