@@ -36,6 +36,11 @@ ZSH_DIRECTORIES = {"deb": "vendor-completions", "rpm": "site-functions"}
 """Where zsh looks for completion by packages, below /usr/share/zsh."""
 PROGRAMS = {"registrar": ("registrar",), "registry": ("registry", "registryctl")}
 """The commands of each package."""
+UNITS = {
+    "registrar": ("headcount-registrar.service", "headcount-envoy-overlay.service"),
+    "registry": ("headcount-registry.service",),
+}
+"""The units of each package, of ``deploy/systemd``."""
 
 
 def main() -> None:
@@ -171,17 +176,17 @@ def _entry_points(wheel: Path) -> list[tuple[str, str]]:
 
 
 def _add_texts(root: Path, package: str, seconds: int) -> None:
-    """Add the unit, man pages, completion, licence and examples."""
-    unit = f"headcount-{package}.service"
-    _copy(ROOT / "deploy" / "systemd" / unit, root / "usr" / "lib" / "systemd" / "system" / unit)
+    """Add the units, man pages, completion, licence and examples."""
+    for unit in UNITS[package]:
+        _copy(ROOT / "deploy" / "systemd" / unit, root / "usr" / "lib" / "systemd" / "system" / unit)
     share = root / "usr" / "share"
     documents = share / "doc" / f"headcount-{package}"
     _copy(ROOT / "LICENSE", documents / "copyright")
     if package == "registry":
         _copy(HERE / "registry" / "sysusers.conf", root / "usr" / "lib" / "sysusers.d" / "headcount-registry.conf")
     else:
-        example = "headcount-envoy-token.conf"
-        _copy(ROOT / "deploy" / "systemd" / example, documents / "examples" / example)
+        for example in ("headcount-envoy-token.conf", "headcount-envoy.conf"):
+            _copy(ROOT / "deploy" / "systemd" / example, documents / "examples" / example)
     manuals = root.parent / "manuals"
     write_manuals(manuals, datetime.fromtimestamp(seconds, tz=UTC))
     for program in PROGRAMS[package]:

@@ -22,6 +22,10 @@ _FILES = {
     "registrar": (
         ("/etc/registrar/services.d/*.yaml", "The services of this machine, as the unit reads them."),
         ("/etc/registrar/environment", "REGISTRAR_* variables of the unit headcount-registrar."),
+        (
+            "/run/headcount-envoy/overlay.json",
+            "The overlay of Envoy's bootstrap, which the unit headcount-envoy-overlay writes before Envoy starts.",
+        ),
         ("/run/headcount-registrar/admin.sock", "The admin interface of the unit, for --admin-listen unix:PATH."),
     ),
     "registry": (

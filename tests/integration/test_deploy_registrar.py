@@ -4,13 +4,19 @@ import grp
 import json
 import os
 import pwd
+import shlex
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+from harness.envoy import binary
 
+from meshconfig.bootstrap import bootstrap as mesh_bootstrap
+from meshconfig.repository import read
 from registrar.config.settings import VARIABLES
 from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
 
@@ -62,6 +68,34 @@ def test_units_are_hardened(unit: Path) -> None:
     if "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze is older than 250 and rates no files")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.envoy
+def test_envoy_starts_with_the_overlay_that_the_unit_writes(tmp_path: Path) -> None:
+    """The command of the unit writes it, and the line of Envoy's unit gives it to Envoy; without it no Envoy starts."""
+    overlay, bootstrap = tmp_path / "overlay.json", tmp_path / "bootstrap.json"
+    configuration, _ = read({"services/web.yaml": "service: web\n"})
+    assert configuration is not None
+    bootstrap.write_bytes(msgspec.json.encode(mesh_bootstrap(configuration, "web")))
+    start = _exec_start("headcount-envoy.conf").replace("$$", "$")
+    for name, path in (("/run/headcount-envoy/overlay.json", overlay), ("/etc/envoy/bootstrap.json", bootstrap)):
+        start = start.replace(name, str(path))
+    envoy = shlex.split(start.replace("/usr/bin/envoy", f"{binary()} --mode validate"))
+    assert subprocess.run(envoy, capture_output=True, check=False).returncode != 0
+    write = _exec_start("headcount-envoy-overlay.service").replace("/run/headcount-envoy/overlay.json", str(overlay))
+    program = shlex.split(write.replace("/usr/bin/registrar", str(Path(sys.executable).with_name("registrar"))))
+    settings = {"REGISTRAR_REGISTRY_URL": "http://127.0.0.1:1", "REGISTRAR_SERVICE": "web"}
+    settings |= {"REGISTRAR_ENDPOINT": "127.0.0.1:80", "REGISTRAR_INSTANCE_ID": "vm-1"}
+    subprocess.run(program, env=settings, check=True)
+    assert json.loads(overlay.read_text())["node"] == {"id": "vm-1"}
+    done = subprocess.run(envoy, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _exec_start(name: str) -> str:
+    """Return the last command of a unit."""
+    lines = (ROOT / "deploy" / "systemd" / name).read_text().splitlines()
+    return [line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart=")][-1]
 
 
 def test_the_registrar_unit_watches_and_waits() -> None:
