@@ -50,6 +50,21 @@ def descriptor_limit() -> int:
     return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
+def cap_streams(wanted: int, limit: int) -> int:
+    """Return how many streams a process may have, so that the reserve stays free, or else three quarters.
+
+    Streams stay, whoever else needs a descriptor, while held polls end.
+
+    Args:
+        wanted: REGISTRY_XDS_MAX_STREAMS.
+        limit: the limit of descriptors.
+    """
+    capped = min(wanted, max(limit // 4, limit - RESERVE))
+    if capped < wanted:
+        log.warning("few_descriptors", descriptor_limit=limit, max_streams=capped, instead_of=wanted)
+    return capped
+
+
 def cap_held_polls(wanted: int, limit: int) -> int:
     """Return how many polls a process may hold, so that the reserve stays free.
 

@@ -131,7 +131,7 @@ class RegistryProcess:
         settings: of this process.
         database_url: of the database that the processes share.
         served: resource types that discovery serves beside EDS.
-        tls: the server's TLS, whose files are followed; None without TLS.
+        tls: the TLS of each listener that has it, whose files are followed.
     """
 
     def __init__(  # noqa: PLR0915  # every part of a process is built here
@@ -140,7 +140,7 @@ class RegistryProcess:
         database_url: DatabaseUrl,
         served: Iterable[ServedType] = (),
         *,
-        tls: ServerTls | None = None,
+        tls: Sequence[ServerTls] = (),
     ) -> None:
         self.settings = settings
         self.tls = tls
@@ -259,6 +259,8 @@ class RegistryProcess:
             envoy_binary=settings.envoy_binary or "",
         )
         self.mesh_pruner = MeshPruner(self.database, settings, lambda: self.sweeper.leads)
+        self.health = ProcessHealth(self.policy, self.cache, settings, self.change_feed, self.sweeper, self.abilities)
+        """Tells whether this process can answer."""
         self.parts = {type(part): part for part in self._parts_of_routes()}
         """The parts that routes ask for, by their class; written here alone."""
         self._jobs = Periodic()
@@ -327,7 +329,6 @@ class RegistryProcess:
             policy, database, self.access, self.access_feed, cache.clock, self.audit, settings.unlimited_networks
         )
         rollouts = MeshRollouts(policy, database, self.mesh_feed, self.audit)
-        health = ProcessHealth(policy, cache, settings, self.change_feed, self.sweeper, self.abilities)
         status = Status(
             policy,
             database=database,
@@ -345,7 +346,7 @@ class RegistryProcess:
             prober=self.prober,
             evidence=self.evidence,
             access=AccessReview(policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock),
-            health=health,
+            health=self.health,
         )
         return (
             settings,
@@ -375,7 +376,7 @@ class RegistryProcess:
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
             deregistration,
             BulkChanges(policy, self.registrations, deregistration),
-            health,
+            self.health,
             status,
             SubscriberListing(policy, self.subscriber_sync),
             Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences, rollouts),
@@ -413,8 +414,8 @@ class RegistryProcess:
             self._jobs.every(PLAN_INTERVAL, "probe_requests", self.probe_planner.plan)
         if self.ecs_tasks is not None:
             self._jobs.every(REQUEST_INTERVAL, "ecs_tasks", self.ecs_tasks.poll)
-        if self.tls is not None:
-            self._jobs.every(RELOAD_INTERVAL, "tls", self.tls.follow)
+        for tls in self.tls:
+            self._jobs.every(RELOAD_INTERVAL, "tls", tls.follow)
         if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
             self._jobs.every(REAP_INTERVAL, "orphans", self._reap_orphans)
         self._fallback = asyncio.create_task(self._fall_back())

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from multiprocessing.connection import wait as wait_for
 from types import FrameType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import uvicorn
@@ -22,19 +22,27 @@ from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
 from registry.event_log import configure_logs
 from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer, Listener
-from registry.http.acceptor import BACKLOG
+from registry.http.acceptor import BACKLOG, Acceptor
 from registry.http.peer_connections import PeerConnections
 from registry.http.protocol_selftest import acceptor_fits, select_protocol
+from registry.http2.installed import check_installed
 from registry.process import RegistryProcess
 from registry.settings import Settings
 from registry.worker_metrics import forget_worker
 from wire.orphans import OrphanReaper
 from wire.sd_notify import notify
 
+if TYPE_CHECKING:
+    from registry.http2.listener import Http2Listener
+
 log = structlog.get_logger()
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The last one is sent by a terminal that closes."""
+
+_LISTEN, _PLAIN_LISTEN, _XDS_LISTEN = "REGISTRY_LISTEN", "REGISTRY_PLAIN_LISTEN", "REGISTRY_XDS_LISTEN"
+_HTTP = (_LISTEN, _PLAIN_LISTEN)
+"""The settings of the addresses that serve HTTP."""
 
 _RESTART_PAUSE = 1.0
 """Seconds before a worker that ended is replaced."""
@@ -54,6 +62,10 @@ def serve(settings: Settings, database_url: DatabaseUrl) -> int:
     """
     with raised_descriptor_limit() as limit:
         _check_descriptors(settings, limit)
+    if settings.xds_listen is not None:
+        check_installed(_XDS_LISTEN)
+        # Before workers are forked, which share what was imported.
+        import registry.streams  # noqa: F401, PLC0415  # only where there are streams
     _warn_of_open_access(settings)
     if settings.workers == 1:
         return _serve_one(settings, database_url)
@@ -68,11 +80,9 @@ def _warn_of_open_access(settings: Settings) -> None:
         # As `make run` starts it.
         log.info("access_off", consequence="every program on this machine may do everything", fix=fix)
         return
-    plain = {} if settings.plain_listen is None else {"plain_listen": settings.plain_listen}
     log.warning(
         "access_off",
-        listen=settings.listen,
-        **plain,
+        listen=", ".join(settings.addresses),
         consequence="whoever reaches it may read, register, drain and deregister",
         fix=fix,
     )
@@ -101,6 +111,18 @@ class _Parent(NamedTuple):
     ready: int
 
 
+class _Streams(NamedTuple):
+    """The gRPC listener.
+
+    Attributes:
+        connections: its connections.
+        acceptor: takes them from the listening socket.
+    """
+
+    connections: "Http2Listener"
+    acceptor: Acceptor
+
+
 class _Server(AcceptingServer):
     """The server of one process; before it stops it answers the polls that are held."""
 
@@ -113,6 +135,7 @@ class _Server(AcceptingServer):
         parent: _Parent | None,
         accepts: bool,
         counts: bool,
+        stream_listener: Listener | None,
     ) -> None:
         # Every connection to PostgreSQL may have to be made again, and some files are opened now and then.
         spare = process.settings.database_connections + _FILES
@@ -126,11 +149,17 @@ class _Server(AcceptingServer):
             peers=_peer_connections(process) if counts else None,
         )
         self._process = process
+        self._stream_listener = stream_listener
+        """The socket of the gRPC listener; None: there is none."""
+        self._streams: _Streams | None = None
+        """The gRPC listener. Written by startup()."""
         self._parent = parent
         """The parent of this worker; None: it has none."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.started and self._stream_listener is not None:
+            self._streams = self._start_streams(self._stream_listener)
         if self.started and self._parent is None:
             notify("READY=1")
         elif self.started and self._parent is not None:
@@ -139,9 +168,18 @@ class _Server(AcceptingServer):
             # A worker whose parent was killed would keep serving unnoticed, and keep the address.
             asyncio.get_running_loop().add_reader(self._parent.alive, self._on_orphaned, self._parent.alive)
 
+    def _start_streams(self, listener: Listener) -> _Streams:
+        from registry.streams import build_listener  # noqa: PLC0415  # only here are h2 and protobuf needed
+
+        connections = build_listener(self._process)
+        acceptor = self.make_acceptor(listener, connections.make_protocol)
+        acceptor.start()
+        return _Streams(connections, acceptor)
+
     def make_room(self, count: int) -> int:
         """Close idle connections and, if those are too few, answer the polls that are held for the longest."""
-        closed = super().make_room(count)
+        closed = 0 if self._streams is None else self._streams.connections.make_room(count)
+        closed += super().make_room(count - closed)
         self._process.discovery.hold_none(SCARCITY_PERIOD)
         self._process.discovery.release_oldest(count - closed)
         return closed
@@ -157,7 +195,13 @@ class _Server(AcceptingServer):
         self.close_after_answers()
         # From here on the process is not ready, and holds no poll; then load balancers have time to notice.
         self._process.release()
-        await asyncio.sleep(self._process.settings.shutdown_delay)
+        delay = self._process.settings.shutdown_delay
+        if self._streams is None:
+            await asyncio.sleep(delay)
+        else:
+            await asyncio.gather(asyncio.sleep(delay), self._streams.connections.drain(delay))
+            await self._streams.acceptor.stop()
+            self._streams.connections.abort()
         await super().shutdown(sockets)
 
 
@@ -172,18 +216,20 @@ def _peer_connections(process: RegistryProcess) -> PeerConnections | None:
 
 
 def _serve_one(settings: Settings, database_url: DatabaseUrl, parent: _Parent | None = None) -> int:
-    tls = None if settings.tls_cert_file is None else ServerTls(settings)
-    shared = settings.workers > 1
-    listeners = [Listener(bind("REGISTRY_LISTEN", settings.listen, shared=shared), tls)]
-    if settings.plain_listen is not None:
-        listeners.append(Listener(bind("REGISTRY_PLAIN_LISTEN", settings.plain_listen, shared=shared)))
+    tls, streams_tls = ServerTls.of_http(settings), ServerTls.of_streams(settings)
+    sockets = _bind_all(settings, shared=settings.workers > 1)
+    listeners = [Listener(sockets[name], tls if name == _LISTEN else None) for name in _HTTP if name in sockets]
+    streams = Listener(sockets[_XDS_LISTEN], streams_tls) if _XDS_LISTEN in sockets else None
     with raised_descriptor_limit() as limit:
         held = cap_held_polls(settings.max_held_polls, limit)
         capped = settings.model_copy(update={"max_held_polls": held})
-        return _serve_on(listeners, RegistryProcess(capped, database_url, tls=tls), parent)
+        followed = [each for each in (tls, streams_tls) if each is not None]
+        return _serve_on(listeners, streams, RegistryProcess(capped, database_url, tls=followed), parent)
 
 
-def _serve_on(listeners: Sequence[Listener], process: RegistryProcess, parent: _Parent | None) -> int:
+def _serve_on(
+    listeners: Sequence[Listener], streams: Listener | None, process: RegistryProcess, parent: _Parent | None
+) -> int:
     settings = process.settings
     ours = select_protocol(settings.door)
     protocol = ours or "httptools"
@@ -203,15 +249,39 @@ def _serve_on(listeners: Sequence[Listener], process: RegistryProcess, parent: _
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
     server = _Server(
-        config, listeners, process, parent=parent, accepts=acceptor_fits(protocol), counts=ours is not None
+        config,
+        listeners,
+        process,
+        parent=parent,
+        # Without a listener there is nothing that libuv could accept.
+        accepts=acceptor_fits(protocol) or not listeners,
+        counts=ours is not None,
+        stream_listener=streams,
     )
     # uvicorn stops by two signals; a terminal that closes sends a third.
     signal.signal(signal.SIGHUP, _as_sigterm)
-    url = f"{'http' if settings.tls_cert_file is None else 'https'}://{settings.listen}"
-    plain = {} if settings.plain_listen is None else {"plain": f"http://{settings.plain_listen}"}
-    log.info("serving", url=url, console=f"{url}/ui", api=f"{url}/docs", pid=os.getpid(), **plain)
+    log.info("serving", **_urls(settings), pid=os.getpid())
     server.run(sockets=[])
     return 0 if server.started else 1
+
+
+def _urls(settings: Settings) -> dict[str, str]:
+    """Return the addresses that are served, as people open them."""
+    urls = {}
+    if settings.listen is not None:
+        url = f"{'http' if settings.tls_cert_file is None else 'https'}://{settings.listen}"
+        urls = {"url": url, "console": f"{url}/ui", "api": f"{url}/docs"}
+    if settings.plain_listen is not None:
+        urls["plain"] = f"http://{settings.plain_listen}"
+    if settings.xds_listen is not None:
+        urls["xds"] = f"{settings.xds_listen} ({'TLS' if settings.xds_tls_on else 'plain'})"
+    return urls
+
+
+def _bind_all(settings: Settings, *, shared: bool) -> dict[str, socket.socket]:
+    """Return a listening socket for each address, by the setting that has it."""
+    listens = {_LISTEN: settings.listen, _PLAIN_LISTEN: settings.plain_listen, _XDS_LISTEN: settings.xds_listen}
+    return {name: bind(name, listen, shared=shared) for name, listen in listens.items() if listen is not None}
 
 
 def bind(variable: str, listen: str, *, shared: bool) -> socket.socket:
@@ -268,11 +338,10 @@ class _Workers:
 
     def run(self) -> int:
         # Checked here, once, instead of in each child.
-        bind("REGISTRY_LISTEN", self._settings.listen, shared=False).close()
-        if self._settings.plain_listen is not None:
-            bind("REGISTRY_PLAIN_LISTEN", self._settings.plain_listen, shared=False).close()
-        if self._settings.tls_cert_file is not None:
-            ServerTls(self._settings)
+        for listener in _bind_all(self._settings, shared=False).values():
+            listener.close()
+        ServerTls.of_http(self._settings)
+        ServerTls.of_streams(self._settings)
         # What was counted so far, and would stand in the metrics as of a worker.
         forget_worker(os.getpid(), everything=True)
         # What was imported is no garbage. Were it searched for some, each worker would copy its pages.

@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -43,6 +43,8 @@ _LOAD_BALANCER = re.compile(
 
 _AUDIENCE = re.compile(r"[!-~]{1,255}")
 
+_STREAM_FILES = ("xds_tls_cert_file", "xds_tls_key_file", "xds_tls_client_ca_file")
+
 OIDC_CALLBACK = "/ui/login/oidc/callback"
 """The path to which a sign-in provider sends people back."""
 
@@ -65,6 +67,10 @@ def _listen(value: str) -> str:
 
 def _optional_listen(value: str | None) -> str | None:
     return None if value is None else _listen(value)
+
+
+def _listen_or_off(value: str | None) -> str | None:
+    return None if value in {None, "off"} else _optional_listen(value)
 
 
 def _comma_separated(value: object) -> object:
@@ -228,9 +234,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    listen: Annotated[str, BeforeValidator(_listen)] = Field(
+    listen: Annotated[str | None, AfterValidator(_listen_or_off)] = Field(
         "127.0.0.1:8080",
-        description="Address to serve on. Anything but loopback opens the registry to that network.",
+        description="Address to serve on. Anything but loopback opens the registry to that network. `off`: this "
+        "process serves streams alone, on REGISTRY_XDS_LISTEN, and has no metrics, API and console.",
     )
     tls_cert_file: Path | None = Field(
         None,
@@ -253,6 +260,36 @@ class Settings(BaseSettings):
         None,
         description="Address to serve the same without TLS, beside a listen address with TLS: for probes on loopback, "
         "and for clients that have not moved yet.",
+    )
+    xds_listen: Annotated[str | None, AfterValidator(_listen_or_off)] = Field(
+        None,
+        description="Address to serve discovery by gRPC on, to Envoys (ADS, EDS) and to proxyless clients. Unset or "
+        "`off`: there are no streams, and Envoys poll. Needs `headcount[grpc]`.",
+    )
+    xds_max_streams: int = Field(
+        10_000,
+        ge=1,
+        description="Streams of one process; beyond it UNAVAILABLE, and clients try again later, or another process. "
+        "Fewer where the limit of open files, less 256, is lower.",
+    )
+    xds_max_age: Duration = Field(
+        1_800.0,
+        ge=0,
+        le=86_400,
+        description="How long a connection of streams is used, give or take a fifth. Its streams end then and come "
+        "back within a second, perhaps to another process, which spreads them again after one was away. `0`: it stays.",
+    )
+    xds_tls_cert_file: Path | None = Field(
+        None,
+        description="Certificate of REGISTRY_XDS_LISTEN, as REGISTRY_TLS_CERT_FILE. Unset: that one; neither: plain.",
+    )
+    xds_tls_key_file: Path | None = Field(
+        None, description="Private key of REGISTRY_XDS_TLS_CERT_FILE. Unset: it is in the certificate's file."
+    )
+    xds_tls_client_ca_file: Path | None = Field(
+        None,
+        description="Authorities whose client certificates are accepted on REGISTRY_XDS_LISTEN. Unset: "
+        "those of REGISTRY_TLS_CLIENT_CA_FILE.",
     )
     connection_age: Duration = Field(
         3_600.0,
@@ -631,8 +668,30 @@ class Settings(BaseSettings):
                 f"{useless[0]} needs REGISTRY_TLS_CERT_FILE; without it the registry serves plain HTTP on "
                 "REGISTRY_LISTEN alone"
             )
-        if self.plain_listen == self.listen:
+        if self.plain_listen is not None and self.plain_listen == self.listen:
             raise ValueError(f"REGISTRY_PLAIN_LISTEN={self.plain_listen} is REGISTRY_LISTEN, which serves TLS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_listeners(self) -> Self:
+        """Refuse a process that serves nothing, and settings of streams that would have no effect."""
+        if self.listen is None and self.xds_listen is None:
+            raise ValueError("REGISTRY_LISTEN=off needs REGISTRY_XDS_LISTEN; without both nothing is served")
+        if self.listen is None and self.plain_listen is not None:
+            raise ValueError("REGISTRY_PLAIN_LISTEN needs REGISTRY_LISTEN, beside which it serves")
+        if self.xds_listen is not None and self.xds_listen in (self.listen, self.plain_listen):
+            raise ValueError(
+                f"REGISTRY_XDS_LISTEN={self.xds_listen} is taken by HTTP; streams need an address of theirs"
+            )
+        given = [name for name in _STREAM_FILES if getattr(self, name) is not None]
+        if given and self.xds_listen is None:
+            raise ValueError(f"{_PREFIX}{given[0].upper()} needs REGISTRY_XDS_LISTEN; without it there are no streams")
+        if self.xds_tls_key_file is not None and self.xds_tls_cert_file is None:
+            raise ValueError("REGISTRY_XDS_TLS_KEY_FILE needs REGISTRY_XDS_TLS_CERT_FILE, whose key it is")
+        if self.xds_tls_client_ca_file is not None and not self.xds_tls_on:
+            raise ValueError(
+                "REGISTRY_XDS_TLS_CLIENT_CA_FILE needs REGISTRY_XDS_TLS_CERT_FILE or REGISTRY_TLS_CERT_FILE"
+            )
         return self
 
     @model_validator(mode="after")
@@ -688,9 +747,24 @@ class Settings(BaseSettings):
         return bool(self.endpoint_networks) if self.probes is None else self.probes == "on"
 
     @property
+    def xds_tls_on(self) -> bool:
+        """Whether streams are served by TLS."""
+        return self.xds_listen is not None and (self.xds_tls_cert_file or self.tls_cert_file) is not None
+
+    @property
+    def addresses(self) -> Mapping[str, bool]:
+        """The addresses that are served, and whether by TLS."""
+        served = {
+            self.listen: self.tls_cert_file is not None,
+            self.plain_listen: False,
+            self.xds_listen: self.xds_tls_on,
+        }
+        return {address: tls for address, tls in served.items() if address is not None}
+
+    @property
     def on_loopback(self) -> bool:
         """Whether the registry can be reached from its own machine only."""
-        return all(listens_on_loopback(address) for address in (self.listen, self.plain_listen) if address is not None)
+        return all(map(listens_on_loopback, self.addresses))
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401  # the fields' types check the values

@@ -17,7 +17,7 @@ from harness.process import eventually, free_port, running, script
 from harness.registry import Registry, registry
 from harness.scarcity import Heard, beat, limited, pollers
 
-from registry.descriptors import MAX_DESCRIPTORS, RESERVE, cap_held_polls, raised_descriptor_limit
+from registry.descriptors import MAX_DESCRIPTORS, RESERVE, cap_held_polls, cap_streams, raised_descriptor_limit
 
 SOFT = 1024
 
@@ -98,6 +98,14 @@ def test_a_program_that_is_started_after_the_block_has_the_limit_of_before() -> 
 def test_held_polls_leave_a_reserve(wanted: int, limit: int, most: int) -> None:
     """However few descriptors there are, 256 of them are not for held polls."""
     assert cap_held_polls(wanted, limit) == most
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "most"), [(10_000, 65_536, 10_000), (10_000, 1024, 768), (10_000, 200, 50), (5, 1024, 5)]
+)
+def test_streams_leave_a_reserve(wanted: int, limit: int, most: int) -> None:
+    """However few descriptors there are, 256 of them are not for streams, or else three quarters."""
+    assert cap_streams(wanted, limit) == most
 
 
 def test_a_poll_beyond_the_reserve_is_answered_at_once(database: str, workplace: Path, service: str) -> None:

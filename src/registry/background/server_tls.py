@@ -7,7 +7,9 @@ certificate would break every later handshake. So a pair that cannot be used lea
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import structlog
 
@@ -25,11 +27,51 @@ RELOAD_INTERVAL = 1.0
 _DAY = 86_400.0
 
 
+class TlsFiles(NamedTuple):
+    """The files of a listener, with the settings that name them.
+
+    Attributes:
+        cert: the certificate.
+        key: its private key; None: it is in the certificate's file.
+        client_ca: the authorities of clients; None: clients have no certificate.
+    """
+
+    cert: TlsFile
+    key: TlsFile | None
+    client_ca: TlsFile | None
+
+    @classmethod
+    def of_http(cls, settings: Settings) -> "TlsFiles | None":
+        """Return those of the HTTP listener; None if it serves no TLS."""
+        cert = _file("REGISTRY_TLS_CERT_FILE", settings.tls_cert_file)
+        if cert is None or settings.listen is None:
+            return None
+        key = _file("REGISTRY_TLS_KEY_FILE", settings.tls_key_file)
+        return cls(cert, key, _file("REGISTRY_TLS_CLIENT_CA_FILE", settings.tls_client_ca_file))
+
+    @classmethod
+    def of_streams(cls, settings: Settings) -> "TlsFiles | None":
+        """Return those of the gRPC listener, by default the same; None if it serves no TLS."""
+        if not settings.xds_tls_on:
+            return None
+        cert = _file("REGISTRY_XDS_TLS_CERT_FILE", settings.xds_tls_cert_file)
+        key = _file("REGISTRY_XDS_TLS_KEY_FILE", settings.xds_tls_key_file)
+        if cert is None:
+            cert = _file("REGISTRY_TLS_CERT_FILE", settings.tls_cert_file)
+            key = _file("REGISTRY_TLS_KEY_FILE", settings.tls_key_file)
+        assert cert is not None  # noqa: S101  # as xds_tls_on says
+        own_ca = _file("REGISTRY_XDS_TLS_CLIENT_CA_FILE", settings.xds_tls_client_ca_file)
+        return cls(cert, key, own_ca or _file("REGISTRY_TLS_CLIENT_CA_FILE", settings.tls_client_ca_file))
+
+
 class ServerTls:
     """The TLS context of the connections that are accepted now.
 
     Args:
-        settings: name the files.
+        files: of the listener.
+        min_version: the lowest version of TLS.
+        protocols: what clients are offered to speak (ALPN).
+        name: of the certificate, in metrics.
 
     Raises:
         BadSettingsError: the files cannot be used.
@@ -38,13 +80,18 @@ class ServerTls:
     context: ssl.SSLContext
     """For new connections. Replaced by reload(), never changed."""
 
-    def __init__(self, settings: Settings) -> None:
-        assert settings.tls_cert_file is not None  # noqa: S101  # the caller looks
-        self._cert = TlsFile("REGISTRY_TLS_CERT_FILE", settings.tls_cert_file)
-        self._key = _file("REGISTRY_TLS_KEY_FILE", settings.tls_key_file)
-        self._client_ca = _file("REGISTRY_TLS_CLIENT_CA_FILE", settings.tls_client_ca_file)
-        self._files = [file for file in (self._cert, self._key, self._client_ca) if file is not None]
-        self._min_version = ssl.TLSVersion.TLSv1_2 if settings.tls_min_version == "1.2" else ssl.TLSVersion.TLSv1_3
+    def __init__(
+        self,
+        files: TlsFiles,
+        min_version: Literal["1.2", "1.3"] = "1.2",
+        protocols: Sequence[str] = ("http/1.1",),
+        name: str = "server",
+    ) -> None:
+        self._cert, self._key, self._client_ca = files
+        self._files = [file for file in files if file is not None]
+        self._min_version = ssl.TLSVersion.TLSv1_2 if min_version == "1.2" else ssl.TLSVersion.TLSv1_3
+        self._protocols = list(protocols)
+        self._name = name
         self._problem: str | None = None
         """Why the files as they are now are not in use; None if they are. Written by reload()."""
         self._loaded = signature_of(self._files)
@@ -58,6 +105,18 @@ class ServerTls:
             # Not refused: clients decide, and a registry that does not start helps none of them.
             log.error("tls_certificate_invalid", file=str(self._cert.path), reason=complaint)
         self._set_metrics(time.time())
+
+    @classmethod
+    def of_http(cls, settings: Settings) -> "ServerTls | None":
+        """Return the TLS of the HTTP listener; None without one."""
+        files = TlsFiles.of_http(settings)
+        return None if files is None else cls(files, settings.tls_min_version)
+
+    @classmethod
+    def of_streams(cls, settings: Settings) -> "ServerTls | None":
+        """Return the TLS of the gRPC listener; None without one."""
+        files = TlsFiles.of_streams(settings)
+        return None if files is None else cls(files, settings.tls_min_version, ("h2",), "xds")
 
     @property
     def state(self) -> TlsState:
@@ -121,8 +180,8 @@ class ServerTls:
             raise TlsFileError(f"{self._cert}: it {complaint}")
 
     def _set_metrics(self, now: float) -> None:
-        TLS_DAYS_LEFT.labels("server").set(round((self._validity.not_after - now) / _DAY, 3))
-        TLS_FILES_REFUSED.labels("server").set(int(self._problem is not None))
+        TLS_DAYS_LEFT.labels(self._name).set(round((self._validity.not_after - now) / _DAY, 3))
+        TLS_FILES_REFUSED.labels(self._name).set(int(self._problem is not None))
 
     def _load(self) -> tuple[ssl.SSLContext, Validity]:
         """Return a new context, and the validity of its certificate.
@@ -133,7 +192,7 @@ class ServerTls:
         # Not ssl.create_default_context: it would write the keys of all sessions to SSLKEYLOGFILE.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._min_version
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(self._protocols)
         validity = load_pair(context, self._cert, self._key)
         if self._client_ca is not None:
             context.verify_mode = ssl.CERT_OPTIONAL

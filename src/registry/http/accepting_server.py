@@ -4,7 +4,7 @@ import asyncio
 import heapq
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -82,17 +82,21 @@ class AcceptingServer(uvicorn.Server):
             self.servers.append(await self._create_server(listener))
 
     def _start_acceptor(self, listener: Listener) -> None:
-        acceptor = Acceptor(
+        acceptor = self.make_acceptor(listener, self._make_protocol)
+        self._acceptors.append(acceptor)
+        acceptor.start()
+
+    def make_acceptor(self, listener: Listener, make_protocol: Callable[[], asyncio.Protocol]) -> Acceptor:
+        """Return an acceptor that shares descriptors and peers with those of HTTP."""
+        return Acceptor(
             listener.socket,
-            self._make_protocol,
+            make_protocol,
             listener.tls,
             ability=self._ability,
             spare=self._spare,
             make_room=self.make_room,
             peers=self._peers,
         )
-        self._acceptors.append(acceptor)
-        acceptor.start()
 
     async def _create_server(self, listener: Listener) -> asyncio.Server:
         """Serve a socket as uvicorn does, with TLS or without it."""

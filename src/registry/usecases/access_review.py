@@ -73,8 +73,7 @@ class AccessReview:
             named: credentials and their senders are named, of which each may concern any service.
         """
         settings, tokens, now = self._settings, self._table.tokens().values(), self._clock.now()
-        listeners = [(settings.listen, settings.tls_cert_file is not None)]
-        listeners += [] if settings.plain_listen is None else [(settings.plain_listen, False)]
+        listeners = settings.addresses.items()
         state = AccessState(
             mode=self._policy.mode,
             noted_verbs=sorted(self._policy.noted_verbs),

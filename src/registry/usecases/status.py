@@ -51,6 +51,7 @@ from registry.core.status import (
     SweeperState,
     SweepRefusalState,
     TallyState,
+    TlsState,
 )
 from registry.errors import UnavailableError
 from registry.metrics_exposition import expose
@@ -216,6 +217,11 @@ class ProcessHealth:
         return Part("heartbeats", ok=not failures, detail=detail or "taken")
 
 
+def _worst_certificate(states: Sequence[TlsState]) -> TlsState | None:
+    """Return a certificate whose files are refused, or else the one that expires first."""
+    return min(states, key=lambda state: (state.problem is None, state.not_after), default=None)
+
+
 def _failing(failure: Failure) -> str:
     extent = "" if failure.total else " each time"
     return f"cannot {ABILITY_WORDS[failure.ability]}{extent}, for {failure.seconds:.0f} s: {failure.reason}"
@@ -236,7 +242,7 @@ class Status:
         reached_limits: the limits at which this process has refused something.
         audit: writes the audit.
         settings: intervals and limits.
-        tls: the certificate that is served; None without TLS.
+        tls: the certificates that are served; none without TLS.
         ecs_tasks: asks ECS for the tasks of suspects; None where that is off.
         prober: connects to endpoints; None where that is off.
         evidence: reads what the probers of all processes found.
@@ -258,7 +264,7 @@ class Status:
         reached_limits: ReachedLimits,
         audit: AuditWriter,
         settings: Settings,
-        tls: ServerTls | None,
+        tls: Sequence[ServerTls],
         ecs_tasks: EcsTaskPoller | None,
         prober: Prober | None,
         evidence: EvidenceReader,
@@ -362,7 +368,7 @@ class Status:
             limits=limits,
             audit=self._audit.state(),
             access=access,
-            tls=None if self._tls is None else self._tls.state,
+            tls=_worst_certificate([each.state for each in self._tls]),
             probes=None if self._prober is None else self._probes(self._prober.state),
             ecs_tasks=None if self._ecs_tasks is None else _ecs_tasks(self._ecs_tasks, named=access.named),
         )

@@ -19,6 +19,12 @@ EVERY: dict[str, tuple[str, Any]] = {
     "tls_min_version": ("1.3", "1.3"),
     "envoy_binary": ("/usr/bin/envoy", "/usr/bin/envoy"),
     "plain_listen": ("[::1]:9001", "[::1]:9001"),
+    "xds_listen": ("0.0.0.0:18000", "0.0.0.0:18000"),
+    "xds_max_streams": ("500", 500),
+    "xds_max_age": ("0s", 0.0),
+    "xds_tls_cert_file": ("/tls/streams.pem", Path("/tls/streams.pem")),
+    "xds_tls_key_file": ("/tls/streams.key", Path("/tls/streams.key")),
+    "xds_tls_client_ca_file": ("/tls/envoys.pem", Path("/tls/envoys.pem")),
     "connection_age": ("10m", 600.0),
     "link_service": (
         "Grafana=https://g/d?s={service}  Logs=http://l/",
@@ -143,6 +149,9 @@ def test_every_setting_comes_from_its_variable(field: str, monkeypatch: pytest.M
     if field.startswith("alb_"):
         for other in NEEDED_BY_ALB - {field}:
             monkeypatch.setenv(f"REGISTRY_{other.upper()}", EVERY[other][0])
+    if field.startswith("xds_tls_"):
+        monkeypatch.setenv("REGISTRY_XDS_LISTEN", EVERY["xds_listen"][0])
+        monkeypatch.setenv("REGISTRY_XDS_TLS_CERT_FILE", EVERY["xds_tls_cert_file"][0])
     if field == "aws_regions":
         monkeypatch.setenv("REGISTRY_AWS_AUDIENCE", "headcount-production")
     assert plain(getattr(load_settings(), field)) == value
@@ -154,6 +163,39 @@ def test_settings_of_tls_need_a_certificate(field: str, monkeypatch: pytest.Monk
     monkeypatch.setenv(f"REGISTRY_{field.upper()}", EVERY[field][0])
     with pytest.raises(BadSettingsError, match=f"^REGISTRY_{field.upper()} needs REGISTRY_TLS_CERT_FILE"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"listen": "off"}, "REGISTRY_LISTEN=off needs REGISTRY_XDS_LISTEN"),
+        ({"xds_listen": "127.0.0.1:8080"}, "REGISTRY_XDS_LISTEN=127.0.0.1:8080 is taken by HTTP"),
+        ({"xds_listen": "18000"}, "'18000' is no host:port"),
+        ({"xds_tls_cert_file": "/a.pem"}, "REGISTRY_XDS_TLS_CERT_FILE needs REGISTRY_XDS_LISTEN"),
+        ({"xds_listen": "[::1]:1", "xds_tls_key_file": "/k"}, "REGISTRY_XDS_TLS_KEY_FILE needs REGISTRY_XDS_TLS_CERT"),
+        ({"xds_listen": "[::1]:1", "xds_tls_client_ca_file": "/c"}, "REGISTRY_XDS_TLS_CLIENT_CA_FILE needs"),
+        (
+            {"listen": "off", "xds_listen": "[::1]:1", "tls_cert_file": "/a.pem", "plain_listen": "[::1]:2"},
+            "REGISTRY_PLAIN_LISTEN needs REGISTRY_LISTEN",
+        ),
+    ],
+)
+def test_listeners_that_cannot_be_are_refused(
+    given: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process serves something, each address once, and nobody believes in TLS that is not there."""
+    environ = {f"REGISTRY_{name.upper()}": value for name, value in given.items()}
+    assert words in "\n".join(faults(monkeypatch, **environ))
+
+
+def test_a_process_may_serve_streams_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its addresses say what is open to whom; streams have the certificate of HTTP unless they have their own."""
+    monkeypatch.setenv("REGISTRY_LISTEN", "off")
+    monkeypatch.setenv("REGISTRY_XDS_LISTEN", "0.0.0.0:18000")
+    assert load_settings().addresses == {"0.0.0.0:18000": False}
+    assert not load_settings().on_loopback
+    monkeypatch.setenv("REGISTRY_TLS_CERT_FILE", "/tls/cert.pem")
+    assert load_settings().addresses == {"0.0.0.0:18000": True}
 
 
 @pytest.mark.parametrize("missing", sorted(NEEDED_BY_OIDC))

@@ -17,8 +17,8 @@ _METHODS: Mapping[str, tuple[type[Stream], str | None]] = {
 }
 """For each method its kind of stream, and its only type; None: all."""
 
-Admit = Callable[[Metadata, Peer], tuple[Guard, Observer]]
-"""Returns what guards and what observes one call, or raises the StatusError that ends it."""
+Admit = Callable[[str, Metadata, Peer], tuple[Guard, Observer]]
+"""Returns what guards and what observes one call of a method, or raises the StatusError that ends it."""
 
 
 class DiscoveryService(Service):
@@ -49,6 +49,6 @@ class DiscoveryService(Service):
             self._check_ready()
         except UnavailableError as error:
             raise StatusError(Status.UNAVAILABLE, str(error)) from None
-        guard, observer = self._admit(metadata, peer)
+        guard, observer = self._admit(path, metadata, peer)
         kind, only = method
         return kind(self._shared, guard, observer, wake, only)

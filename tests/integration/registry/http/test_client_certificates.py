@@ -79,7 +79,7 @@ async def server(
     authority = Authority(tmp_path)
     config = selftest._config(request.param)
     age_of_connections(config, 0.5)
-    tls = ServerTls(Settings(tls_cert_file=authority.issue("127.0.0.1"), tls_client_ca_file=authority.ca))
+    tls = ServerTls.of_http(Settings(tls_cert_file=authority.issue("127.0.0.1"), tls_client_ca_file=authority.ca))
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     accepting = AcceptingServer(config, [Listener(listener, tls)])

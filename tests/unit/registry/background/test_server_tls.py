@@ -29,6 +29,13 @@ def settings(cert: Path, **others: Path | str) -> Settings:
     return Settings(tls_cert_file=cert, **others)  # type: ignore[arg-type]
 
 
+def made(given: Settings) -> ServerTls:
+    """Return the TLS of the HTTP listener."""
+    tls = ServerTls.of_http(given)
+    assert tls is not None
+    return tls
+
+
 def served(tls: ServerTls, ca: Path) -> bytes | None:
     """Return the certificate that a client gets, by a handshake in memory."""
     ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -120,7 +127,7 @@ def test_a_bad_file_is_named_at_the_start(case: str, authority: Authority, tmp_p
     make, message = BAD[case]
     given = make(authority, tmp_path)
     with pytest.raises(BadSettingsError) as refused:
-        ServerTls(given)
+        made(given)
     assert str(refused.value).startswith(message.format(folder=tmp_path))
     assert "BEGIN PRIVATE KEY-----\n" not in str(refused.value)
 
@@ -129,7 +136,7 @@ def test_an_expired_certificate_starts_with_an_error_in_the_log(
     authority: Authority, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Clients decide; the log says what they will not like."""
-    ServerTls(settings(authority.issue("127.0.0.1", valid_for=-60)))
+    made(settings(authority.issue("127.0.0.1", valid_for=-60)))
     said = capsys.readouterr().out
     assert "tls_certificate_invalid" in said
     assert "has expired at" in said
@@ -138,7 +145,7 @@ def test_an_expired_certificate_starts_with_an_error_in_the_log(
 def test_a_new_pair_is_served_by_a_new_context(authority: Authority) -> None:
     """The context of the connections before it stays as it was."""
     pair = authority.issue("127.0.0.1")
-    tls = ServerTls(settings(pair))
+    tls = made(settings(pair))
     first = tls.context
     tls.reload(time.time())
     assert tls.context is first
@@ -152,7 +159,7 @@ def test_a_bad_pair_leaves_the_one_before_it(authority: Authority, capsys: pytes
     """It is logged once, shown as long as it lasts, and ends with a good one or with the old one again."""
     pair = authority.issue("127.0.0.1")
     good, der = pair.read_bytes(), own(pair)
-    tls = ServerTls(settings(pair))
+    tls = made(settings(pair))
     for _ in range(3):
         pair.write_text("half of")
         tls.reload(time.time())
@@ -172,7 +179,7 @@ def test_a_certificate_without_its_key_waits_for_it(authority: Authority, tmp_pa
     """Two files are never replaced at once, so the pair is tried again until both are new."""
     pair, key = authority.issue("127.0.0.1"), tmp_path / "tls.key"
     key.write_bytes(pair.read_bytes())
-    tls = ServerTls(settings(pair, tls_key_file=key))
+    tls = made(settings(pair, tls_key_file=key))
     before = own(pair)
     authority.issue("127.0.0.1")
     tls.reload(time.time())
@@ -187,7 +194,7 @@ def test_a_certificate_without_its_key_waits_for_it(authority: Authority, tmp_pa
 def test_a_valid_certificate_is_not_replaced_by_an_expired_one(authority: Authority) -> None:
     """But an expired one is, by whatever comes."""
     pair = authority.issue("127.0.0.1")
-    tls = ServerTls(settings(pair))
+    tls = made(settings(pair))
     authority.issue("127.0.0.1", valid_for=-60)
     tls.reload(time.time())
     assert "has expired at" in str(problem_of(tls))
@@ -200,7 +207,7 @@ def test_new_client_authorities_are_taken(authority: Authority, tmp_path: Path) 
     """Their file is followed like the pair."""
     ca = tmp_path / "clients.pem"
     ca.write_bytes(authority.ca.read_bytes())
-    tls = ServerTls(settings(authority.issue("127.0.0.1"), tls_client_ca_file=ca))
+    tls = made(settings(authority.issue("127.0.0.1"), tls_client_ca_file=ca))
     other = Authority(tmp_path / "other")
     ca.write_bytes(authority.ca.read_bytes() + other.ca.read_bytes())
     tls.reload(time.time())
@@ -214,7 +221,7 @@ def test_a_replaced_symlink_is_a_change(authority: Authority, tmp_path: Path) ->
     os.utime(new, (1, 1))
     link = tmp_path / "live.pem"
     link.symlink_to(old)
-    tls = ServerTls(settings(link))
+    tls = made(settings(link))
     link.unlink()
     link.symlink_to(new)
     tls.reload(time.time())

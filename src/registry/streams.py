@@ -1,0 +1,49 @@
+"""The gRPC listener of a process, with discovery behind it. Imported only where REGISTRY_XDS_LISTEN is set."""
+
+import time
+from collections.abc import Mapping
+
+from registry.descriptors import cap_streams, descriptor_limit
+from registry.http2 import selftest
+from registry.http2.call import Metadata, Peer, Status, StatusError
+from registry.http2.limits import Limits
+from registry.http2.listener import Http2Listener
+from registry.process import RegistryProcess
+from registry.xds.grpc.assignment import AssignmentSource
+from registry.xds.grpc.client import Client
+from registry.xds.grpc.observer import Guard, NoGuard, Observer
+from registry.xds.grpc.response import ResponseTails
+from registry.xds.grpc.service import DiscoveryService
+from registry.xds.grpc.source import Source
+from registry.xds.grpc.stream import Discoverable
+
+
+def build_listener(process: RegistryProcess) -> Http2Listener:
+    """Return the listener of a process, within its event loop."""
+    settings = process.settings
+    return Http2Listener(
+        build_service(process),
+        Limits(max_message=settings.max_body, max_age=settings.xds_max_age),
+        cap_streams(settings.xds_max_streams, descriptor_limit()),
+        beside=selftest.fits(),
+    )
+
+
+def build_service(process: RegistryProcess) -> DiscoveryService:
+    """Return what answers the calls of discovery."""
+    envoy = AssignmentSource(process.cache, "envoy")
+    grpc = AssignmentSource(process.cache, "grpc")
+    of_envoy: Mapping[str, Source] = {envoy.type.type_urls["v3"]: envoy}
+    of_grpc: Mapping[str, Source] = {grpc.type.type_urls["v3"]: grpc}
+
+    def sources(client: Client) -> Mapping[str, Source]:
+        return of_grpc if client.is_grpc else of_envoy
+
+    def admit(path: str, _metadata: Metadata, peer: Peer) -> tuple[Guard, Observer]:
+        if process.settings.auth == "on":
+            raise StatusError(Status.UNAUTHENTICATED, "access is on, and streams cannot show a credential yet: poll")
+        method = path.rpartition("/")[2]
+        return NoGuard(), process.streams.observer(method, peer.address, time.monotonic())
+
+    tails = ResponseTails(process.reports.process_id)
+    return DiscoveryService(Discoverable(sources, tails), admit, process.health.check_ready)
