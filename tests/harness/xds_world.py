@@ -105,7 +105,8 @@ class MemorySource(Source):
     def is_behind(self, node: Node, name: str, version: str) -> bool:
         """Compare numbers of this database."""
         database, _, number = version.partition(":")
-        if database != "db" or not number.isdigit() or int(number) <= self.versions.get(name, 0):
+        ours = self.versions.get(name, self._set_version if self._type.keyed_by_cluster else 0)
+        if database != "db" or not number.isdigit() or int(number) <= ours:
             return False
         self.claims[name] = int(number)
         return True
@@ -273,16 +274,16 @@ class Talk:
         self, type_url: str = EDS, names: Iterable[str] = (), drop: Iterable[str] = (), nonce: str = "", **fields: Any
     ) -> None:
         """Send a request of the incremental variant."""
+        held = fields.pop("initial_resource_versions", {})
         node = {"node": self._node} if next(self._requests) == 1 else {}
         request = DeltaDiscoveryRequest(
             type_url=type_url,
             resource_names_subscribe=names,
             resource_names_unsubscribe=drop,
             response_nonce=nonce,
+            initial_resource_versions=[{"key": name, "value": version} for name, version in held.items()],
             **(node | fields),
         )
-        held = fields.get("held", {})
-        request.initial_resource_versions.extend({"key": name, "value": version} for name, version in held.items())
         self.stream.receive(request.SerializeToString(), self.now)
 
     def hear(self) -> Answer | None:

@@ -1,6 +1,6 @@
 """The memory of a stream for one type: what its client asks for, was sent, and said of that."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from registry.xds.grpc.observer import Rejection
 from registry.xds.grpc.source import EncodedResource, Source
@@ -17,6 +17,8 @@ class TypeRecord:
         wildcard: whether it has subscribed to all resources of its node.
         has_named: whether it has ever named anything, after which a request without names asks for nothing.
         brought: the version_info of its first request: what it holds from an earlier stream.
+        brought_versions: of the incremental variant, the version of each name that the client holds from an earlier
+            stream, until it is sent another.
         dirty: subscribed names that may have something to send.
         dirty_all: whether all of them may have.
         answer_due: whether an answer is owed even if there is nothing to send.
@@ -26,6 +28,7 @@ class TypeRecord:
         nonce: of the last answer; they count from 1.
         in_flight: the names of the last answer while it is neither accepted nor rejected, with the version that each
             replaces; None: it is.
+        answer_size: how many resources the last answer had.
         sent_at: when the last answer was sent, monotonic.
         refused: why the client may not discover a name, by name; ``*`` if it may not discover its node's resources.
         removals_due: whether clusters are to be removed, once listeners and routes that may use them are accepted.
@@ -42,8 +45,10 @@ class TypeRecord:
     __slots__ = (
         "alone",
         "answer_due",
+        "answer_size",
         "assignments_due",
         "brought",
+        "brought_versions",
         "dirty",
         "dirty_all",
         "has_named",
@@ -72,6 +77,7 @@ class TypeRecord:
         self.wildcard = False
         self.has_named = False
         self.brought = ""
+        self.brought_versions: dict[str, str] = {}
         self.dirty: dict[str, None] = {}
         self.dirty_all = False
         self.answer_due = False
@@ -80,6 +86,7 @@ class TypeRecord:
         self.kept: dict[str, EncodedResource] = {}
         self.nonce = 0
         self.in_flight: dict[str, str] | None = None
+        self.answer_size = 0
         self.sent_at = 0.0
         self.refused: dict[str, str] = {}
         self.removals_due = False
@@ -142,6 +149,14 @@ class TypeRecord:
             self.rejected.pop(name, None)
             self.rejections.pop(name, None)
 
+    def take_back(self, in_flight: Mapping[str, str]) -> None:
+        """Take it that the client holds what it had before an answer."""
+        self.missing.difference_update([name for name in in_flight if name not in self.sent])
+        for name, previous in in_flight.items():
+            self.sent.pop(name, None)
+            if previous:
+                self.sent[name] = previous
+
     def forget(self, name: str, *, keep: bool = False) -> None:
         """Forget a name that the client has unsubscribed from: asked for again, it is sent again.
 
@@ -156,6 +171,7 @@ class TypeRecord:
             return
         self.dirty.pop(name, None)
         self.sent.pop(name, None)
+        self.brought_versions.pop(name, None)
         self.kept.pop(name, None)
         self.rejected.pop(name, None)
         self.rejections.pop(name, None)

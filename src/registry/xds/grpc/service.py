@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from registry.errors import UnavailableError
 from registry.http2.call import Metadata, Peer, Service, Status, StatusError
+from registry.xds.grpc.delta import DeltaStream
 from registry.xds.grpc.observer import Guard, Observer
 from registry.xds.grpc.sotw import SotwStream
 from registry.xds.grpc.stream import Discoverable, Stream
@@ -13,7 +14,9 @@ _ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 _EDS = "/envoy.service.endpoint.v3.EndpointDiscoveryService/"
 _METHODS: Mapping[str, tuple[type[Stream], str | None]] = {
     f"{_ADS}StreamAggregatedResources": (SotwStream, None),
+    f"{_ADS}DeltaAggregatedResources": (DeltaStream, None),
     f"{_EDS}StreamEndpoints": (SotwStream, ENDPOINTS.type_urls["v3"]),
+    f"{_EDS}DeltaEndpoints": (DeltaStream, ENDPOINTS.type_urls["v3"]),
 }
 """For each method its kind of stream, and its only type; None: all."""
 

@@ -134,7 +134,7 @@ class Stream(ABC):
         clusters = self._records.get(CLUSTERS.type_urls["v3"])
         if clusters is None or not clusters.removals_due or not self._is_settled() or not self._may_send(clusters, now):
             return None
-        clusters.dirty_all = True
+        clusters.dirty_all, clusters.removals_due = True, False
         parts = self._answer(clusters, now)
         self.answers += parts is not None
         return parts
@@ -246,7 +246,10 @@ class Stream(ABC):
             return not self._is_held(record, now)
         if now - record.sent_at < ACK_TIMEOUT:
             return False
-        record.in_flight = None
+        # It may still be rejected, which the next nonce voids; so the next answer brings its names once more.
+        in_flight, record.in_flight = record.in_flight, None
+        record.take_back(in_flight)
+        record.dirty.update(dict.fromkeys(in_flight))
         self._observer.unacknowledged(record.type)
         return True
 
@@ -282,17 +285,17 @@ class Stream(ABC):
         rejection = Rejection(now, printable(message[:_MAX_MESSAGE]), refused)
         if not self._is_divisible(record):
             record.rejected = dict(sent)
-        elif len(refused) > 1:
-            # Any of them may be the one; alone, the others are accepted.
+        elif record.answer_size > 1:
+            # Any of them may be the bad one, or one that was unsubscribed since; alone, the others are accepted.
             record.alone.update(refused)
             record.dirty.update(dict.fromkeys(refused))
         else:
             record.rejected.update(refused)
+        if refused and len(refused) < len(in_flight) and self.delta:
+            # Names that do not exist are told again, without what was refused.
+            record.dirty.update(dict.fromkeys(name for name in in_flight if name not in refused))
         record.rejections.update(dict.fromkeys(refused, rejection))
-        for name, previous in in_flight.items():
-            sent.pop(name, None)
-            if previous:
-                sent[name] = previous
+        record.take_back(in_flight)
         self._observer.rejected(record.type, rejection)
 
     @abstractmethod
@@ -381,7 +384,7 @@ class Stream(ABC):
 
     def _note_sent(self, record: TypeRecord, resources: Iterable[EncodedResource], now: float) -> int:
         """Take note of an answer, and return its nonce."""
-        sent = record.sent
+        sent, brought = record.sent, record.brought_versions
         in_flight = {}
         waiting: list[str] = []
         endpoints = self._records.get(ENDPOINTS.type_urls["v3"])
@@ -389,9 +392,11 @@ class Stream(ABC):
             name = resource.name
             in_flight[name] = sent.get(name, "")
             sent[name] = resource.version
+            brought.pop(name, None)
             if endpoints is not None:
                 waiting += [each for each in resource.endpoints if each in endpoints.sent]
         record.in_flight = in_flight
+        record.answer_size = len(in_flight)
         record.assignments_due = tuple(waiting)
         record.sent_at = now
         record.nonce += 1
@@ -405,16 +410,23 @@ def _has_work(record: TypeRecord) -> bool:
     return bool(record.dirty or record.dirty_all or record.answer_due) and not record.unsure
 
 
+def check_count(names: int) -> None:
+    """Refuse more names than a stream may ask for of one type.
+
+    Raises:
+        StatusError: there are too many.
+    """
+    if names > MAX_NAMES:
+        raise StatusError(Status.INVALID_ARGUMENT, f"{names} names; at most {MAX_NAMES} are allowed for one type")
+
+
 def distinct_names(requested: Sequence[str]) -> dict[str, None]:
     """Return the names of a request, each once.
 
     Raises:
         StatusError: there are too many, or one is too long.
     """
-    if len(requested) > MAX_NAMES:
-        raise StatusError(
-            Status.INVALID_ARGUMENT, f"{len(requested)} names; at most {MAX_NAMES} are allowed for one type"
-        )
+    check_count(len(requested))
     for name in requested:
         if len(name) > MAX_NAME:
             raise StatusError(
