@@ -394,10 +394,10 @@ def test_a_real_envoys_body_works(each_front: Registry, service: str, api: Api) 
     each_front.register(service, "10.0.0.1:80")
     first = envoy_body(service, api=api)
     assert 70_000 < len(first) < 90_000
-    assert poll._cut(RestPath(ENDPOINTS, api), first) == poll.DiscoveryRequest((service,), "")
+    assert poll.read_ends(RestPath(ENDPOINTS, api), first) == poll.DiscoveryRequest((service,), "")
     held = post(each_front, first, api).json()["version_info"]
     second = envoy_body(service, api=api, version=held)
-    assert poll._cut(RestPath(ENDPOINTS, api), second) == poll.DiscoveryRequest((service,), held)
+    assert poll.read_ends(RestPath(ENDPOINTS, api), second) == poll.DiscoveryRequest((service,), held)
     assert post(each_front, second, api).status_code == 304
 
 
@@ -409,7 +409,7 @@ def test_cutting_and_parsing_agree(name: str, told: str) -> None:
         {"version_info": told, "node": {"id": "x"}, "resource_names": [name]}, separators=(",", ":"), ensure_ascii=False
     ).encode()
     assert (
-        poll._cut(RestPath(ENDPOINTS, "v3"), body)
+        poll.read_ends(RestPath(ENDPOINTS, "v3"), body)
         == poll._parse(RestPath(ENDPOINTS, "v3"), body)
         == poll.DiscoveryRequest((name,), told)
     )

@@ -23,7 +23,7 @@ from registry.core.mesh import ServedNode
 from registry.errors import NotAllowedError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
-from registry.xds.discovery_request import _cut
+from registry.xds.discovery_request import read_ends
 from registry.xds.resources import CLUSTERS, RestPath
 
 FRONTS = ["fast", "plain", "route"]
@@ -230,7 +230,7 @@ async def test_envoys_own_poll_is_cut_and_not_parsed(mesh: Mesh) -> None:
     mesh.serve(served_node(node, 3, clusters={"user": '{"name":"user"}'}))
     path = RestPath(CLUSTERS, "v3")
     later = with_version(first, "db:3.1@*")
-    read = [_cut(path, first), _cut(path, later), _cut(path, later[:9000], later[9000:-3], later[-3:])]
+    read = [read_ends(path, first), read_ends(path, later), read_ends(path, later[:9000], later[9000:-3], later[-3:])]
     assert [None if request is None else (request.names, request.version_info) for request in read] == [
         (("*",), ""),
         (("*",), "db:3.1@*"),

@@ -207,12 +207,12 @@ def test_what_envoy_sends_is_cut_and_not_parsed(workplace: Path, service: str) -
     first, second = bodies
     assert len(first) > 50_000
     assert (
-        poll._cut(RestPath(ENDPOINTS, "v3"), first)
+        poll.read_ends(RestPath(ENDPOINTS, "v3"), first)
         == poll._parse(RestPath(ENDPOINTS, "v3"), first)
         == poll.DiscoveryRequest((service,), "")
     )
     assert (
-        poll._cut(RestPath(ENDPOINTS, "v3"), second)
+        poll.read_ends(RestPath(ENDPOINTS, "v3"), second)
         == poll._parse(RestPath(ENDPOINTS, "v3"), second)
         == poll.DiscoveryRequest((service,), "5f0c1a9e:7")
     )

@@ -30,7 +30,9 @@ from registry.http.requests import count, new_request_id, request_id_of
 from registry.http.response_head import header_lines, json_lines, request_id_line, response_start
 from registry.http.v1.heartbeats import HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import REFUSED, ServedPath
+from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
+from registry.xds.repeated_poll import RepeatedPoll, pieces, remember
 
 log = structlog.get_logger()
 
@@ -50,6 +52,8 @@ class FastProtocol(InterceptingProtocol):
         self._discovery = middleware.discovery
         self._heartbeats = middleware.heartbeats
         self._hosts = middleware.hosts
+        self._last_poll: RepeatedPoll | None = None
+        """The last poll of this connection, by which the next one is read if it says the same."""
         self._give_up: Callable[[], None] | None = None
         """Gives up the poll that is held; None while none is."""
 
@@ -79,7 +83,7 @@ class FastProtocol(InterceptingProtocol):
 
     def _poll(self, path: ServedPath, exchange: Exchange) -> None:
         discovery = self._discovery
-        request = discovery.read(path, self._sender.principal, *(exchange.parts or (b"",)))
+        request = self._read_poll(path, exchange)
         peer = peer_address(exchange.head.forwarded_for, self.client)
         try:
             response = discovery.now(path, request, peer)
@@ -95,6 +99,18 @@ class FastProtocol(InterceptingProtocol):
         give_up = discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange))
         if not exchange.response_complete:
             self._give_up = give_up
+
+    def _read_poll(self, path: ServedPath, exchange: Exchange) -> DiscoveryRequest:
+        parts = exchange.parts
+        if not parts:
+            return self._discovery.read(path, self._sender.principal, b"")
+        last = self._last_poll
+        if last is not None and last.is_same(path, parts):
+            return last.request(self._sender.principal)
+        body = pieces(parts)
+        request = self._discovery.read(path, self._sender.principal, *body)
+        self._last_poll = remember(path, request, body)
+        return request
 
     def _hold_refusal(self, exchange: Exchange, error: RegistryError) -> None:
         exchange.parts.clear()

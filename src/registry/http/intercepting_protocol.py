@@ -19,14 +19,11 @@ from registry.http.asgi import DiscoveryMiddleware
 from registry.http.certificate_protocol import CertificateProtocol
 from registry.http.receive_buffer import Receiver
 from registry.http.request_head import KeptHead, RequestHead
+from registry.xds.repeated_poll import FIRST_PART, LAST_PART, Piece
 
 _NOBODY = asyncio.Event()
 _MAX_PARTS = 500
 """Pieces of a body. An Envoy's poll comes in sixty; a piece of two bytes takes fifty, and uvicorn joins them."""
-_FIRST_PART = 6144
-"""Bytes of a long body that are cut out together: a poll's version and node begin in the first 5,120."""
-_LAST_PART = 1024
-"""Bytes at the end of a long body that are cut out together: a poll's names are looked for there."""
 
 
 class Exchange:
@@ -45,7 +42,7 @@ class Exchange:
         self.response_complete = False
         self.disconnected = False
         self.message_event = _NOBODY
-        self.parts: list[bytes | memoryview] = []
+        self.parts: list[Piece] = []
         """The body, in pieces, until there is a response or the poll is held. A view is that of the receive buffer,
         and good for as long as nothing else is received."""
 
@@ -122,7 +119,7 @@ class InterceptingProtocol(CertificateProtocol):
         exchange = Exchange(kept.head)
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
         if len(data) == kept.total:
-            exchange.parts = _parts(data[kept.size :])
+            exchange.parts.append(data[kept.size :])
             self._complete(exchange)
             return
         self._unset_keepalive_if_required()
@@ -241,16 +238,9 @@ class InterceptingProtocol(CertificateProtocol):
         super().on_body(b"".join(exchange.parts))
 
 
-def _parts(body: bytes | memoryview) -> list[bytes | memoryview]:
-    """Return a body in pieces, of which the first and the last are enough to read a poll."""
-    if len(body) <= _FIRST_PART + _LAST_PART:
-        return [bytes(body)]
-    return [bytes(body[:_FIRST_PART]), body[_FIRST_PART:-_LAST_PART], bytes(body[-_LAST_PART:])]
-
-
-def _add_part(parts: list[bytes | memoryview], part: bytes) -> None:
+def _add_part(parts: list[Piece], part: bytes) -> None:
     """Add a piece of a body; the first one grows to its size, and there are never too many."""
-    if len(parts) == 1 and len(parts[0]) < _FIRST_PART:
+    if len(parts) == 1 and len(parts[0]) < FIRST_PART:
         parts[0] = b"".join((parts[0], part))
     elif len(parts) < _MAX_PARTS:
         parts.append(part)
@@ -258,7 +248,7 @@ def _add_part(parts: list[bytes | memoryview], part: bytes) -> None:
         parts[:] = [b"".join((*parts, part))]
 
 
-def _join_end(parts: list[bytes | memoryview]) -> None:
-    """Join the last pieces of a body until they contain the part in which names are looked for."""
-    while len(parts) > 1 and len(parts[-1]) < _LAST_PART:
+def _join_end(parts: list[Piece]) -> None:
+    """Join the last pieces of a body until they contain the part in which a poll's names are looked for."""
+    while len(parts) > 1 and len(parts[-1]) < LAST_PART:
         parts[-2:] = [b"".join(parts[-2:])]

@@ -26,6 +26,7 @@ _HEAD = re.compile(rb'\{"version_info":"([^"\\]*)","node":\{')
 _TAIL_BEGINS = b'},"resource_names":["'
 _TAIL = re.compile(_TAIL_BEGINS.replace(b"[", rb"\[") + rb'([^"\\]+)"\](?:,"type_url":"([^"\\]+)")?\}\s*\Z')
 _TAIL_OF_ALL = re.compile(rb'\]\},"type_url":"([^"\\]+)"\}\s*\Z')
+_EXTENSION_BEGINS = b'{"name":"'
 _LAST_EXTENSION = re.compile(rb'\{"name":"[^"\\]*","category":"[^"\\]*"(?:,"type_urls":\[[^\[\]\\]*\])?\}\Z')
 """The end of ``extensions``, by which an end of ``node`` is told from that of another field."""
 _TAIL_LENGTH = 1024
@@ -69,10 +70,16 @@ def read_request(path: RestPath, *parts: bytes) -> DiscoveryRequest:
         UnreadableError: the body is no JSON object of the right types.
         InvalidError: it asks for another resource type, or for too much.
     """
-    return _cut(path, *parts) or _parse(path, parts[0] if len(parts) == 1 else b"".join(parts))
+    return read_ends(path, *parts) or _parse(path, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
-def _cut(path: RestPath, *parts: bytes) -> DiscoveryRequest | None:
+def read_ends(path: RestPath, *parts: bytes) -> DiscoveryRequest | None:
+    """Return a request that stands at the ends of a body as Envoy writes it; None for every other one.
+
+    Args:
+        path: the path that it was posted to.
+        parts: the body, in the pieces that it came in.
+    """
     end = parts[-1]
     if len(end) < _TAIL_LENGTH and len(parts) > 1:
         end = parts[-2][-_TAIL_LENGTH:] + end
@@ -102,13 +109,22 @@ def _cut_names(path: RestPath, end: bytes) -> tuple[str, ...] | None:
         return None
 
 
+def names_place(path: RestPath, end: bytes) -> int:
+    """Return where that part of the end of a body begins which tells the names; negative where there is none."""
+    start = max(0, len(end) - _TAIL_LENGTH)
+    if not path.type.wildcard:
+        return end.rfind(_TAIL_BEGINS, start)
+    begins = end.rfind(b"]},", start)
+    return end.rfind(_EXTENSION_BEGINS, max(0, begins - _TAIL_LENGTH), begins) if begins >= 0 else -1
+
+
 def _cut_wildcard(path: RestPath, end: bytes) -> tuple[str, ...] | None:
     """Return the wildcard for a body that ends with ``node``, and so names nothing."""
     begins = end.rfind(b"]},", max(0, len(end) - _TAIL_LENGTH))
     tail = _TAIL_OF_ALL.match(end, begins) if begins >= 0 else None
     if tail is None or tail[1] != path.type_url_bytes:
         return None
-    last = end.rfind(b'{"name":"', max(0, begins - _TAIL_LENGTH), begins)
+    last = names_place(path, end)
     return WILDCARD if last >= 0 and _LAST_EXTENSION.match(end, last, begins) else None
 
 

@@ -58,9 +58,8 @@ def read_node(*parts: bytes) -> Node:
     body = parts[0]
     if len(parts) > 1 and len(body) < _MAX_VERSION_INFO + _MAX_HEAD:
         body = b"".join(parts)
-    start = body.find(_NODE, 0, _MAX_VERSION_INFO) + len(_NODE) - 1
-    end = body.find(_EXTENSIONS, start, start + _MAX_HEAD)
-    if start >= len(_NODE) - 1 and end > 0:
+    start, end = _head(body)
+    if end > 0:
         node = _read_head(body[start:end])
         if node is not None:
             return node
@@ -68,6 +67,21 @@ def read_node(*parts: bytes) -> Node:
         return _node(_decode_request(b"".join(parts)).node)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ANONYMOUS
+
+
+def head_end(body: bytes) -> int | None:
+    """Return how many bytes at the beginning of a body tell the node; None where more are needed."""
+    start, end = _head(body)
+    return end + len(_EXTENSIONS) if end > 0 and _read_head(body[start:end]) is not None else None
+
+
+def _head(body: bytes) -> tuple[int, int]:
+    """Return where the head of ``node`` begins and ends; (0, -1) where it has none."""
+    start = body.find(_NODE, 0, _MAX_VERSION_INFO)
+    if start < 0:
+        return 0, -1
+    start += len(_NODE) - 1
+    return start, body.find(_EXTENSIONS, start, start + _MAX_HEAD)
 
 
 @lru_cache(_MAX_NODES)
