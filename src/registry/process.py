@@ -91,6 +91,7 @@ from registry.usecases.registration import Registrations
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
+from registry.usecases.stream_access import StreamAccess
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
@@ -222,6 +223,8 @@ class RegistryProcess:
         self.subscriber_sync = SubscriberSync(
             self.database, self.cache, self.subscribers, self.streams, self.reports.process_id
         )
+        self.stream_access = StreamAccess(self.policy, self.authentication, self.streams)
+        """Admits streams: what opens them asks its admit(), by way of an AdmittedService."""
         self.sightings = Sightings(
             self.database,
             self.cache.clock,
@@ -398,6 +401,7 @@ class RegistryProcess:
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
+        self._jobs.every(access_feed.INTERVAL, "stream_access", self.stream_access.review)
         self._jobs.every(audit_writer.INTERVAL, "audit", self.audit_writer.write)
         self._jobs.every(audit_writer.PRUNE_INTERVAL, "prune_audit", self.audit_writer.prune)
         if self.quotas is not None:

@@ -243,6 +243,7 @@ class Talk:
         only: the only type of the method; None: ADS.
         user_agent: names the client.
         guard: decides what it may ask for.
+        observer: takes note of it, in place of ``heard``.
     """
 
     def __init__(
@@ -253,11 +254,12 @@ class Talk:
         *,
         user_agent: str = "envoy",
         guard: Guard | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.woken = 0
         self.heard = Heard()
         self.now = 0.0
-        self.stream = stream(world.shared, guard or NoGuard(), self.heard, self._wake, only)
+        self.stream = stream(world.shared, guard or NoGuard(), observer or self.heard, self._wake, only)
         self._node = {"id": "envoy-1", "cluster": "web", "user_agent_name": user_agent}
         self._requests = count(1)
 

@@ -84,6 +84,11 @@ class Authentication:
         self._signed_headers = signed_headers
         self._proxies = proxies
 
+    @property
+    def generation(self) -> int:
+        """Grows when what was concluded from a request has to be looked at again."""
+        return self._table.generation
+
     def sender(self, address: str, certificate_names: CertificateNames = ()) -> Sender:
         """Return the sender of the requests of a connection."""
         return Sender(self._table, self._clock, address, certificate_names)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from registry.core.subscriber import Node
+from registry.http2.call import StatusError
 from registry.xds.grpc.observer import ObservedStream, Record, Rejection
 from registry.xds.resources import ENDPOINTS, ResourceType
 
@@ -64,3 +65,9 @@ class ShownStream(ObservedStream):
         self.user_agent = user_agent
         self.delta = delta
         self.records = list(records)
+        self.error: StatusError | None = None
+        """What ended it."""
+
+    def end(self, error: StatusError) -> None:
+        """Note what ends it."""
+        self.error = error

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from registry.core.subscriber import Node
+from registry.http2.call import StatusError
 from registry.xds.resources import ResourceType
 
 
@@ -92,6 +93,9 @@ class ObservedStream(Protocol):
     @property
     def records(self) -> Iterable[Record]:
         """The records of the types that were asked for."""
+
+    def end(self, error: StatusError) -> None:
+        """End the stream with a status, soon."""
 
 
 class Observer(Protocol):

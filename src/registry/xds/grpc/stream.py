@@ -80,6 +80,8 @@ class Stream(ABC):
         """The client, as its first request says; anonymous before that. Written by _begin()."""
         self._begun = False
         """Whether the first request has come."""
+        self._ending: StatusError | None = None
+        """What ends the stream. Written by end()."""
         self.answers = 0
         """Answers that were sent so far."""
         self._shared = shared
@@ -107,6 +109,11 @@ class Stream(ABC):
         """The user agent of the first request."""
         return self._client.user_agent
 
+    def end(self, error: StatusError) -> None:
+        """End the stream with a status when it is asked for its next answer."""
+        self._ending = error
+        self._wake()
+
     @abstractmethod
     def receive(self, message: bytes, now: float) -> None:
         """Take a request.
@@ -119,8 +126,10 @@ class Stream(ABC):
         """Return the next answer; None: there is nothing to send now.
 
         Raises:
-            StatusError: this process cannot say yet what the client asked for first.
+            StatusError: this process cannot say yet what the client asked for first, or the stream is to end.
         """
+        if self._ending is not None:
+            raise self._ending
         for record in self._records.values():
             if _has_work(record) and self._may_send(record, now):
                 parts = self._answer(record, now)

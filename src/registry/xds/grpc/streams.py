@@ -21,7 +21,7 @@ from registry.metrics import (
     XDS_STREAMS,
     XDS_UNACKNOWLEDGED,
 )
-from registry.xds.grpc.observer import ObservedStream, Observer, Record, Rejection
+from registry.xds.grpc.observer import Guard, ObservedStream, Observer, Record, Rejection
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS, ResourceType
 from registry.xds.version_info import parse_version_info
@@ -45,7 +45,7 @@ class StreamEntry(Observer):
         opened_at: when it was opened (monotonic).
     """
 
-    __slots__ = ("_streams", "address", "client", "method", "opened_at", "published", "stream")
+    __slots__ = ("_streams", "address", "client", "guard", "method", "opened_at", "published", "stream")
 
     def __init__(self, streams: "Streams", method: str, address: str, opened_at: float) -> None:
         self._streams = streams
@@ -54,6 +54,8 @@ class StreamEntry(Observer):
         self.opened_at = opened_at
         self.client = _ANONYMOUS_CLIENT
         """The label of the client in metrics. Written by opened()."""
+        self.guard: Guard | None = None
+        """What decides which names it may ask for; None: everything is allowed. Written by StreamAccess."""
         self.stream: ObservedStream | None = None
         """The stream, from its first request until it ends. Written by opened() and closed()."""
         self.published: object = None
