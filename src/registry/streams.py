@@ -1,17 +1,16 @@
 """The gRPC listener of a process, with discovery behind it. Imported only where REGISTRY_XDS_LISTEN is set."""
 
-import time
 from collections.abc import Mapping
 
 from registry.descriptors import cap_streams, descriptor_limit
 from registry.http2 import selftest
-from registry.http2.call import Metadata, Peer, Status, StatusError
+from registry.http2.call import Service
 from registry.http2.limits import Limits
 from registry.http2.listener import Http2Listener
 from registry.process import RegistryProcess
+from registry.usecases.stream_access import AdmittedService
 from registry.xds.grpc.assignment import AssignmentSource
 from registry.xds.grpc.client import Client
-from registry.xds.grpc.observer import Guard, NoGuard, Observer
 from registry.xds.grpc.response import ResponseTails
 from registry.xds.grpc.service import DiscoveryService
 from registry.xds.grpc.source import Source
@@ -29,8 +28,8 @@ def build_listener(process: RegistryProcess) -> Http2Listener:
     )
 
 
-def build_service(process: RegistryProcess) -> DiscoveryService:
-    """Return what answers the calls of discovery."""
+def build_service(process: RegistryProcess) -> Service:
+    """Return what answers the calls of discovery of those who are admitted."""
     envoy = AssignmentSource(process.cache, "envoy")
     grpc = AssignmentSource(process.cache, "grpc")
     of_envoy: Mapping[str, Source] = {envoy.type.type_urls["v3"]: envoy}
@@ -39,11 +38,7 @@ def build_service(process: RegistryProcess) -> DiscoveryService:
     def sources(client: Client) -> Mapping[str, Source]:
         return of_grpc if client.is_grpc else of_envoy
 
-    def admit(path: str, _metadata: Metadata, peer: Peer) -> tuple[Guard, Observer]:
-        if process.settings.auth == "on":
-            raise StatusError(Status.UNAUTHENTICATED, "access is on, and streams cannot show a credential yet: poll")
-        method = path.rpartition("/")[2]
-        return NoGuard(), process.streams.observer(method, peer.address, time.monotonic())
-
     tails = ResponseTails(process.reports.process_id)
-    return DiscoveryService(Discoverable(sources, tails), admit, process.health.check_ready)
+    access = process.stream_access
+    discovery = DiscoveryService(Discoverable(sources, tails), access.admit, process.health.check_ready)
+    return AdmittedService(access, discovery)
