@@ -17,6 +17,7 @@ from benchmarks.report import Part, load_part
 PARTS = {
     "discovery": "Discovery: polls answered",
     "propagation": "Propagation: from a report to Envoy",
+    "streams": "Streams: pushes over gRPC",
     "heartbeats": "Heartbeats: leases renewed durably",
     "access": "Access: what the decision costs",
     "scale": "Scale: what many endpoints cost",

@@ -42,6 +42,8 @@ _PROTOCOLS = {"sotw": "state of the world", "delta": "delta"}
 _QUIET = 0.003
 """Seconds of processor time in ``_LOOK`` below which a server has nothing of ours to do."""
 _LOOK = 0.1
+_IDLE = 2.0
+"""Seconds for which an idle server is watched, whose work is then no part of a push."""
 _QUIET_TIMEOUT = 10.0
 """Seconds after which a server that does not come to rest is measured as it is."""
 _FILES = 2 * _CROWD
@@ -110,7 +112,8 @@ def run(part: Part, plan: Plan) -> None:
         "connection of its own from a compiled client on the same cores, which acknowledges every answer. Its first "
         "request has the node of a real Envoy. A change goes to go-control-plane's cache by a call in its process. To "
         "the registry it is a registrar's request, which is in PostgreSQL before anybody hears of it: that is part of "
-        "its figures. The processor time of a push includes the change itself and the acknowledgement."
+        "its figures. The processor time of a push includes the change itself and the acknowledgement, without what "
+        "the idle process uses."
     )
     part.note(
         "The memory of an idle stream is measured after its first answer; go-control-plane collects its garbage before."
@@ -185,13 +188,15 @@ def _measure_pushes(table: Table, name: str, server: Server, client: Subscribers
     connect = (_processor_time(server) - used) / _STREAMS
     server.collect()
     idle = (memory(server.pid) - held) / _STREAMS
-    used, lasts = _processor_time(server), []
+    idling = _idle_share(server)
+    begun, used, lasts = time.monotonic(), _processor_time(server), []
     for _ in range(changes):
         sent = server.change()
         report = client.expect()
         lasts.append(1000 * (report.last / 1e9 - sent))
         _wait_until_quiet(server)
-    push = (_processor_time(server) - used) / (changes * _STREAMS)
+    pushing = _processor_time(server) - used - idling * (time.monotonic() - begun)
+    push = pushing / (changes * _STREAMS)
     table.add(
         name,
         push=1e6 * push,
@@ -336,6 +341,13 @@ def _check(report: Report) -> None:
 def _processor_time(server: Server) -> float:
     """Return the seconds that all threads of a process have used; its clock is exact, /proc counts in 10 ms."""
     return time.clock_gettime(~server.pid << 3 | 2)
+
+
+def _idle_share(server: Server) -> float:
+    """Return the share of a core that a server uses while nothing is asked of it."""
+    begun, used = time.monotonic(), _processor_time(server)
+    time.sleep(_IDLE)
+    return (_processor_time(server) - used) / (time.monotonic() - begun)
 
 
 def _wait_until_quiet(server: Server) -> None:

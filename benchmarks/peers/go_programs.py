@@ -26,7 +26,7 @@ _REQUIRED = re.compile(r"^\s*(\S+) v(\S+)$", re.MULTILINE)
 def build() -> str | None:
     """Build the programs, if their sources changed; return why that cannot be done."""
     stamp, sources = _HOME / ".ready", _digest()
-    if stamp.is_file() and stamp.read_text() == sources:
+    if stamp.is_file() and stamp.read_text().split()[0] == sources:
         return None
     go = shutil.which("go")
     if go is None:
@@ -42,7 +42,8 @@ def build() -> str | None:
             return f"`go build {package}` took longer than {_BUILD_TIMEOUT} s"
         except subprocess.CalledProcessError as error:
             return f"`go build {package}` failed: {error.stderr.strip().splitlines()[-1]}"
-    stamp.write_text(sources)
+    compiler = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True)
+    stamp.write_text(f"{sources} {compiler.stdout.strip().removeprefix('go')}")
     return None
 
 
@@ -52,11 +53,11 @@ def program(name: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is compared, as ``go.mod`` pins them."""
+    """Return the versions of what is compared, as ``go.mod`` pins them, and of the compiler."""
     pinned = dict(_REQUIRED.findall((_SOURCES / "go.mod").read_text().replace("require ", "")))
     names = {"go-control-plane": "github.com/envoyproxy/go-control-plane", "grpc-go": "google.golang.org/grpc"}
-    go = subprocess.run(["go", "env", "GOVERSION"], check=True, capture_output=True, text=True)  # noqa: S607
-    return {"Go": go.stdout.strip().removeprefix("go")} | {name: pinned[path] for name, path in names.items()}
+    _, compiler = (_HOME / ".ready").read_text().split()
+    return {"Go": compiler} | {name: pinned[path] for name, path in names.items()}
 
 
 def _digest() -> str:

@@ -78,25 +78,23 @@ def _streamed(polled: Document, addresses: tuple[str, ...]) -> Document:
     No health checks: a stream shows by itself that its registry is away, and the next one is tried. All addresses have
     the same priority, since it makes no difference to delta which of them answers, and streams spread over them.
     """
-    families = {"dns_lookup_family": polled["dns_lookup_family"]} if "dns_lookup_family" in polled else {}
-    discovery = discovery_of(addresses, families.get("dns_lookup_family", "auto"))
-    endpoints = [{"endpoint": {"address": address_of(text)}} for text in addresses]
+    family = polled.get("dns_lookup_family", "auto")
     options = dict(polled["typed_extension_protocol_options"][_HTTP_OPTIONS])
     options["explicit_http_config"] = {"http2_protocol_options": {"connection_keepalive": _keepalive()}}
-    kept = {key: item for key, item in polled.items() if key not in _OF_POLLS}
-    return (
-        kept
-        | discovery
-        | {
-            "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": [{"lb_endpoints": endpoints}]},
-            "upstream_connection_options": {"tcp_keepalive": _tcp_keepalive()},
-            "typed_extension_protocol_options": {_HTTP_OPTIONS: options},
-        }
-    )
+    endpoints = [{"endpoint": {"address": address_of(text)}} for text in addresses]
+    streamed = {
+        "name": REGISTRY_CLUSTER,
+        **discovery_of(addresses, family),
+        "connect_timeout": polled["connect_timeout"],
+        "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": [{"lb_endpoints": endpoints}]},
+        "upstream_connection_options": {"tcp_keepalive": _tcp_keepalive()},
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: options},
+    }
+    return streamed | {key: item for key, item in polled.items() if key not in {*streamed, *_OF_POLLS}}
 
 
-_OF_POLLS = {"type", "dns_lookup_family", "health_checks", "circuit_breakers"}
-"""Fields of the cluster that polls need and streams do not, and those that follow from the addresses."""
+_OF_POLLS = {"dns_lookup_family", "health_checks", "circuit_breakers"}
+"""Fields of the cluster that streams do not need, or that names need and addresses do not."""
 
 
 def _keepalive() -> Document:

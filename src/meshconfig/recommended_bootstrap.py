@@ -90,6 +90,18 @@ def recommended_text(
     return yaml_text(recommended_bootstrap(node, admin, client, services, streams), _comments(client))
 
 
+def streams_text(node: Node, client: RegistryClient, service: ListenedService, streams: Sequence[str]) -> str:
+    """Return the parts of a bootstrap for ADS that one for polls does not have, as YAML with comments."""
+    document = recommended_bootstrap(node, service.listen, client, [service], streams)
+    registry, cluster = document["static_resources"]["clusters"]
+    shown = {key: cluster[key] for key in ("name", "type", "eds_cluster_config")}
+    parts = {
+        "dynamic_resources": document["dynamic_resources"],
+        "static_resources": {"clusters": [registry, shown]},
+    }
+    return yaml_text(parts, _comments(client))
+
+
 def registry_cluster_text(client: RegistryClient) -> str:
     """Return the cluster of the registries alone, as YAML with comments."""
     return list_text([registry_cluster(client, dns_family="auto")], _comments(client))

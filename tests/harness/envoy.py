@@ -87,6 +87,10 @@ class Envoy:
         """Return all its statistics as Prometheus scrapes them."""
         return self._client.get("/stats/prometheus").text
 
+    def control_plane(self) -> str:
+        """Return the name of the process at the other end of its stream, as it shows it."""
+        return self._client.get("/stats?type=TextReadouts&filter=^control_plane.identifier$").text.strip()
+
     def get(self) -> str:
         """Send one request to the first service; return the endpoint that answered it, empty when none did."""
         answer = httpx.get(f"http://127.0.0.1:{self.listener}/work", timeout=5, trust_env=False)
@@ -136,6 +140,7 @@ def envoy(
     streams: Sequence[int] = (),
     api_type: str = "DELTA_GRPC",
     fetch_timeout: str = "5s",
+    http2: bool = False,
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
@@ -144,12 +149,13 @@ def envoy(
     ``management`` is the cluster of registries, whose name Envoy sends as Host; with ``livez`` it checks them too.
     With ``tls``, the authorities' file, it talks TLS to them, and shows the certificate of ``client`` if there is one.
     With ``streams``, ports of gRPC listeners, it gets everything over ADS, in the variant ``api_type``. After
-    ``fetch_timeout`` it starts without the endpoints of a service.
+    ``fetch_timeout`` it starts without the endpoints of a service. With ``http2`` it speaks that to endpoints.
     """
     admin = free_port()
     listener = listener or free_port()
     source = _polls(management, refresh_delay, request_timeout)
-    clusters = [_eds(name, source, fetch_timeout) | _checking(health_checks) for name in services]
+    of_apps = _checking(health_checks) | (_http_options("http2_protocol_options") if http2 else {})
+    clusters = [_eds(name, source, fetch_timeout) | of_apps for name in services]
     config: dict[str, Any] = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
@@ -274,13 +280,13 @@ def _management(name: str, ports: Sequence[int], livez: bool) -> dict[str, Any]:
         "connect_timeout": "0.5s",
         "health_checks": [_check("/livez", "1s")] if livez else [],
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": _HTTP,
-                "explicit_http_config": {"http_protocol_options": {}},
-            }
-        },
+        **_http_options("http_protocol_options"),
     }
+
+
+def _http_options(protocol: str) -> dict[str, Any]:
+    options = {"@type": _HTTP, "explicit_http_config": {protocol: {}}}
+    return {"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}}
 
 
 def _upstream_tls(ca: Path | None, client: Path | None) -> dict[str, Any]:

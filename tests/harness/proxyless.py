@@ -47,17 +47,17 @@ class ProxylessClient:
         """Stop a server at once."""
         self._ask("stop", endpoint)
 
-    def call(self, service: str, *, timeout: float = 5.0, wait: bool = False) -> Rpc:
-        """Make an RPC; with ``wait`` it waits until there is an endpoint."""
-        return Rpc(**self._ask("call", f"xds:///{service}", timeout, wait))
+    def call(self, target: str, *, timeout: float = 5.0, wait: bool = False) -> Rpc:
+        """Make an RPC to a service, or an address; with ``wait`` it waits until there is an endpoint."""
+        return Rpc(**self._ask("call", _resolved(target), timeout, wait))
 
-    def endpoints(self, service: str, calls: int = 10) -> set[str]:
+    def endpoints(self, target: str, calls: int = 10) -> set[str]:
         """Return the endpoints that answered so many RPCs, with the status of those that failed."""
-        return {rpc.said if rpc.status == "OK" else rpc.status for rpc in map(self.call, [service] * calls)}
+        return {rpc.said if rpc.status == "OK" else rpc.status for rpc in map(self.call, [target] * calls)}
 
-    def flood(self, service: str, seconds: float) -> dict[str, int]:
-        """Make RPCs for some time, and return how many ended with each status."""
-        counts: dict[str, int] = self._ask("flood", f"xds:///{service}", seconds)
+    def flood(self, *targets: str, seconds: float) -> dict[str, int]:
+        """Make RPCs to the targets in turn for some time, and return how many ended with each status."""
+        counts: dict[str, int] = self._ask("flood", list(map(_resolved, targets)), seconds)
         return counts
 
     def _ask(self, *words: object) -> Any:  # JSON
@@ -68,6 +68,11 @@ class ProxylessClient:
         line = self._process.stdout.readline()
         assert line, f"the client ended with {self._process.wait()}; its log has the reason"
         return json.loads(line)
+
+
+def _resolved(target: str) -> str:
+    """Return an address as it is, and a service as a target of xDS."""
+    return target if ":" in target else f"xds:///{target}"
 
 
 @contextlib.contextmanager
@@ -132,12 +137,13 @@ def _main() -> None:
             status, said = error.code().name, error.details()
         return {"status": status, "said": said, "seconds": time.monotonic() - begun}
 
-    def flood(target: str, seconds: float) -> dict[str, int]:
+    def flood(targets: list[str], seconds: float) -> dict[str, int]:
         counts: dict[str, int] = {}
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            status = call(target, 5, wait=False)["status"]
-            counts[status] = counts.get(status, 0) + 1
+            for target in targets:
+                status = call(target, 5, wait=False)["status"]
+                counts[status] = counts.get(status, 0) + 1
         return counts
 
     commands: dict[str, Callable[..., Any]] = {"serve": serve, "stop": stop, "call": call, "flood": flood}

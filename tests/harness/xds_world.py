@@ -122,6 +122,13 @@ class MemorySource(Source):
             self.versions[name] = self._set_version
         self._tell(set(names))
 
+    def provide(self, resource: EncodedResource, version: int) -> None:
+        """Publish a resource as it is, and call back."""
+        self._set_version = max(self._set_version, version)
+        self.versions[resource.name] = version
+        self._made[resource.name, version] = resource
+        self._tell({resource.name})
+
     def drop(self, *names: str) -> None:
         """Forget these names, and call back."""
         self._set_version += 1

@@ -92,11 +92,13 @@ func name(code codes.Code) string {
 	return strings.ToUpper(spelt.String())
 }
 
-func flood(target string, seconds float64) map[string]int {
+func flood(targets []any, seconds float64) map[string]int {
 	counts := map[string]int{}
 	until := time.Now().Add(time.Duration(seconds * float64(time.Second)))
 	for time.Now().Before(until) {
-		counts[call(target, 5, false).Status]++
+		for _, target := range targets {
+			counts[call(target.(string), 5, false).Status]++
+		}
 	}
 	return counts
 }
@@ -116,7 +118,7 @@ func main() {
 		case "call":
 			answer = call(words[1].(string), words[2].(float64), words[3].(bool))
 		case "flood":
-			answer = flood(words[1].(string), words[2].(float64))
+			answer = flood(words[1].([]any), words[2].(float64))
 		default:
 			log.Fatalf("unknown command %v", words[0])
 		}

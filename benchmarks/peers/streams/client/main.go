@@ -327,7 +327,7 @@ func main() {
 	protocol := flag.String("protocol", "sotw", "sotw or delta")
 	name := flag.String("name", "", "resource to subscribe to")
 	node := flag.String("node", "", "file with the node as JSON")
-	timeout := flag.Duration("timeout", 10*time.Second, "longest wait for an answer")
+	timeout := flag.Duration("timeout", time.Minute, "longest wait for an answer")
 	flag.Parse()
 
 	chosen, ok := variants[*protocol]

@@ -1,0 +1,127 @@
+"""Streams of discovery, asserted on a real Envoy: what it holds, what it was sent, and that it starts at once."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from harness.envoy import Envoy, envoy
+from harness.postgres import Postgres
+from harness.process import eventually, free_port
+from harness.registry import Registry, registry
+from harness.stream_server import stream_server
+
+pytestmark = pytest.mark.envoy
+
+VARIANTS = ["GRPC"]
+LEASE = 600
+"""Seconds of a lease that outlives the test."""
+
+
+class Streaming:
+    """A registry that serves streams; ``port`` is that of its gRPC listener."""
+
+    def __init__(self, process: Registry, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def register(self, service: str, *endpoints: str, **fields: object) -> None:
+        """Register endpoints."""
+        for endpoint in endpoints:
+            self.process.register(service, endpoint, ttl=LEASE, **fields).raise_for_status()
+
+    def remove(self, service: str, endpoint: str) -> None:
+        """Deregister an endpoint."""
+        self.process.client.delete(f"/v1/services/{service}/endpoints/{endpoint}").raise_for_status()
+
+    def answers(self) -> float:
+        """Return how many answers with endpoints it has sent over streams."""
+        text = self.process.client.get("/metrics").text
+        counted = re.findall(r'^registry_xds_answers_total\{.*type="endpoints".*\} (\S+)$', text, re.MULTILINE)
+        return sum(map(float, counted))
+
+
+def start(stack: ExitStack, database: str, directory: Path) -> Streaming:
+    """Start a registry with a gRPC listener."""
+    port = free_port()
+    listen = f"127.0.0.1:{port}"
+    process = registry(database, directory, xds_listen=listen, removal_delay="100ms", sweep_interval="100ms")
+    return Streaming(stack.enter_context(process), port)
+
+
+@pytest.fixture(scope="module")
+def streaming(server: Postgres, workplace: Path) -> Iterator[Streaming]:
+    """A registry for the tests of this module."""
+    with ExitStack() as stack:
+        yield start(stack, server.migrated_database(), workplace)
+
+
+def holds(balancer: Envoy, service: str, *endpoints: str) -> bool:
+    """Tell whether an Envoy holds exactly these endpoints as healthy ones."""
+    return balancer.hosts(service) == dict.fromkeys(endpoints, "HEALTHY")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_comes_over_one_stream(streaming: Streaming, workplace: Path, service: str, variant: str) -> None:
+    """Envoy starts although names are unknown, follows each change, catches up after a pause, and rejects nothing."""
+    known, late, unknown = (f"{service}-{name}" for name in ("known", "late", "unknown"))
+    streaming.register(known, "10.0.0.1:80")
+    with envoy(
+        workplace,
+        [],
+        [known, late, unknown],
+        streams=[streaming.port],
+        api_type=variant,
+        # Silence about an unknown name would hold the start for so long, and the test would fail before.
+        fetch_timeout="600s",
+    ) as balancer:
+        assert holds(balancer, known, "10.0.0.1:80")
+        assert (balancer.hosts(late), balancer.hosts(unknown)) == ({}, {})
+        # A name that was unknown appears.
+        streaming.register(late, "10.0.1.1:80")
+        eventually(lambda: holds(balancer, late, "10.0.1.1:80"))
+        # A change while Envoy does not read: afterwards it has the newest state, in few answers.
+        before = balancer.counter(known, "update_success")
+        os.kill(balancer.pid, signal.SIGSTOP)
+        for weight in range(2, 32):
+            streaming.register(known, "10.0.0.1:80", weight=weight)
+        os.kill(balancer.pid, signal.SIGCONT)
+        eventually(lambda: balancer.weights(known) == {"10.0.0.1:80": 31})
+        assert balancer.counter(known, "update_success") - before <= 3
+        # A service that loses its last endpoint is emptied, not left out.
+        streaming.remove(late, "10.0.1.1:80")
+        eventually(lambda: balancer.hosts(late) == {}, said=lambda: str(balancer.hosts(late)))
+        assert holds(balancer, known, "10.0.0.1:80")
+        for name in (known, late, unknown):
+            assert balancer.counter(name, "update_rejected") == 0
+        assert balancer.counter("registry", "upstream_cx_total") == 1
+        # The name of the process, as its log and its metrics have it.
+        assert re.fullmatch(r'control_plane.identifier: "\S+"', balancer.control_plane())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_refused_version_is_sent_once_and_the_next_one_repairs_it(workplace: Path, variant: str) -> None:
+    """Envoy's own words are known, other services go on, and a repaired assignment is sent at once."""
+    with stream_server() as server:
+        server.assign("shop", "10.0.0.1")
+        server.assign("cart", "10.0.1.1")
+        with envoy(workplace, [], ["shop", "cart"], streams=[server.port], api_type=variant) as balancer:
+            assert holds(balancer, "shop", "10.0.0.1:80")
+            server.assign("shop", "10.0.0.1", "256.0.0.1")
+            eventually(lambda: server.heard.count("rejected") == 1)
+            (rejected,) = [event for event in server.heard.events if event[0] == "rejected"]
+            assert "256.0.0.1" in rejected[2]
+            sent = server.heard.count("answered")
+            time.sleep(1)
+            assert server.heard.count("answered") == sent
+            assert balancer.counter("shop", "update_rejected") == 1
+            assert holds(balancer, "shop", "10.0.0.1:80")
+            server.assign("cart", "10.0.1.2")
+            eventually(lambda: holds(balancer, "cart", "10.0.1.2:80"))
+            server.assign("shop", "10.0.0.2")
+            eventually(lambda: holds(balancer, "shop", "10.0.0.2:80"))
+            assert (server.heard.count("rejected"), server.heard.count("opened")) == (1, 1)
