@@ -88,6 +88,7 @@ from registry.usecases.overrides import OverrideListing
 from registry.usecases.presence import ServiceStrength
 from registry.usecases.probe_reports import ProbeReports
 from registry.usecases.registration import Registrations
+from registry.usecases.shares import TrafficShares
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
@@ -377,6 +378,7 @@ class RegistryProcess:
             OverrideListing(policy, cache),
             ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
+            TrafficShares(policy, database, cache, self.change_feed, self.subscriber_sync, self.audit),
             deregistration,
             BulkChanges(policy, self.registrations, deregistration),
             self.health,

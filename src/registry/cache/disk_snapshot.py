@@ -12,6 +12,7 @@ from msgspec import Struct
 from registry.cache.disk_file import PRIVATE, documents_in, encode, write_file
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
+from registry.core.shares import Shares
 from registry.core.snapshot import Snapshot
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ class _Service(Struct, frozen=True):
     lost: list[Endpoint] = []
     expected: int | None = None
     expected_by: str = ""
+    shares: Shares | None = None
 
 
 class DiskSnapshot:
@@ -112,7 +114,9 @@ def _encode_service(snapshot: Snapshot) -> bytes:
     # The encoded responses are left out: they are made again in no time.
     numbers = (snapshot.service, snapshot.version, snapshot.change)
     lost = list(snapshot.lost.values())
-    return encode(_Service(*numbers, snapshot.ordered(), lost, snapshot.expected, snapshot.expected_by))
+    return encode(
+        _Service(*numbers, snapshot.ordered(), lost, snapshot.expected, snapshot.expected_by, snapshot.shares)
+    )
 
 
 def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
@@ -126,5 +130,5 @@ def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
         endpoints = {(endpoint.address, endpoint.port): endpoint for endpoint in kept.endpoints}
         snapshots[kept.service] = snapshot = Snapshot(kept.service, kept.version, kept.change, endpoints)
         snapshot.lost = {endpoint.id: endpoint for endpoint in kept.lost}
-        snapshot.expected, snapshot.expected_by = kept.expected, kept.expected_by
+        snapshot.expected, snapshot.expected_by, snapshot.shares = kept.expected, kept.expected_by, kept.shares
     return header.database_id, snapshots

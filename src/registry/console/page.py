@@ -60,6 +60,8 @@ _DONE = {
     "set": "The override was set.",
     "cleared": "The override was removed; the registrar's values apply again.",
     "expected": "The expected number was changed.",
+    "shared": "The shares were set. Envoys receive all weights with one version.",
+    "unshared": "The shares were taken back; each endpoint has its own weight again.",
     "acknowledged": "The loss was acknowledged.",
     "paused": "Expiry was paused.",
     "resumed": "Expiry was resumed.",

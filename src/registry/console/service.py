@@ -16,6 +16,7 @@ from registry.console.services import service_row_of
 from registry.console.subscribers import page_of_subscribers
 from registry.core.endpoint import Endpoint, metadata_texts
 from registry.core.presence import MAX_SHOWN
+from registry.core.shares import misleading_shares
 from registry.core.silence import StatusForPeople, is_silent
 from registry.core.subscriber import SubscriberFilter
 from registry.http.dependencies import (
@@ -145,6 +146,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     """Show one service, with the endpoints that match the filters."""
     snapshot = catalog.service(reader, service)
     presence = strength.of(snapshot)
+    groups = snapshot.groups
     everyone = sorted(snapshot.ordered(), key=_place)
     wanted = filters.exact
     matching = [endpoint for endpoint in everyone if wanted.fits(endpoint) and _matches(endpoint, filters.q)]
@@ -156,6 +158,9 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         expected_by=snapshot.expected_by,
         lost=[lost_view(endpoint) for endpoint in presence.lost[:MAX_SHOWN]],
         lost_count=len(presence.lost),
+        shares=snapshot.shares,
+        groups=groups,
+        misleading=misleading_shares(groups),
         rows=rows,
         usual=_usual(everyone),
         localities=_localities(catalog.with_leases(rows.items), everyone),

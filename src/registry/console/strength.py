@@ -1,4 +1,4 @@
-"""The forms about a service's strength: its expected number, and acknowledged losses."""
+"""The forms about a service as a whole: its expected number, acknowledged losses, and shares of traffic."""
 
 from typing import Annotated
 
@@ -7,9 +7,12 @@ from msgspec import Meta, Struct
 
 from registry.console.form import Filled
 from registry.core.endpoint import endpoint_key
-from registry.http.dependencies import READY, StrengthPart
+from registry.core.shares import Share
+from registry.errors import InvalidError
+from registry.http.dependencies import READY, SharesPart, StrengthPart
 from registry.http.parameters import EndpointName, ServiceName
 from wire.model import MAX_EXPECTED, Text
+from wire.share import split_share
 
 router = APIRouter(dependencies=[READY])
 
@@ -27,6 +30,32 @@ async def set_expected(service: ServiceName, strength: StrengthPart, form: Fille
     sent = form.read(Sent)
     await strength.expect(form.actor, service, sent.expected, sent.reason)
     return form.done("expected")
+
+
+class SentShares(Struct, frozen=True):
+    """The fields of the form of shares; empty ``shares`` take them back."""
+
+    shares: Annotated[str, Meta(max_length=20_000)] = ""
+    reason: Text = ""
+
+
+@router.post("/services/{service}/shares")
+async def set_shares(service: ServiceName, shares: SharesPart, form: Filled) -> Response:
+    """Set the shares of traffic of the service's groups, one a line, or take them back."""
+    sent = form.read(SentShares)
+    groups = [_share(line.strip()) for line in sent.shares.splitlines() if line.strip()]
+    if not groups:
+        await shares.clear(form.actor, service, sent.reason)
+        return form.done("unshared")
+    await shares.set(form.actor, service, groups, sent.reason)
+    return form.done("shared")
+
+
+def _share(line: str) -> Share:
+    try:
+        return Share(*split_share(line))
+    except ValueError as error:
+        raise InvalidError(str(error), "form:shares") from None
 
 
 @router.post("/services/{service}/lost/acknowledge")

@@ -41,10 +41,11 @@ EventKind = Literal[
     "replaced",
     "lost_acknowledged",
     "expected_set",
+    "shares_set",
     "paused",
     "resumed",
 ]
-"""The kinds of events; ``expected_set`` is one of a service, ``paused`` and ``resumed`` of a service or of all."""
+"""The kinds of events; ``expected_set`` and ``shares_set`` are of a service, pauses of a service or of all."""
 
 LAPSED = "its registrar went silent, and its lease expired"
 """Why an endpoint is lost: the reason of a lapse."""

@@ -91,6 +91,9 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
 
     ``lost_at`` is when it was lost, with its reason, until its place is filled (``registry.core.presence``);
     ``spare_since`` is when it came, while it has filled no place. ``drained_by`` is who drained its incarnation, when.
+
+    ``share_weight`` is the weight that a share of traffic gives it, 0 where its group gets nothing, and None without
+    shares. Written by ``registry.core.shares`` when a snapshot is made; rows of the database have none.
     """
 
     id: int
@@ -113,6 +116,7 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
     lost_reason: str = ""
     spare_since: float | None = None
     drained_by: str = ""
+    share_weight: int | None = None
 
     @property
     def key(self) -> Key:
@@ -129,9 +133,13 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
         """The published status; the first rule that applies wins.
 
         A draining endpoint that is unhealthy stays UNHEALTHY. Envoy does not change a host from UNHEALTHY to DRAINING,
-        and only a host that was healthy before leaves Envoy's panic calculation by DRAINING.
+        and only a host that was healthy before leaves Envoy's panic calculation by DRAINING. A group whose share is 0
+        is published as draining as well: Envoy rejects a weight of 0.
         """
-        if self.draining:
+        return self._status(draining=self.draining or self.share_weight == 0)
+
+    def _status(self, *, draining: bool) -> Health:
+        if draining:
             unhealthy = self.registration.health is Report.UNHEALTHY
             return Health.UNHEALTHY if unhealthy else Health.DRAINING
         if self.lapsed_at is not None:
@@ -153,6 +161,13 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
         return self.status in ROUTABLE
 
     @property
+    def routable_by_itself(self) -> bool:
+        """Whether Envoy might send traffic to the endpoint if its group had a share."""
+        if self.share_weight != 0:
+            return self.status in ROUTABLE
+        return self._status(draining=self.draining) in ROUTABLE
+
+    @property
     def alive(self) -> bool:
         """Whether its lease is good and it is not leaving, so that its owner alone may change it.
 
@@ -168,6 +183,11 @@ class Endpoint(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def weight(self) -> int | None:
+        """The published weight: of its group's share, or else its own one."""
+        return self.share_weight or self.own_weight
+
+    @property
+    def own_weight(self) -> int | None:
         """The weight of the operator's override, or else of the registration."""
         if self.override is not None and self.override.weight is not None:
             return self.override.weight

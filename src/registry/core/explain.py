@@ -6,6 +6,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.evidence import Evidence, evidence_in_words
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Lease
+from registry.core.shares import WHOLE, GroupShare
 from registry.core.silence import Silence, silence_in_words, silence_of, until_in_words
 from wire.duration import format_duration
 from wire.model import Health
@@ -18,6 +19,7 @@ class Circumstances(Struct, frozen=True):
         now: the database's time.
         lease: the endpoint's lease, or None.
         pause: the pause that keeps the service's endpoints from lapsing, or None.
+        share: the share of its group, where its service has shares of traffic, with their author and reason.
         has_routable: whether the service has any endpoint that may receive traffic.
         removal_delay: seconds for which the endpoint stays listed once it is not routable.
         last_hold: seconds for which a lapsed endpoint stays while the service has no routable endpoint.
@@ -34,6 +36,7 @@ class Circumstances(Struct, frozen=True):
     last_hold: float
     read_ago: float | None = None
     evidence: Evidence | None = None
+    share: GroupShare | None = None
 
 
 class Explanation(Struct, frozen=True):
@@ -48,11 +51,12 @@ def explain(endpoint: Endpoint, around: Circumstances) -> Explanation:
     """Return why an endpoint is or is not served, the deciding reason first, and what would change that."""
     silence = silence_of(endpoint, around.lease, around.now, around.last_hold, around.pause)
     because = [
-        _status_reason(endpoint) if silence is None else silence_in_words(silence, around.now),
+        _status_reason(endpoint, around) if silence is None else silence_in_words(silence, around.now),
         *_evidence(around),
         *_lease(endpoint, around),
         *_pause(around),
         *_override(endpoint, around),
+        *_share(endpoint, around),
     ]
     if silence is None:
         would_change = _would_change(endpoint, around)
@@ -61,7 +65,7 @@ def explain(endpoint: Endpoint, around: Circumstances) -> Explanation:
     return Explanation(endpoint.routable, because, would_change)
 
 
-def _status_reason(endpoint: Endpoint) -> str:
+def _status_reason(endpoint: Endpoint, around: Circumstances) -> str:
     registration = endpoint.registration
     detail = f" ({registration.detail})" if registration.detail else ""
     if endpoint.leaving_at is not None:
@@ -71,6 +75,8 @@ def _status_reason(endpoint: Endpoint) -> str:
         return f"its instance, or somebody on its behalf, drained {incarnation}"
     if endpoint.override is not None and endpoint.override.drain:
         return f"an operator drained it: {endpoint.override.reason or 'no reason given'}"
+    if _drained_by_share(endpoint):
+        return "a share of traffic drained it" if around.share is None else around.share.in_words
     if endpoint.status is Health.TIMEOUT:
         ttl = format_duration(registration.ttl or 0)
         return f"no heartbeat of {registration.instance_id} came within its lease of {ttl}"
@@ -128,7 +134,24 @@ def _override(endpoint: Endpoint, around: Circumstances) -> list[str]:
     return [f"{override.actor} overrides {' and '.join(parts)}{ends}: {override.reason or 'no reason given'}"]
 
 
+def _share(endpoint: Endpoint, around: Circumstances) -> list[str]:
+    if around.share is None or _drained_by_share(endpoint):
+        return []
+    return [f"{around.share.in_words}; its own part of that is a weight of {endpoint.share_weight} in {WHOLE}"]
+
+
+def _drained_by_share(endpoint: Endpoint) -> bool:
+    """Return whether nothing but the share of its group keeps an endpoint out of rotation."""
+    return endpoint.share_weight == 0 and endpoint.routable_by_itself
+
+
 def _would_change(endpoint: Endpoint, around: Circumstances) -> list[str]:
+    if _drained_by_share(endpoint):
+        return ["another share for its group, or taking the shares back (registryctl share --clear)"]
+    return _would_change_by_itself(endpoint, around)
+
+
+def _would_change_by_itself(endpoint: Endpoint, around: Circumstances) -> list[str]:
     if endpoint.leaving_at is not None:
         return [_removal(endpoint, around), "a newer incarnation that registers brings it back"]
     if endpoint.registration.draining:

@@ -8,6 +8,7 @@ from typing import Any
 from registry.core.ecs_services import EcsService
 from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
 from registry.core.presence import Presence, Tally, is_lost, named_ecs_services, presence_of, tally
+from registry.core.shares import Group, Shares, apply_shares, groups_in
 from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
@@ -29,6 +30,7 @@ class Snapshot:
         lost: the lost endpoints by their ids, also those that are too old to be shown (``registry.core.presence``).
         expected: how many endpoints an operator expects; None: no operator has set a number.
         expected_by: the operator.
+        shares: the shares of traffic of its groups, which the weights of ``endpoints`` follow; None: there are none.
         encoded: the responses by API version. Written by `registry.xds.eds` at the first request for each; nothing else
             of a snapshot is ever changed.
         former: the last snapshot before that was encoded, from which bytes are copied; None once this one is encoded.
@@ -52,6 +54,7 @@ class Snapshot:
         "made",
         "quarantined",
         "service",
+        "shares",
         "since",
         "streamed",
         "streamed_before",
@@ -76,6 +79,7 @@ class Snapshot:
         self.lost: Mapping[int, Endpoint] = {}
         self.expected: int | None = None
         self.expected_by = ""
+        self.shares: Shares | None = None
         self.encoded: dict[str, Any] = {}
         self.former: Snapshot | None = None
         self.streamed: dict[str, Any] = {}
@@ -136,6 +140,11 @@ class Snapshot:
         return self._tally
 
     @property
+    def groups(self) -> Sequence[Group]:
+        """The groups that have shares of the traffic, with the rest as the last one; none without shares."""
+        return () if self.shares is None else groups_in(self.endpoints.values(), self.shares.groups)
+
+    @property
     def overridden(self) -> Sequence[Endpoint]:
         """The endpoints under an operator's override, in their order; looked for once."""
         if self._overridden is None:
@@ -168,11 +177,16 @@ class Snapshot:
             draft.quarantine(row)
         for endpoint in delta.listed:
             draft.put(endpoint)
-        advanced = Snapshot(self.service, delta.version, delta.change, draft.endpoints, draft.quarantined)
+        endpoints: Mapping[AddressPort, Endpoint] = draft.endpoints
+        if delta.shares is not None or self.shares is not None:
+            endpoints = apply_shares(endpoints, () if delta.shares is None else delta.shares.groups)
+        advanced = Snapshot(self.service, delta.version, delta.change, endpoints, draft.quarantined)
         advanced.since, advanced.made = self.since, self._made_until(delta)
         advanced.lost = self._lost_after(delta)
         advanced.expected, advanced.expected_by = delta.expected, delta.expected_by
-        advanced._counts = +draft.counts
+        advanced.shares = delta.shares
+        # A share changes the status of other endpoints than those of the delta, so they are counted again.
+        advanced._counts = +draft.counts if endpoints is draft.endpoints else None
         if delta.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the encoded responses stand.
             advanced.encoded, advanced.former = self.encoded, self.former
@@ -251,7 +265,8 @@ class SnapshotDelta:
 
     ``whole`` says that ``listed`` is everything, because the rows in between are gone. ``made_at`` is when the first of
     these changes was stored, by the database's clock; None where that is not known. ``lost`` has the rows among those
-    of ``listed`` and ``removed`` that are lost. ``expected`` is an operator's number, with its setter.
+    of ``listed`` and ``removed`` that are lost. ``expected`` is an operator's number, with its setter. ``shares`` are
+    those in force after the change.
     """
 
     __slots__ = (
@@ -264,6 +279,7 @@ class SnapshotDelta:
         "quarantined",
         "removed",
         "service",
+        "shares",
         "version",
         "whole",
     )
@@ -282,6 +298,7 @@ class SnapshotDelta:
         made_at: float | None = None,
         expected: int | None = None,
         expected_by: str = "",
+        shares: Shares | None = None,
     ) -> None:
         self.service = service
         self.version = version
@@ -294,6 +311,7 @@ class SnapshotDelta:
         self.made_at = made_at
         self.expected = expected
         self.expected_by = expected_by
+        self.shares = shares
 
 
 _identity = attrgetter("id")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+import structlog
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -23,13 +25,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint, Key, Override, Quarantined
 from registry.core.lease import SweepTime
+from registry.core.shares import Shares, check_shares
 from registry.core.snapshot import SnapshotDelta
 from registry.core.versions import version_jump
+from registry.errors import InvalidError
 from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import NamedRecord, Statement
 from registry.store.rows import Row, endpoint_columns, override_columns, override_from, overrides_of, read_row
 from registry.store.tables import endpoints, overrides, registry_state, services
 from registry.store.transaction import StoredVersion
+
+log = structlog.get_logger()
 
 _RAISE = text(
     "INSERT INTO services AS known (name, version, change, floor, timeline)"
@@ -88,6 +94,7 @@ def _changes_since() -> Select[Any]:
             services.c.change.label("service_change"),
             services.c.expected.label("service_expected"),
             services.c.expected_by.label("service_expected_by"),
+            services.c.shares.label("service_shares"),
             whole.label("whole"),
         )
         .select_from(joined)
@@ -95,6 +102,7 @@ def _changes_since() -> Select[Any]:
     )
 
 
+_decode_shares = msgspec.json.Decoder(Shares).decode
 _CHANGES_SINCE = Statement(_changes_since())
 _SERVICE_VERSIONS = Statement(select(services.c.name, services.c.version, services.c.change))
 _NUMBERS_PER_YIELD = 1_000
@@ -143,10 +151,27 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[Sn
                 whole=row.whole,
                 expected=row.service_expected,
                 expected_by=row.service_expected_by,
+                shares=_shares(row.name, row.service_shares),
             )
         if row.id is not None:
             _add(delta, row)
     return list(deltas.values())
+
+
+def _shares(service: str, stored: str) -> Shares | None:
+    """Return the shares of a service; None if there are none, or they cannot be read.
+
+    The latter were written past the API. The endpoints have their own weights then: without a service its callers fail.
+    """
+    if not stored:
+        return None
+    try:
+        shares = _decode_shares(stored)
+        check_shares(shares.groups)
+    except (msgspec.MsgspecError, InvalidError) as error:
+        log.warning("shares_unreadable", service=service, reason=str(error))
+        return None
+    return shares
 
 
 async def _rows(connection: AsyncConnection, statement: Statement, **parameters: object) -> Sequence[NamedRecord]:

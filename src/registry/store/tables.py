@@ -57,7 +57,8 @@ registry_state = Table(
 # floor: a reader with a smaller change than this has to read the service whole, because tombstones in between are
 # deleted, or the version was raised after a fail-over. timeline: PostgreSQL's timeline at the last change; null where a
 # registry that is older than the column has created the service. expected: how many endpoints the operator expected_by
-# expects; null: none has set a number.
+# expects; null: none has set a number. shares: the shares of traffic of its groups as JSON
+# (registry.core.shares.Shares); empty: none.
 services = Table(
     "services",
     metadata,
@@ -69,6 +70,7 @@ services = Table(
     Column("timeline", BigInteger),
     Column("expected", Integer),
     Column("expected_by", Text, nullable=False, server_default=text("''")),
+    Column("shares", Text, nullable=False, server_default=text("''")),
 )
 
 endpoints = Table(

@@ -135,12 +135,6 @@ _LOAD_LOST = Statement(
     )
     .limit(bindparam("most", type_=Integer))
 )
-_SET_EXPECTED = Statement(
-    text(
-        "UPDATE services SET expected = :expected, expected_by = :expected_by, change = change + 1 WHERE name = :name"
-        " RETURNING version, change, pg_notify(:channel, name || ' ' || change)"
-    ).bindparams(bindparam("expected", type_=Integer), channel=CHANNEL)
-)
 _OVERRIDES = Statement(
     select(
         overrides.c.service,
@@ -167,7 +161,7 @@ _STILL_EXPIRED = Statement(
         " FOR UPDATE OF leases SKIP LOCKED"
     )
 )
-_NOW = Statement(text("SELECT extract(epoch FROM clock_timestamp())"))
+NOW = Statement(text("SELECT extract(epoch FROM clock_timestamp())"))
 _REMOVE_ENDPOINT = Statement(
     update(endpoints)
     .where(endpoints.c.id == bindparam("known_id"))
@@ -176,7 +170,7 @@ _REMOVE_ENDPOINT = Statement(
 _endpoint_columns = [column.name for column in endpoints.c if column.name != "id"]
 _UPDATE_ENDPOINT = Statement(update(endpoints).where(endpoints.c.id == bindparam("known_id")), _endpoint_columns)
 _ADD_ENDPOINT = Statement(insert(endpoints).returning(endpoints.c.id), _endpoint_columns)
-_ADD_EVENT = Statement(insert(events), [column.name for column in events.c if column.name not in ("id", "transaction")])
+ADD_EVENT = Statement(insert(events), [column.name for column in events.c if column.name not in ("id", "transaction")])
 # In the order in which renewals lock them, before any of them is changed.
 _LOCK_LEASES = Statement(select(leases.c.endpoint_id).where(_leased).order_by(leases.c.endpoint_id).with_for_update())
 _DELETE_LEASES = Statement(delete(leases).where(_leased))
@@ -341,43 +335,9 @@ async def change_by_operator(
         return await _save(driver, changeset, locked)
 
 
-async def set_expected(
-    database: Database, service: str, expected: int | None, *, actor: str, reason: str
-) -> StoredVersion | None:
-    """Set how many endpoints an operator expects a service to have, and return its numbers; None: it is not known.
-
-    It is a change of the service, by which all processes learn of it.
-
-    Args:
-        database: the database.
-        service: the service's name.
-        expected: the number; None takes an operator's number back.
-        actor: the operator.
-        reason: why, for the history; empty: none was given.
-    """
-    async with database.driver_transaction() as driver:
-        locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
-        if not locked.numbers:
-            return None
-        ((version, change, _),) = await driver.rows(
-            _SET_EXPECTED, name=service, expected=expected, expected_by="" if expected is None else actor
-        )
-        what = "no operator's number any more" if expected is None else f"{expected} endpoints are expected"
-        (now,) = await driver.rows(_NOW)
-        row = {
-            "at": moment(float(now[0])),
-            "service": service,
-            "address": None,
-            "port": None,
-            "instance_id": "",
-            "kind": "expected_set",
-            "reason": f"{what}{reason and ': '}{reason}",
-            "actor": actor,
-            "status": "",
-            "version": version,
-        }
-        await driver.run_each(_ADD_EVENT, [row])
-        return StoredVersion(version, change)
+async def lock_service(driver: Driver, service: str) -> bool:
+    """Lock a service for the rest of the transaction; return False if it is not known."""
+    return bool((await _lock_services(driver, _LOCK_SERVICES, names=[service])).numbers)
 
 
 async def _fill_places(driver: Driver, changeset: Changeset) -> None:
@@ -548,7 +508,7 @@ async def _save_overrides(driver: Driver, changeset: Changeset) -> None:
 
 async def _save_events(driver: Driver, changeset: Changeset, after: Mapping[str, StoredVersion]) -> None:
     rows = [_event(event, changeset.now, after[event.service].version) for event in changeset.events]
-    await driver.run_each(_ADD_EVENT, rows)
+    await driver.run_each(ADD_EVENT, rows)
 
 
 def _event(event: Event, now: float, version: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from registry.core.explain import Circumstances, Explanation, explain
 from registry.core.history import EventFilter, RecordedEvent, without_hidden
 from registry.core.lease import Lease
 from registry.core.presence import is_lost, loss_in_words
+from registry.core.shares import share_of
 from registry.core.silence import Silence, is_silent, pause_of
 from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
@@ -193,7 +194,8 @@ class Explanations:
         return replace(around, evidence=evidence[endpoint.id])
 
     def _around(self, endpoint: Endpoint, *, now: float, lease: Lease | None, pause: Pause | None) -> Circumstances:
-        siblings = self._cache.get(endpoint.service).endpoints.values()
+        snapshot = self._cache.get(endpoint.service)
+        siblings, shares = snapshot.endpoints.values(), snapshot.shares
         return Circumstances(
             now=now,
             lease=lease,
@@ -201,6 +203,7 @@ class Explanations:
             has_routable=any(sibling.routable for sibling in siblings),
             removal_delay=self._settings.removal_delay,
             last_hold=self._settings.last_endpoint_hold,
+            share=None if shares is None else share_of(endpoint, shares),
         )
 
     def _listed(self, endpoint: Endpoint, around: Circumstances, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:

@@ -20,6 +20,7 @@ from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import EventFilter, RecordedEvent
+from registry.core.shares import misleading_shares
 from registry.core.silence import is_silent
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
@@ -33,6 +34,7 @@ from registry.core.verdict.facts import (
     MeshFacts,
     OverrideFacts,
     ServiceFacts,
+    SharesFacts,
     SilentEndpoint,
     StrengthFacts,
 )
@@ -297,6 +299,7 @@ class Verdicts:
             lapses=memory.lapses,
             weak=memory.weak,
             overrides=memory.overrides,
+            misleading_shares=memory.misleading_shares,
             subscribers=subscribers,
             pauses=pauses,
             allowed_suspects=asking.allowed_suspects,
@@ -331,6 +334,7 @@ class _Memory:
         self.lapses: list[Lapse] = []
         self.weak: list[StrengthFacts] = []
         self.overrides: list[OverrideFacts] = []
+        self.misleading_shares: list[SharesFacts] = []
 
     def add(self, snapshot: Snapshot) -> None:
         """Add the facts of a service; only the endpoints of those in trouble are looked at one by one."""
@@ -360,6 +364,8 @@ class _Memory:
             self.lapses += (
                 self._lapse(endpoint) for endpoint in snapshot.endpoints.values() if endpoint.status is Health.TIMEOUT
             )
+        if snapshot.shares is not None and (misleading := misleading_shares(snapshot.groups)):
+            self.misleading_shares.append(SharesFacts(snapshot.service, tuple(misleading), snapshot.shares.actor))
         self.overrides += (
             OverrideFacts(endpoint.service, endpoint.name, endpoint.override)
             for endpoint in snapshot.overridden

@@ -1,7 +1,7 @@
 """A snapshot in the format of Envoy's v1 service discovery, as cookpad/sds and lyft/discovery answered it."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -80,10 +80,12 @@ class HostsV1:
 
     def _body(self, kind: str, name: str, endpoints: list[Endpoint]) -> bytes:
         # v1 has no health field, so an endpoint that may not receive traffic is not listed.
-        hosts = [self._host(endpoint) for endpoint in endpoints if endpoint.routable]
+        listed = [endpoint for endpoint in endpoints if endpoint.routable]
+        heaviest = _heaviest_shares(listed)
+        hosts = [self._host(endpoint, heaviest.get(endpoint.service)) for endpoint in listed]
         return msgspec.json.encode({kind: name, "env": self._environment, "hosts": hosts})
 
-    def _host(self, endpoint: Endpoint) -> dict[str, Any]:
+    def _host(self, endpoint: Endpoint, heaviest: int | None) -> dict[str, Any]:
         registration = endpoint.registration
         ttl = registration.ttl or 0.0
         lease = self._cache.leases.get(endpoint.id)
@@ -97,11 +99,20 @@ class HostsV1:
             "revision": registration.revision,
             "last_check_in": _check_in(lease.renewed_at),
             "expire_time": int(lease.expires_at),
-            "tags": _tags(endpoint),
+            "tags": _tags(endpoint, heaviest),
         }
 
 
-def _tags(endpoint: Endpoint) -> dict[str, Any]:
+def _heaviest_shares(endpoints: Iterable[Endpoint]) -> dict[str, int]:
+    """Return the greatest weight that a share gives an endpoint of each service; services without shares have none."""
+    heaviest: dict[str, int] = {}
+    for endpoint in endpoints:
+        if endpoint.share_weight:
+            heaviest[endpoint.service] = max(endpoint.share_weight, heaviest.get(endpoint.service, 0))
+    return heaviest
+
+
+def _tags(endpoint: Endpoint, heaviest: int | None) -> dict[str, Any]:
     registration = endpoint.registration
     tags = without_reserved_keys(registration.metadata) | {
         "az": registration.zone,
@@ -111,7 +122,10 @@ def _tags(endpoint: Endpoint) -> dict[str, Any]:
     }
     # Envoy's v1 schema rejects a whole answer with a weight above 100, so none may come from free metadata either.
     tags.pop("load_balancing_weight", None)
-    if endpoint.weight is not None:
+    if heaviest is not None and endpoint.weight is not None:
+        # Cut off at 100, all weights of a share would be the same.
+        tags["load_balancing_weight"] = max(1, round(_MAX_WEIGHT * endpoint.weight / heaviest))
+    elif endpoint.weight is not None:
         tags["load_balancing_weight"] = min(endpoint.weight, _MAX_WEIGHT)
     return tags
 

@@ -14,6 +14,7 @@ from registry.core.verdict import (
     registrars,
     replicas,
     services,
+    shares,
     snapshot,
     subscribers,
 )
@@ -28,7 +29,7 @@ CATEGORIES: dict[str, Sequence[Rule]] = {
     "clocks": clocks.RULES,
     "expiry": expiry.RULES,
     "registrars": registrars.RULES,
-    "services": (*services.RULES, *presence.RULES),
+    "services": (*services.RULES, *presence.RULES, *shares.RULES),
     "overrides": overrides.RULES,
     "subscribers": subscribers.RULES,
     "mesh": mesh.RULES,

@@ -96,6 +96,20 @@ class StrengthFacts(Struct, frozen=True):
     expected_by: str = ""
 
 
+class SharesFacts(Struct, frozen=True):
+    """A service whose shares of traffic do not do what they say.
+
+    Attributes:
+        service: its name.
+        misleading: why, in words.
+        actor: the operator who set the shares.
+    """
+
+    service: str
+    misleading: tuple[str, ...]
+    actor: str
+
+
 class OverrideFacts(Struct, frozen=True):
     """An operator's override that is in force.
 
@@ -150,6 +164,7 @@ class Facts(Struct, frozen=True):
         lapses: the endpoints whose lease has lapsed, listed or removed lately.
         weak: the services with too few endpoints, or with lost ones.
         overrides: the overrides in force.
+        misleading_shares: the services whose shares of traffic do not do what they say.
         subscribers: the Envoys that poll; None: they could not be collected in time.
         pauses: the pauses of expiry in force; None: PostgreSQL, which has them, is away.
         allowed_suspects: the number of suspects that the person who asks puts up with.
@@ -169,6 +184,7 @@ class Facts(Struct, frozen=True):
     lapses: Sequence[Lapse] = ()
     weak: Sequence[StrengthFacts] = ()
     overrides: Sequence[OverrideFacts] = ()
+    misleading_shares: Sequence[SharesFacts] = ()
     subscribers: ClusterSubscribers | None = None
     pauses: Sequence[Pause] | None = None
     allowed_suspects: int = 0

@@ -134,7 +134,7 @@
   window.addEventListener("pageshow", paint);
 
   // -- dialogs ---------------------------------------------------------------------------------------------------
-  const FIELDS = ["weight", "canary", "reason", "service", "expected"];
+  const FIELDS = ["weight", "canary", "reason", "service", "expected", "shares"];
 
   function fill(dialog, opener) {
     const form = dialog.querySelector("form");

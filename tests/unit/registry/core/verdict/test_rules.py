@@ -59,6 +59,7 @@ from registry.core.verdict.facts import (
     MeshFacts,
     OverrideFacts,
     ServiceFacts,
+    SharesFacts,
     SilentEndpoint,
     StrengthFacts,
 )
@@ -658,6 +659,13 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, overrides=[OVERRIDE]),
         "1 override is in force",
         "shop 10.0.0.5:80: drain, set 2h ago by ann, without an end: deploy",
+    ),
+    (
+        "shares-kept",
+        WARNING,
+        replace(WELL, misleading_shares=[SharesFacts("shop", ("revision=b has no routable endpoint",), "ann")]),
+        "1 service's shares of traffic do not do what they say",
+        "shop: revision=b has no routable endpoint; set by ann",
     ),
     (
         "subscribers-remembered",

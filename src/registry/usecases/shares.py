@@ -1,0 +1,99 @@
+"""Shares of traffic within a service: read them, set them, take them back."""
+
+from collections.abc import Sequence
+
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
+from registry.auth.verbs import Verb
+from registry.background.change_feed import ChangeFeed
+from registry.background.subscriber_sync import SubscriberSync
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.shares import Share, check_shares, misleading_shares
+from registry.core.snapshot import Snapshot
+from registry.core.subscriber import SubscriberFilter
+from registry.errors import NotFoundError, UnknownServiceError
+from registry.store.database import Database
+from registry.store.service_values import set_shares
+from registry.usecases.audit import Audit
+
+_MAX_WAIT = 1.0
+"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
+
+
+class TrafficShares:
+    """Reads and sets the shares of traffic of groups of a service's endpoints.
+
+    Args:
+        policy: decides who may read and set them.
+        database: where they are kept.
+        cache: what this process knows of them.
+        change_feed: reads at once what was stored.
+        subscribers: knows which clients cannot follow a share exactly.
+        audit: notes what was set.
+    """
+
+    def __init__(  # the parts that a write needs
+        self,
+        policy: Policy,
+        database: Database,
+        cache: SnapshotCache,
+        change_feed: ChangeFeed,
+        subscribers: SubscriberSync,
+        audit: Audit,
+    ) -> None:
+        self._policy = policy
+        self._database = database
+        self._cache = cache
+        self._change_feed = change_feed
+        self._subscribers = subscribers
+        self._audit = audit
+
+    async def set(self, principal: Principal, service: str, groups: Sequence[Share], reason: str) -> Snapshot:
+        """Set the shares of a service in place of those that it has.
+
+        Raises:
+            InvalidError: the shares mean nothing, as when they add up to more than 100 %.
+            UnknownServiceError: the service is not known.
+            UnavailableError: they could not be stored.
+        """
+        check_shares(groups)
+        return await self._store(principal, service, tuple(groups), reason)
+
+    async def clear(self, principal: Principal, service: str, reason: str) -> Snapshot:
+        """Take the shares of a service back: its endpoints have their own weights again.
+
+        Raises:
+            NotFoundError: it has none.
+            UnknownServiceError: the service is not known.
+            UnavailableError: it could not be stored.
+        """
+        self._policy.allow(principal, Verb.OPERATE, service)
+        snapshot = self._cache.get(service)
+        if snapshot.version and snapshot.shares is None:
+            raise NotFoundError(f"{service} has no shares of traffic; there is nothing to take back")
+        return await self._store(principal, service, (), reason)
+
+    async def warnings(self, snapshot: Snapshot) -> list[str]:
+        """Return in words where the shares of a service do not do what they say; none without shares."""
+        if snapshot.shares is None:
+            return []
+        subscribers = await self._subscribers.list_subscribers(SubscriberFilter(service=snapshot.service))
+        v1 = sum(status.report.api == "v1" for status in subscribers.statuses)
+        warnings = misleading_shares(snapshot.groups)
+        if v1:
+            polls = "subscriber polls" if v1 == 1 else "subscribers poll"
+            warnings.append(
+                f"{v1} {polls} by v1, whose weights are whole numbers from 1 to 100: a share is met to about one "
+                "hundredth of an endpoint there"
+            )
+        return warnings
+
+    async def _store(self, principal: Principal, service: str, groups: tuple[Share, ...], reason: str) -> Snapshot:
+        self._policy.allow(principal, Verb.OPERATE, service)
+        with self._audit.noting(principal, "shares_set", Verb.OPERATE, service, reason=reason):
+            stored = await set_shares(self._database, service, groups, actor=principal.name, reason=reason)
+            if stored is None:
+                raise UnknownServiceError(service)
+            self._change_feed.nudge(service, stored.change)
+            await self._cache.wait_for_change(service, stored.change, _MAX_WAIT)
+            return self._cache.get(service)

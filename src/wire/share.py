@@ -1,0 +1,18 @@
+"""Shares of traffic as people write them, in the command and on the page."""
+
+
+def split_share(text: str) -> tuple[str, float]:
+    """Return the selector and the percentage of ``key=value=percent``; the value may have equals signs too.
+
+    Raises:
+        ValueError: it has no selector or no percentage.
+    """
+    selector, _, percent = text.rpartition("=")
+    key, _, value = selector.partition("=")
+    try:
+        number = float(percent.strip().removesuffix("%"))
+    except ValueError:
+        number = None
+    if not key or not value or number is None:
+        raise ValueError(f"{text!r} is no KEY=VALUE=PERCENT; write it like revision=abc=10 or canary=true=5")
+    return selector, number
