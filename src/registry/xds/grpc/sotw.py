@@ -112,10 +112,8 @@ class SotwStream(Stream):
         return self._response(record, version, resources, errors, nonce)
 
     def _absent(self, record: TypeRecord, name: str) -> EncodedResource | None:
-        """Return what stands for an unknown name, to a client that cannot lose anything by it."""
-        if name not in record.holds_nothing or name in record.refused:
-            return None
-        return record.source.absent(name)
+        """Return what stands for an unknown or a refused name, to a client that cannot lose anything by it."""
+        return record.source.absent(name) if name in record.holds_nothing else None
 
     def _full_answer(self, record: TypeRecord, now: float) -> Parts | None:
         """Return all resources, if anything of them is new or they were asked for."""

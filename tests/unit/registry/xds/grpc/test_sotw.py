@@ -516,15 +516,18 @@ class OneName(NoGuard):
         return "token:web may not discover secret" if name == "secret" else ""
 
 
-def test_a_refused_name_is_not_sent() -> None:
-    """Its words say why, and the others are sent."""
+def test_a_refused_name_is_answered_as_one_that_is_not_registered() -> None:
+    """Silence would hold the start of an Envoy; to one that may hold something, nothing is said."""
     world = World()
     world.eds.put("a", "secret")
     talk = Talk(world, guard=OneName())
     talk.ask(names=["a", "secret"])
     answer = heard(talk)
-    assert answer.resources == {"a": 1}
+    assert answer.resources == {"a": 1, "secret": 0}
     assert answer.errors == {"secret": "token:web may not discover secret"}
+    back = Talk(world, guard=OneName())
+    back.ask(names=["a", "secret"], version_info="db:1")
+    assert heard(back).resources == {"a": 1}
 
 
 def test_a_stream_leaves_no_watch() -> None:
