@@ -11,7 +11,7 @@ SITE  := $(VENV)/.site
 LINTERS   := build/openapi/linters
 GENERATOR := build/openapi/generator
 
-# protoc is a tool of one file. Its version is the oldest protobuf that the extra grpc allows.
+# protoc, of a version whose modules the oldest protobuf of the extra grpc can load, and the messages of Envoy.
 PROTOC := build/protoc
 
 # A pyenv shim can exist and still fail, so "there" means that it runs. uv compiles nothing unless it is asked to, as pip
@@ -87,7 +87,8 @@ client: $(GENERATOR)/.ready $(READY) ## Generate a client from openapi.yaml, and
 	@OPENAPI_CLIENT_GENERATOR=$(GENERATOR)/bin/openapi-python-client \
 	  $(BIN)/python -m pytest -m client tests/contract/test_generated_client.py $(ARGS)
 
-messages: $(PROTOC)/.ready ## Generate messages_pb2 of streams from src/registry/xds/grpc/messages.proto
+messages: $(PROTOC)/.ready ## Generate messages_pb2 of streams from messages.proto, and the descriptors of Envoy's API
+	@$(PROTOC)/bin/python deploy/envoy/api.py
 	@cd src && ../$(PROTOC)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. registry/xds/grpc/messages.proto
 
 check: $(READY) ## Lint, check formatting, types, import contracts, openapi.yaml and tables
@@ -200,7 +201,7 @@ $(GENERATOR)/.ready: tests/openapi/generator.lock | $(BIN)/python
 
 $(PROTOC)/.ready: | $(BIN)/python
 	@$(BIN)/python -m venv --clear $(PROTOC)
-	@$(subst $(BIN)/python,$(PROTOC)/bin/python,$(PIP)) --quiet grpcio-tools==1.76.0
+	@$(subst $(BIN)/python,$(PROTOC)/bin/python,$(PIP)) --quiet grpcio-tools==1.76.0 xds-protos==1.85.0
 	@touch $@
 
 # Debian packages ensurepip apart from Python (python3-venv): without it there is no pip to go on with.

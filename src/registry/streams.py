@@ -11,10 +11,13 @@ from registry.process import RegistryProcess
 from registry.usecases.stream_access import AdmittedService
 from registry.xds.grpc.assignment import AssignmentSource
 from registry.xds.grpc.client import Client
+from registry.xds.grpc.mesh import MeshSource
+from registry.xds.grpc.proxyless import SERVICE_CLUSTERS, SERVICE_LISTENERS, ServiceSource
 from registry.xds.grpc.response import ResponseTails
 from registry.xds.grpc.service import DiscoveryService
-from registry.xds.grpc.source import Source
+from registry.xds.grpc.source import Source, sources_by_url
 from registry.xds.grpc.stream import Discoverable
+from registry.xds.resources import MESH_TYPES
 
 
 def build_listener(process: RegistryProcess) -> Http2Listener:
@@ -30,10 +33,11 @@ def build_listener(process: RegistryProcess) -> Http2Listener:
 
 def build_service(process: RegistryProcess) -> Service:
     """Return what answers the calls of discovery of those who are admitted."""
-    envoy = AssignmentSource(process.cache, "envoy")
-    grpc = AssignmentSource(process.cache, "grpc")
-    of_envoy: Mapping[str, Source] = {envoy.type.type_urls["v3"]: envoy}
-    of_grpc: Mapping[str, Source] = {grpc.type.type_urls["v3"]: grpc}
+    of_envoy = sources_by_url(
+        AssignmentSource(process.cache, "envoy"), *(MeshSource(each, process.mesh) for each in MESH_TYPES)
+    )
+    services = (ServiceSource(each, process.cache) for each in (SERVICE_LISTENERS, SERVICE_CLUSTERS))
+    of_grpc = sources_by_url(AssignmentSource(process.cache, "grpc"), *services)
 
     def sources(client: Client) -> Mapping[str, Source]:
         return of_grpc if client.is_grpc else of_envoy

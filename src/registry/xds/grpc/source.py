@@ -4,7 +4,7 @@ A source wraps a `ResourceCache`, which REST answers from, and adds the encoding
 else, so any world of names and versions can be put behind it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -115,5 +115,6 @@ class Source(Protocol):
         return None
 
 
-Sources = Sequence[Source]
-"""The sources of one kind of client, in the order of their types."""
+def sources_by_url(*sources: Source) -> Mapping[str, Source]:
+    """Return sources by their type URL, as `Discoverable` has them."""
+    return {source.type.type_urls["v3"]: source for source in sources}

@@ -280,6 +280,7 @@ class Stream(ABC):
 
     def _accept(self, record: TypeRecord, now: float) -> None:
         in_flight, record.in_flight = record.in_flight or {}, None
+        record.unsure = False
         if record.rejections:
             record.note_accepted(in_flight if self._is_divisible(record) else tuple(record.rejected))
         self._observer.acknowledged(record.type, in_flight, now)
@@ -288,6 +289,7 @@ class Stream(ABC):
 
     def _reject(self, record: TypeRecord, message: str, now: float) -> None:
         in_flight, record.in_flight = record.in_flight or {}, None
+        record.unsure = False
         record.assignments_due = ()
         sent = record.sent
         refused = {name: sent[name] for name in in_flight if name in sent}
@@ -332,7 +334,7 @@ class Stream(ABC):
         """Take the dirty names, as many as one answer holds: the resources to send, and the names without one.
 
         Raises:
-            StatusError: this process is not sure, and the stream has no answer yet.
+            StatusError: as ``_note_unsure``.
         """
         node, find = self._client.node, record.source.find
         resources: list[EncodedResource] = []
@@ -342,8 +344,9 @@ class Stream(ABC):
             try:
                 resource = None if name in record.refused else find(node, name)
             except UnavailableError as error:
+                # It may be this name alone; it stays dirty.
                 self._note_unsure(record, error)
-                break
+                continue
             if resource is None:
                 missing.append(name)
                 resource = self._absent(record, name)
@@ -382,13 +385,13 @@ class Stream(ABC):
         return True
 
     def _note_unsure(self, record: TypeRecord, error: UnavailableError) -> None:
-        """Say nothing of a type before its next change; end the stream if it has no answer yet.
+        """Say nothing of a type before its next change.
 
         Raises:
-            StatusError: the stream has no answer yet, and another process may know.
+            StatusError: the client has just started, and another process may know; one that holds something waits here.
         """
         record.unsure = True
-        if not self.answers:
+        if not (self.answers or record.brought or record.brought_versions):
             raise StatusError(Status.UNAVAILABLE, str(error)) from None
 
     def _note_sent(self, record: TypeRecord, resources: Iterable[EncodedResource], now: float) -> int:
