@@ -18,6 +18,7 @@ from unit.registry.making import NOW, endpoint, registration
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Override
+from registry.core.shares import Share, Shares
 from registry.core.snapshot import SnapshotDelta
 from registry.xds.eds import resource
 from wire.model import Report, check_metadata
@@ -76,6 +77,17 @@ async def test_what_was_kept_is_restored(tmp_path: Path) -> None:
     for api in ("v2", "v3"):
         for service in ("shop", "cart"):
             assert resource(api, filled.get(service)) == resource(api, cache.get(service))
+
+
+async def test_shares_are_restored_with_what_they_did(tmp_path: Path) -> None:
+    """Else the only version of a canary that was taken out would be served again while PostgreSQL is away."""
+    shares = Shares((Share("instance_id=i-2", 0.0),), "ann", "bad", NOW)
+    listed = [endpoint(1), endpoint(2)]
+    cache = known(SnapshotDelta("shop", 5, 7, listed=listed, whole=True, shares=shares))
+    await DiskSnapshot(tmp_path / "snapshot").keep(cache)
+    filled = (await restored(tmp_path / "snapshot")).get("shop")
+    assert (filled.shares, filled.routable, filled.counts["DRAINING"]) == (shares, 1, 1)
+    assert resource("v3", filled) == resource("v3", cache.get("shop"))
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
