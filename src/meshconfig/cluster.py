@@ -18,6 +18,14 @@ DEFAULT_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS_CONTEXT = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _EVENT_SINK = "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink"
+# Envoy's own values, which are not written: an Envoy has twenty clusters, and each is compared, sent and parsed.
+_BUDGET_PERCENT = 20.0
+"""Percent of the requests under way that may be retries (``CircuitBreakers.Thresholds.RetryBudget``)."""
+_BASE_EJECTION_TIME = 30.0
+"""Seconds of the first ejection (``OutlierDetection``)."""
+_CONSECUTIVE_FAILURES = 5
+"""Failures in a row for which an endpoint is ejected, of either kind (``OutlierDetection``)."""
+
 _DNS_SETTLE = 5.0
 """Seconds that a first answer of DNS may take: the resolver's timeout."""
 _OVERRIDABLE = ["UNKNOWN", "HEALTHY", "DEGRADED", "DRAINING"]
@@ -121,9 +129,12 @@ def _discovery(dependency: Dependency, name: str, mesh: Mesh, initial_fetch_time
     if dependency.service is None:
         return _addressed(dependency, name, mesh)
     service = {} if dependency.service == name else {"service_name": dependency.service}
+    source = config_source(mesh, initial_fetch_timeout)
+    # Envoy 1.36 to 1.40 ask for v3 without it, too: there is no other version any more.
+    del source["resource_api_version"]
     return {
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": config_source(mesh, initial_fetch_timeout), **service},
+        "eds_cluster_config": {"eds_config": source, **service},
         # Else an endpoint that was removed and still passes Envoy's own health check keeps its traffic.
         "ignore_health_on_host_removal": True,
     }
@@ -161,7 +172,8 @@ def _circuit_breakers(limit: Limit) -> Document:
     if limit.retries is not None:
         threshold["max_retries"] = limit.retries
     elif limit.retry_budget is not None:
-        threshold["retry_budget"] = {"budget_percent": percent(limit.retry_budget), "min_retry_concurrency": 10}
+        budget = {} if limit.retry_budget == _BUDGET_PERCENT else {"budget_percent": percent(limit.retry_budget)}
+        threshold["retry_budget"] = {**budget, "min_retry_concurrency": 10}
     breakers: Document = {"thresholds": [threshold]}
     if limit.connections_per_endpoint is not None:
         breakers["per_host_thresholds"] = [{"max_connections": limit.connections_per_endpoint}]
@@ -196,18 +208,22 @@ def _balancing(dependency: Dependency) -> Document:
 
 def _outlier_detection(rules: OutlierDetection) -> Document:
     document: Document = {
-        "enforcing_consecutive_5xx": 0 if rules.consecutive_5xx is None else 100,
-        "enforcing_consecutive_gateway_failure": 0 if rules.consecutive_gateway_failure is None else 100,
         "enforcing_success_rate": 0,
         "interval": duration(rules.interval),
-        "base_ejection_time": duration(rules.base),
         "max_ejection_time": duration(rules.max),
         "max_ejection_percent": rules.max_percent,
     }
-    if rules.consecutive_5xx is not None:
+    if rules.base != _BASE_EJECTION_TIME:
+        document["base_ejection_time"] = duration(rules.base)
+    if rules.consecutive_5xx is None:
+        document["enforcing_consecutive_5xx"] = 0
+    elif rules.consecutive_5xx != _CONSECUTIVE_FAILURES:
         document["consecutive_5xx"] = rules.consecutive_5xx
     if rules.consecutive_gateway_failure is not None:
-        document["consecutive_gateway_failure"] = rules.consecutive_gateway_failure
+        # Envoy counts these, and does not eject for them unless it is said to.
+        document["enforcing_consecutive_gateway_failure"] = 100
+        if rules.consecutive_gateway_failure != _CONSECUTIVE_FAILURES:
+            document["consecutive_gateway_failure"] = rules.consecutive_gateway_failure
     return document
 
 

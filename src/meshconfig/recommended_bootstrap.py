@@ -121,6 +121,9 @@ def _dependency(service: ListenedService) -> Dependency:
 def _cluster(service: ListenedService, client: RegistryClient) -> Document:
     resource = cluster(_dependency(service), Mesh(registry=client), initial_fetch_timeout=_FETCH_TIMEOUT)
     document: Document = msgspec.json.decode(resource.body)
+    # Readers copy it to Envoys of other versions, too.
+    discovery: Document = document["eds_cluster_config"]
+    discovery["eds_config"] = {"resource_api_version": "V3", **discovery["eds_config"]}
     # In the order in which people read it; the bytes that are served are in the order of the alphabet.
     order = {field: number for number, field in enumerate(_ORDER)}
     fields = sorted(document.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))

@@ -1,10 +1,12 @@
 """Routes: which requests go to which cluster, and the policies of each. A dependency is a virtual host."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from math import gcd
 
+import msgspec
 from msgspec import Raw, Struct
 
 from meshconfig.authentication import Guards
@@ -29,6 +31,9 @@ ROUTES = "default"
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _STREAM_IDLE_TIMEOUT = 300.0
 """Seconds after which listeners end an idle stream, unless its route says otherwise."""
+_MIN_SHARING = 2
+"""Routes of a virtual host that have the same retry policy, from which on it stands there once."""
+_NO_RETRIES = b"null"
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -85,7 +90,7 @@ def virtual_host(way: Way) -> Document:
     document: Document = {
         "name": dependency.name,
         "domains": list(dependency.hosts or (dependency.name,)),
-        "routes": route_list(routes),
+        **_with_shared_retries(route_list(routes)),
         **header_changes(dependency.headers),
     }
     if not any(takes_all(route) for _, route in routes):
@@ -131,6 +136,27 @@ def route_list(routes: Iterable[tuple[Way, Route]]) -> list[Document]:
         taken.add(prefix)
         documents += _split_by_method(way, route, prefix)
     return documents
+
+
+def _with_shared_retries(routes: list[Document]) -> Document:
+    """Return routes, and beside them the retry policy that most have, which then stands in these no more.
+
+    A route without retries has an empty policy instead, which is the same to Envoy as none. The policy of a route
+    replaces that of its virtual host whole.
+    """
+    policies = Counter(msgspec.json.encode(route["route"].get("retry_policy"), order="sorted") for route in routes)
+    del policies[_NO_RETRIES]
+    shared, count = max(policies.items(), key=lambda each: (each[1], each[0]), default=(_NO_RETRIES, 0))
+    if count < _MIN_SHARING:
+        return {"routes": routes}
+    policy: Document = msgspec.json.decode(shared)
+    for route in routes:
+        action: Document = route["route"]
+        if "retry_policy" not in action:
+            action["retry_policy"] = {}
+        elif action["retry_policy"] == policy:
+            del action["retry_policy"]
+    return {"retry_policy": policy, "routes": routes}
 
 
 def answer(status: int, sentence: str, guards: Guards | None = None) -> Document:

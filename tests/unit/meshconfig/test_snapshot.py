@@ -125,6 +125,44 @@ def test_without_retries_one_route_is_enough(retry: Retry | None) -> None:
     assert "retry_policy" not in route["route"]
 
 
+def test_retries_that_several_routes_have_stand_once() -> None:
+    """In their virtual host. A route with others keeps those, and one without any has an empty policy instead."""
+    dependency = uses("user", Route(path="/once", retry=None), Route(prefix="/a"), Route(prefix="/", timeout=9))
+    (host, _) = json.loads(compiled(dependency)["routes"]["default"].body)["virtual_hosts"]
+    shared = host["retry_policy"]
+    once, *others = (route["route"].get("retry_policy") for route in host["routes"])
+    assert once == {}
+    assert others.count(None) == 2
+    alone = [json.loads(compiled(uses("user", route))["routes"]["default"].body) for route in dependency.routes[1:]]
+    actions = [route.get("route", {}) for each in alone for route in each["virtual_hosts"][0]["routes"]]
+    policies = [action["retry_policy"] for action in actions if action]
+    assert [shared if policy is None else policy for policy in others] == policies
+
+
+@pytest.mark.parametrize(
+    ("rules", "written"),
+    [
+        # Envoy ejects for 5xx by itself, and for failures of gateways where it is said to.
+        (OutlierDetection(), {"enforcing_consecutive_5xx": 0, "consecutive_gateway_failure": 10}),
+        (OutlierDetection(consecutive_5xx=5, consecutive_gateway_failure=5), {}),
+        (OutlierDetection(consecutive_5xx=6, consecutive_gateway_failure=5), {"consecutive_5xx": 6}),
+        (OutlierDetection(consecutive_5xx=5, consecutive_gateway_failure=5, base=31), {"base_ejection_time": "31s"}),
+        (OutlierDetection(consecutive_gateway_failure=None), {"enforcing_consecutive_5xx": 0}),
+    ],
+)
+def test_values_that_envoy_has_anyway_are_not_written(rules: OutlierDetection, written: dict[str, Any]) -> None:
+    """They are in every cluster of every Envoy."""
+    document = cluster_of(uses("user", outlier_detection=rules))["outlier_detection"]
+    always = {"enforcing_success_rate", "interval", "max_ejection_time", "max_ejection_percent"}
+    optional = {name: value for name, value in document.items() if name not in always}
+    enforced = optional.pop("enforcing_consecutive_gateway_failure", None)
+    assert enforced == (None if rules.consecutive_gateway_failure is None else 100)
+    assert optional == written
+    assert cluster_of(uses("user"))["circuit_breakers"]["thresholds"][0]["retry_budget"] == {
+        "min_retry_concurrency": 10
+    }
+
+
 def test_a_time_of_one_try_that_the_whole_does_not_have_is_left_out() -> None:
     """A route that narrows the timeout below the inherited time of a try has none; Envoy would ignore it."""
     policy = routes_of(uses("user", Route(prefix="/", timeout=0.5)))[0]["route"]["retry_policy"]
