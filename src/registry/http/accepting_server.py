@@ -86,7 +86,7 @@ class AcceptingServer(uvicorn.Server):
         self._acceptors.append(acceptor)
         acceptor.start()
 
-    def make_acceptor(self, listener: Listener, make_protocol: Callable[[], asyncio.Protocol]) -> Acceptor:
+    def make_acceptor(self, listener: Listener, make_protocol: Callable[[], asyncio.BaseProtocol]) -> Acceptor:
         """Return an acceptor that shares descriptors and peers with those of HTTP."""
         return Acceptor(
             listener.socket,

@@ -112,7 +112,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        make_protocol: Callable[[], asyncio.Protocol],
+        make_protocol: Callable[[], asyncio.BaseProtocol],
         tls: TlsContexts | None = None,
         *,
         ability: Ability | None = None,
@@ -257,7 +257,7 @@ class Acceptor:
             ssl_shutdown_timeout=None if tls is None else SHUTDOWN_TIMEOUT,
         )
 
-    def _make_counted(self, ended: Callable[[], None]) -> asyncio.Protocol:
+    def _make_counted(self, ended: Callable[[], None]) -> asyncio.BaseProtocol:
         protocol = self._make_protocol()
         protocol.on_lost = ended  # type: ignore[attr-defined]  # of BoundedProtocol, whose module may not be imported
         return protocol

@@ -24,11 +24,12 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 
 from registry.core.token_bucket import TokenBucket
 from registry.http2 import frames
 from registry.http2.call import Peer, Service, Status, StatusError
+from registry.http2.lean_settings import LeanSettings
 from registry.http2.lifetime import EndReason, Lifetime, Verdict
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.messages import OversizedMessageError
@@ -171,10 +172,10 @@ class Connection:
 
     # What comes from the transport.
 
-    def receive(self, data: bytes, now: float) -> bool:
+    def receive(self, data: bytes | memoryview, now: float) -> bool:
         """Read what came; return whether the rest is to be read in a later turn, by a call without data."""
         self._lifetime.hear(now)
-        buffer = self._buffer + data if self._buffer else data
+        buffer: bytes | memoryview = self._buffer + data if self._buffer else data
         position = 0 if self._lifetime.begun else self._read_preface(buffer, now)
         size, allowed = len(buffer), MAX_FRAMES_PER_TURN
         streams = self._streams if self._beside else {}
@@ -203,7 +204,7 @@ class Connection:
             allowed -= 1
             self._receive_by_h2(buffer[position:end], kind, flags, now)
             position = end
-        self._buffer = buffer[position:] if self.ended is None else b""
+        self._buffer = bytes(buffer[position:]) if self.ended is None else b""
         self._note_incomplete(now)
         return more
 
@@ -274,19 +275,20 @@ class Connection:
 
     # What follows is private: frames that come.
 
-    def _read_preface(self, buffer: bytes, now: float) -> int:
+    def _read_preface(self, buffer: bytes | memoryview, now: float) -> int:
         """Return how many bytes of the buffer were the preface, which h2 checks as far as it has come."""
-        if buffer[:4] in _HTTP_1_METHODS:
+        begin = bytes(buffer[: len(frames.PREFACE)])
+        if begin[:4] in _HTTP_1_METHODS:
             self._sender.out = [_HTTP_1_ANSWER]
             self._end("protocol_error", now)
             return 0
-        if len(buffer) < len(frames.PREFACE) and frames.PREFACE.startswith(buffer):
+        if len(begin) < len(frames.PREFACE) and frames.PREFACE.startswith(begin):
             return 0
         self._lifetime.begun = True
-        self._receive_by_h2(buffer[: len(frames.PREFACE)], frames.DATA, 0, now)
+        self._receive_by_h2(begin, frames.DATA, 0, now)
         return len(frames.PREFACE)
 
-    def _receive_beside(self, stream: Stream, data: bytes, now: float) -> None:
+    def _receive_beside(self, stream: Stream, data: bytes | memoryview, now: float) -> None:
         out = self._sender.out
         self._unreturned += len(data)
         stream.unreturned += len(data)
@@ -298,7 +300,7 @@ class Connection:
             stream.unreturned = 0
         self._take_data(stream, data, now)
 
-    def _receive_by_h2(self, frame: bytes, kind: int, flags: int, now: float) -> None:
+    def _receive_by_h2(self, frame: bytes | memoryview, kind: int, flags: int, now: float) -> None:
         if not self._allowance.take(now, _COSTS.get(kind, 1.0)):
             self._fail(frames.ENHANCE_YOUR_CALM, "flood", "too many frames", now)
             return
@@ -420,7 +422,7 @@ class Connection:
 
     # Calls.
 
-    def _take_data(self, stream: Stream, data: bytes, now: float) -> None:
+    def _take_data(self, stream: Stream, data: bytes | memoryview, now: float) -> None:
         """Give the messages that are complete with this data to the call."""
         held = stream.reader.held
         try:
@@ -579,7 +581,8 @@ class Connection:
 
 def _begin_h2() -> H2Connection:
     connection = H2Connection(_CONFIG)
-    connection.local_settings = Settings(
+    connection.remote_settings = LeanSettings(client=True)
+    connection.local_settings = LeanSettings(
         client=False,
         initial_values={
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,

@@ -32,7 +32,7 @@ class MessageReader:
         """Bytes of a message that is not complete."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """Yield the messages that are complete with this data.
 
         Raises:
@@ -55,7 +55,7 @@ class MessageReader:
         finally:
             del buffer[:begin]
 
-    def _length(self, data: bytes | bytearray) -> int:
+    def _length(self, data: bytes | bytearray | memoryview) -> int:
         length = int.from_bytes(data[1:PREFIX_LENGTH], "big")
         if length > self._max_message:
             raise OversizedMessageError(

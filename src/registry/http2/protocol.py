@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -13,6 +12,12 @@ from registry.http2.lifetime import EndReason
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.turns import Turns
 
+READ_BUFFER: Final = 65_536
+"""Bytes that are read of a connection at a time."""
+MAX_EARLY: Final = 1_024
+"""Bytes that are read of a connection before its first turn."""
+MIN_SHARED: Final = 4_096
+"""Bytes from which on they are read in place. Slices of fewer cost more than their copy."""
 MAX_QUEUED: Final = 262_144
 """Bytes of a client that wait for a turn, beyond which no more are read."""
 LINGER: Final = 1.0
@@ -30,6 +35,7 @@ class Host(Protocol):
     count: StreamCount
     turns: Turns
     beside: bool
+    read_buffer: memoryview
 
     def on_opened(self, connection: "Http2Protocol") -> None:
         """Note a connection."""
@@ -38,8 +44,10 @@ class Host(Protocol):
         """Note that a connection has ended."""
 
 
-class Http2Protocol(asyncio.Protocol):
-    """One connection.
+class Http2Protocol(asyncio.BufferedProtocol):
+    """One connection, which reads into a buffer that all connections of the listener share.
+
+    In a storm of connections, each with a first request of 61 kB, other buffers would stay as holes in the memory.
 
     Args:
         host: the listener.
@@ -74,7 +82,7 @@ class Http2Protocol(asyncio.Protocol):
         """None until its first turn: in a storm, connections are taken at once, and begin one after the other."""
         self._joins = False
         """Whether what is written is joined: with TLS each part would be a record of its own."""
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         """What has come and waits for a turn."""
         self._queued = False
         """Whether the connection waits for a turn."""
@@ -95,16 +103,21 @@ class Http2Protocol(asyncio.Protocol):
         self._host.on_opened(self)
         self._queue()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # as in asyncio
+        """Return where the transport is to write what comes."""
+        # Before its first turn the connection takes a little, and leaves the rest to the kernel.
+        return self._host.read_buffer if self._connection is not None else self._host.read_buffer[:MAX_EARLY]
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Read what came, at once unless something before it waits."""
-        connection = self._connection
+        connection, buffer = self._connection, self._host.read_buffer
         if connection is not None and connection.ended is not None:
             return
         if self._chunks or self._queued or connection is None:
-            self._chunks.append(data)
+            self._chunks.append(bytes(buffer[:nbytes]))
             self._check_queued()
             self._queue()
-        elif connection.receive(data, time.monotonic()):
+        elif connection.receive(bytes(buffer[:nbytes]) if nbytes < MIN_SHARED else buffer[:nbytes], time.monotonic()):
             self._chunks.append(b"")
             self._queue()
             self.flush()
@@ -172,9 +185,9 @@ class Http2Protocol(asyncio.Protocol):
             self._begin(now)
         connection = self._connection
         while connection is not None and self._chunks and connection.ended is None:
-            if connection.receive(self._chunks.popleft(), now):
+            if connection.receive(self._chunks.pop(0), now):
                 # The rest is in the connection.
-                self._chunks.appendleft(b"")
+                self._chunks.insert(0, b"")
                 self._queue()
                 break
         if connection is not None and connection.ended is not None:
@@ -232,7 +245,8 @@ class Http2Protocol(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if not self._reading_paused and sum(map(len, self._chunks)) > MAX_QUEUED:
+        early = self._connection is None and self._chunks
+        if not self._reading_paused and (early or sum(map(len, self._chunks)) > MAX_QUEUED):
             self._reading_paused = True
             transport.pause_reading()
         elif self._reading_paused and not self._chunks:
