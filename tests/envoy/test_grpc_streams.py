@@ -17,7 +17,7 @@ from harness.stream_server import stream_server
 
 pytestmark = pytest.mark.envoy
 
-VARIANTS = ["GRPC"]
+VARIANTS = ["GRPC", "DELTA_GRPC"]
 LEASE = 600
 """Seconds of a lease that outlives the test."""
 
