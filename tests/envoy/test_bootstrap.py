@@ -149,4 +149,5 @@ def test_nothing_in_it_is_what_envoy_takes_silently() -> None:
             assert not conditions & {"reset", "5xx", "gateway-error", "retriable-status-codes"}
     outlier = cluster["outlier_detection"]
     assert outlier["max_ejection_percent"] >= 34
-    assert float(outlier["max_ejection_time"][:-1]) >= float(outlier["base_ejection_time"][:-1])
+    # 30 s is Envoy's own value, which is not written.
+    assert float(outlier["max_ejection_time"][:-1]) >= float(outlier.get("base_ejection_time", "30s")[:-1])
