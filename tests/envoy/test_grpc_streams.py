@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from harness.envoy import Envoy, envoy
 from harness.postgres import Postgres
-from harness.process import eventually, free_port
+from harness.process import end, eventually, free_port
 from harness.registry import Registry, registry
 from harness.stream_server import stream_server
 
 pytestmark = pytest.mark.envoy
 
-VARIANTS = ["GRPC", "DELTA_GRPC"]
+VARIANTS = ["DELTA_GRPC", "GRPC"]
 LEASE = 600
 """Seconds of a lease that outlives the test."""
 
@@ -40,9 +40,15 @@ class Streaming:
 
     def answers(self) -> float:
         """Return how many answers with endpoints it has sent over streams."""
+        return self._sum(r'registry_xds_answers_total\{.*type="endpoints".*\}')
+
+    def streams(self) -> float:
+        """Return how many streams are open."""
+        return self._sum(r"registry_xds_streams\{.*\}")
+
+    def _sum(self, metric: str) -> float:
         text = self.process.client.get("/metrics").text
-        counted = re.findall(r'^registry_xds_answers_total\{.*type="endpoints".*\} (\S+)$', text, re.MULTILINE)
-        return sum(map(float, counted))
+        return sum(map(float, re.findall(rf"^{metric} (\S+)$", text, re.MULTILINE)))
 
 
 def start(stack: ExitStack, database: str, directory: Path) -> Streaming:
@@ -125,3 +131,25 @@ def test_a_refused_version_is_sent_once_and_the_next_one_repairs_it(workplace: P
             server.assign("shop", "10.0.0.2")
             eventually(lambda: holds(balancer, "shop", "10.0.0.2:80"))
             assert (server.heard.count("rejected"), server.heard.count("opened")) == (1, 1)
+
+
+def test_a_second_replica_sends_nothing_that_envoy_holds(database: str, workplace: Path, service: str) -> None:
+    """Over delta, Envoy names the versions that it has; the other replica sends no endpoints until one changes."""
+    with ExitStack() as stack:
+        replicas = [start(stack, database, workplace) for _ in range(2)]
+        replicas[0].register(service, "10.0.0.1:80", "10.0.0.2:80")
+        eventually(lambda: all(len(each.process.statuses(service)) == 2 for each in replicas))
+        with envoy(workplace, [], [service], streams=[each.port for each in replicas]) as balancer:
+            assert holds(balancer, service, "10.0.0.1:80", "10.0.0.2:80")
+            left, other = sorted(replicas, key=Streaming.answers, reverse=True)
+            assert (left.answers() > 0, other.answers()) == (True, 0)
+            updates = balancer.counter(service, "update_success")
+            end(left.process.process)
+            # The stream is there again, with the endpoints as they were, before anything changes.
+            eventually(lambda: other.streams() == 1)
+            other.register(f"{service}-other", "10.0.9.1:80")
+            assert (other.answers(), balancer.counter(service, "update_success")) == (0, updates)
+            assert holds(balancer, service, "10.0.0.1:80", "10.0.0.2:80")
+            other.register(service, "10.0.0.3:80")
+            eventually(lambda: holds(balancer, service, "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
+            assert other.answers() == 1
