@@ -11,6 +11,7 @@ from registry.console import console
 from registry.http import openapi, problems
 from registry.http.asgi import DiscoveryMiddleware
 from registry.http.legacy import routes as drop_in
+from registry.http.lists.lists import Lists
 from registry.http.requests import Requests
 from registry.http.v1 import (
     access,
@@ -92,7 +93,7 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.parts = {} if process is None else process.parts
+    app.state.parts = {} if process is None else process.parts | {Lists: Lists(process.catalog)}
     problems.install(app)
     native = (discovery.build_router(process.discovery.paths.values() if process else ()), *_NATIVE)
     for router in (*native, drop_in.router, drop_in.public_router):
@@ -119,11 +120,13 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
     """Return the application that a server runs: the front that answers polls, around the rest."""
+    app = build_app(process)
     return DiscoveryMiddleware(
-        Requests(build_app(process)),
+        Requests(app),
         process.discovery,
         process.heartbeats,
         process.hosts,
+        app.state.parts[Lists],
         process.authentication,
         process.settings,
     )

@@ -250,6 +250,7 @@ class RegistryProcess:
         v1_hosts = HostsV1(self.cache, settings.environment)
         self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
+        self.catalog = Catalog(self.policy, self.cache, self.silences)
         self.registered_services = RegisteredServices(self.database, self.cache)
         self.mesh_configuration = self._mesh_configuration()
         self.gateways = GatewayCompiler(
@@ -365,7 +366,7 @@ class RegistryProcess:
             OidcSignIns(self.oidc, sign_ins, cache.clock),
             Whoami(policy, self.access, cache),
             AuditTrail(policy, database, reads),
-            Catalog(policy, cache, self.silences),
+            self.catalog,
             self.silences,
             self.hosts,
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),

@@ -23,6 +23,7 @@ GRANTS: dict[str, list[dict[str, Any]]] = {
     "registers a prefix": [{"verbs": ["register"], "services": ["sh*"]}],
     "discovers shop": [{"verbs": ["discover"], "services": ["shop"]}],
     "discovers all": [{"verbs": ["discover"]}],
+    "reads shop": [{"verbs": ["read"], "services": ["shop"]}],
     "operates": [{"verbs": ["operate"]}],
     "everything": [{"verbs": ["register", "discover", "operate", "read"]}],
 }
@@ -93,6 +94,24 @@ def polls(served: Registry, headers: dict[str, str], service: str) -> list[int]:
     return [*asked, served.client.get(f"/v1/registration/{service}", headers=headers).status_code]
 
 
+def reads(served: Registry, headers: dict[str, str], service: str) -> list[int]:
+    """Ask for lists of a service by each way there is; 404 counts as 200, since not every service is registered."""
+    urls = (f"/v1/services/{service}", f"/v1/services/{service}/endpoints", f"/v1/prometheus/targets?service={service}")
+    asked = [
+        served.client.get(url, headers=headers | more).status_code
+        for url, more in product(urls, ({}, {"accept-language": "en"}))
+    ]
+    return [200 if status == 404 else status for status in asked]
+
+
+def lists(served: Registry, headers: dict[str, str]) -> tuple[int, set[str]]:
+    """Ask for all services by each way there is; return the status and the names, which have to be the same."""
+    answers = [served.client.get("/v1/services", headers=headers | more) for more in ({}, {"accept-language": "en"})]
+    (status,) = {answer.status_code for answer in answers}
+    (names,) = {tuple(each["name"] for each in answer.json().get("services", ())) for answer in answers}
+    return status, set(names)
+
+
 def decision(served: Registry, headers: dict[str, str], verb: str, service: str, endpoint: str = "") -> int:
     """Return the status that follows from what `/v1/authorize` says."""
     asked = {"verb": verb, "service": service, "endpoint": endpoint, "instance_id": "i-1"}
@@ -114,3 +133,9 @@ def test_every_door_decides_alike(doors: Doors, who: str, service: str) -> None:
         assert registrations(served, headers, service, endpoint) == [expected] * 4
         expected = decision(served, headers, "discover", service)
         assert polls(served, headers, service) == [expected] * 5
+        expected = decision(served, headers, "read", service)
+        assert reads(served, headers, service) == [expected] * 6
+        expected = decision(served, headers, "read", "")
+        status, names = lists(served, headers)
+        assert status == expected
+        assert all(decision(served, headers, "read", name) == 200 for name in names)

@@ -18,6 +18,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.snapshot import SnapshotDelta
 from registry.core.versions import MAX_LOST_VERSIONS
 from registry.http.asgi import DiscoveryMiddleware
+from registry.http.lists.lists import Lists
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.xds import discovery_request as poll
@@ -439,7 +440,13 @@ async def answers(application: Any, body: bytes) -> list[tuple[int, str | None, 
 def middleware(app: FastAPI, replica: RegistryProcess) -> DiscoveryMiddleware:
     """Return the plain front of an application."""
     return DiscoveryMiddleware(
-        app, replica.discovery, replica.heartbeats, replica.hosts, replica.authentication, replica.settings
+        app,
+        replica.discovery,
+        replica.heartbeats,
+        replica.hosts,
+        Lists(replica.catalog),
+        replica.authentication,
+        replica.settings,
     )
 
 

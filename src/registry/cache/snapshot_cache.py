@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch, Watches
@@ -61,6 +61,9 @@ class SnapshotCache:
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
         self._endpoints = 0
         """Endpoints in all snapshots, carried on with each of their changes."""
+        self._names: tuple[str, ...] | None = ()
+        """The names of all services that are known, in order; None: to be sorted when next asked for. Written by
+        names(), cleared whenever a service becomes known or unknown."""
         self._watches = Watches()
         """The watches of services."""
         self._ahead: dict[str, int] = {}
@@ -165,6 +168,12 @@ class SnapshotCache:
         """Return the newest snapshot of every service that is known."""
         return {name: snapshot for name, snapshot in self._snapshots.items() if snapshot.version}
 
+    def names(self) -> Sequence[str]:
+        """Return the names of all services that are known, in order."""
+        if self._names is None:
+            self._names = tuple(sorted(name for name, snapshot in self._snapshots.items() if snapshot.version))
+        return self._names
+
     def service_count(self) -> int:
         """Return the number of services."""
         return len(self._snapshots)
@@ -198,6 +207,8 @@ class SnapshotCache:
                 if after.version != before.version:
                     after.since = now
                 self._snapshots[delta.service] = after
+                if (after.version > 0) != (before.version > 0):
+                    self._names = None
                 self._endpoints += len(after.endpoints) - len(before.endpoints)
                 self._advances += 1
                 self._watches.wake(delta.service)
@@ -206,6 +217,7 @@ class SnapshotCache:
         """Drop a service, as if it had never had an endpoint, and wake its watches."""
         before = self._snapshots.pop(service, None)
         if before is not None:
+            self._names = None
             self._endpoints -= len(before.endpoints)
             self._advances += 1
             self._watches.wake(service)
@@ -222,6 +234,7 @@ class SnapshotCache:
             raise ValueError(f"the snapshot is of the database {database_id}, and this one is {self._database_id}")
         self._database_id = database_id
         self._snapshots = {**snapshots, **self._snapshots}
+        self._names = None
         self._endpoints = sum(len(snapshot.endpoints) for snapshot in self._snapshots.values())
         self._stale = True
         self._become_ready()
@@ -236,6 +249,7 @@ class SnapshotCache:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
         self._ready = False
         self._snapshots.clear()
+        self._names = ()
         self._endpoints = 0
         self.read_leases(Leases.none(), 0.0)
         self.read_pauses({})

@@ -11,6 +11,7 @@ oldest loss first. A replacement often registers while the guard still keeps its
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import inf
 from typing import Literal
 
 from msgspec import Struct
@@ -130,7 +131,16 @@ def _ordered_of_ecs(per_task: Mapping[EcsService, int], desired: Mapping[EcsServ
 
 def is_lost(endpoint: Endpoint, now: float) -> bool:
     """Return whether a row is of a lost endpoint that is still to be listed."""
-    return endpoint.lost_at is not None and now - endpoint.lost_at < MAX_LOST_AGE
+    return endpoint.lost_at is not None and now < endpoint.lost_at + MAX_LOST_AGE
+
+
+def unchanged_between(lost: Iterable[Endpoint], now: float) -> tuple[float, float]:
+    """Return from when and until when the lost endpoints of some rows are the same as now.
+
+    The database's clock may be set back: before the first of these times a row is listed that is not now.
+    """
+    ends = [endpoint.lost_at + MAX_LOST_AGE for endpoint in lost if endpoint.lost_at is not None]
+    return max((end for end in ends if end <= now), default=-inf), min((end for end in ends if end > now), default=inf)
 
 
 def loss_in_words(endpoint: Endpoint, now: float) -> str:

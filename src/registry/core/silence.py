@@ -10,6 +10,7 @@ have expired.
 
 import datetime as dt
 from collections.abc import Mapping
+from math import inf
 from typing import Literal, get_args
 
 from msgspec import Struct
@@ -94,6 +95,17 @@ def silence_of(
     return Silence(
         since, _last_heard(marked, lease, now), endpoint.registration.health, held_until, endpoint.suspect_reason
     )
+
+
+def settled_at(endpoint: Endpoint, lease: Lease | None) -> float:
+    """Return the database's time from which the silence of an endpoint does not depend on the time any more.
+
+    It lies ahead only where PostgreSQL's clock was set back.
+    """
+    marked = endpoint.suspect_since
+    if marked is None:
+        return -inf
+    return marked if lease is None else max(marked, lease.renewed_at)
 
 
 def _last_heard(marked: float, lease: Lease | None, now: float) -> float | None:

@@ -14,6 +14,7 @@ from registry.auth.principal import AUTHORIZATION, peer_of
 from registry.errors import RegistryError, TooLargeError, UnauthenticatedError
 from registry.http.browser_session import session_of, statements_of
 from registry.http.headers import EXPECTED_TIMEOUT, FORWARDED_FOR, JSON, header
+from registry.http.lists.lists import Lists
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.http.request_head import HeadReader
@@ -49,16 +50,18 @@ class DiscoveryMiddleware:
         discovery: answers the polls.
         heartbeats: takes heartbeats, for the fast protocol in front.
         hosts: answers requests of v1 SDS, for the fast protocol in front.
+        lists: answers requests for services, endpoints and targets, for the fast protocol in front.
         authentication: makes the principals of requests.
         settings: which requests are refused, and whether polls are answered here.
     """
 
-    def __init__(
+    def __init__(  # what the fronts call
         self,
         inner: Application,
         discovery: Discovery,
         heartbeats: Heartbeats,
         hosts: DropInHosts,
+        lists: Lists,
         authentication: Authentication,
         settings: Settings,
     ) -> None:
@@ -66,6 +69,7 @@ class DiscoveryMiddleware:
         self.authentication = authentication
         self.heartbeats = heartbeats
         self.hosts = hosts
+        self.lists = lists
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
         self.connection_age = settings.connection_age

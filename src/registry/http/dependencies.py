@@ -13,6 +13,8 @@ from registry.auth.principal import AUTHORIZATION, Principal, peer_of
 from registry.core.clock import Clock
 from registry.http.browser_session import session_of, statements_of
 from registry.http.headers import header
+from registry.http.lists.document import Conditions, conditions_of
+from registry.http.lists.lists import Lists
 from registry.settings import Settings
 from registry.usecases.audit import AuditTrail
 from registry.usecases.authentication import Authentication
@@ -82,6 +84,7 @@ MeshRolloutPart = Annotated[MeshRollouts, _part(MeshRollouts)]
 MeshPart = Annotated[MeshConfiguration, _part(MeshConfiguration)]
 MeshServicesPart = Annotated[MeshServices, _part(MeshServices)]
 MeshStatusPart = Annotated[MeshStatus, _part(MeshStatus)]
+ListsPart = Annotated[Lists, _part(Lists)]
 LoginsPart = Annotated[Logins, _part(Logins)]
 ProbeReportsPart = Annotated[ProbeReports, _part(ProbeReports)]
 RegistrationsPart = Annotated[Registrations, _part(Registrations)]
@@ -141,3 +144,16 @@ Reader = Annotated[Principal, Depends(_reader)]
 """The principal of a request that changes nothing."""
 Actor = Annotated[Principal, Depends(_actor)]
 """The principal of a write, which may name itself for the history."""
+
+
+async def _conditions(
+    request: Request,
+    _if_none_match: Annotated[
+        str | None, Header(alias="if-none-match", description="The ETag that is held already.")
+    ] = None,
+) -> Conditions:
+    return conditions_of(request.scope["headers"])
+
+
+Taken = Annotated[Conditions, Depends(_conditions)]
+"""The representation of a list that a request takes."""

@@ -1,11 +1,12 @@
-"""The HTTP front in uvicorn's protocol: answers polls, heartbeats and v1 SDS before anything is built for ASGI.
+"""The HTTP front in uvicorn's protocol: answers polls, heartbeats, v1 SDS and lists before anything is built for ASGI.
 
 uvicorn parses requests and keeps the connection; this protocol only takes over requests whose head uvicorn has read.
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
 actor, the last one of a connection with a client certificate, one with a credential that this process does not
-know yet, every heartbeat that cannot be read, and every request for hosts that is not allowed. So no rule stands here.
+know yet, every heartbeat that cannot be read, and every request for hosts or lists that is not allowed. So no rule
+stands here.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from registry.event_log import REQUEST_ID
 from registry.http.asgi import DiscoveryMiddleware, expected_timeout, peer_address
 from registry.http.intercepting_protocol import Exchange, InterceptingProtocol
 from registry.http.legacy.hosts import HostsRequest
+from registry.http.lists.requests import ListRequest
 from registry.http.problems import defect_response, problem_for, problem_response
 from registry.http.request_head import HEARTBEATS
 from registry.http.requests import count, new_request_id, request_id_of
@@ -52,6 +54,7 @@ class FastProtocol(InterceptingProtocol):
         self._discovery = middleware.discovery
         self._heartbeats = middleware.heartbeats
         self._hosts = middleware.hosts
+        self._lists = middleware.lists
         self._last_poll: RepeatedPoll | None = None
         """The last poll of this connection, by which the next one is read if it says the same."""
         self._give_up: Callable[[], None] | None = None
@@ -72,6 +75,8 @@ class FastProtocol(InterceptingProtocol):
                 return True
             if exchange.head.hosts is not None:
                 return self._list_hosts(exchange.head.hosts, exchange)
+            if exchange.head.listing is not None:
+                return self._list(exchange.head.listing, exchange)
             return self._heartbeat(exchange)
         except RegistryError as error:
             self._send(exchange, problem_response(problem_for(error)))
@@ -140,6 +145,18 @@ class FastProtocol(InterceptingProtocol):
         lines = json_lines(body) + request_id_line(request_id)
         self._respond(exchange, 200, lines, b"" if method == b"HEAD" else body)
         count(method.decode(), request.route, 200, time.perf_counter() - exchange.started)
+        return True
+
+    def _list(self, request: ListRequest, exchange: Exchange) -> bool:
+        """Answer a request for a list; false when a route has to."""
+        document = self._lists.known(self._sender.principal, request)
+        if document is None:
+            return False
+        head = exchange.head
+        response = document.represented_for(head.conditions)
+        lines = response.lines + request_id_line(request_id_of(head.request_id))
+        self._respond(exchange, response.status, lines, b"" if head.method == b"HEAD" else response.body)
+        count(head.method.decode(), request.route, response.status, time.perf_counter() - exchange.started)
         return True
 
     def _heartbeat(self, exchange: Exchange) -> bool:

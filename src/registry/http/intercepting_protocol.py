@@ -29,14 +29,14 @@ _MAX_PARTS = 500
 class Exchange:
     """A request that is answered without ASGI, with the attributes that uvicorn's protocol looks at.
 
-    The start is that of a request for hosts.
+    The start is that of a request for hosts or a list.
     """
 
     __slots__ = ("disconnected", "head", "keep_alive", "message_event", "parts", "response_complete", "started")
 
     def __init__(self, head: RequestHead) -> None:
         self.head = head
-        if head.hosts is not None:
+        if head.hosts is not None or head.listing is not None:
             self.started = time.perf_counter()
         self.keep_alive = head.keep_alive
         self.response_complete = False

@@ -67,6 +67,9 @@ PUBLIC: dict[str, Any] = {"security": []}
 TEXT: dict[str, Any] = {"schema": {"type": "string"}}
 """The OpenAPI of a body that is plain text."""
 
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The ETag is current."}}
+"""The OpenAPI of the response to a client that holds the document."""
+
 _documents: set[type[Struct]] = set()
 """Every document that a route refers to; `reference` adds it."""
 

@@ -19,6 +19,8 @@ Document = TypeVar("Document")
 _MAX_FORM = 65_536
 """Bytes of a form, which is decoded in one piece while other requests wait: 64 KiB take 30 ms."""
 
+_MAX_ID = 19
+"""Digits of the id of an endpoint."""
 _MAX_ADDRESS = 64
 """Characters that are kept of an address which a subscriber names itself."""
 
@@ -44,8 +46,18 @@ IncarnationNumber = Annotated[
 ]
 Reason = Annotated[str, Query(max_length=1000, description="Why, for the history.")]
 Force = Annotated[bool, Query(description="Deregister even if the guard's limit is exceeded (otherwise 409).")]
-PageSize = Annotated[int, Query(ge=1, le=1000, description="Items of one page.")]
-Cursor = Annotated[str | None, Query(max_length=512, description="`next` of the page before.")]
+PAGE = 100
+"""Items of a page where the request does not say how many."""
+MAX_PAGE = 1000
+"""Items of one page at most."""
+MAX_CURSOR = 512
+"""Characters of a cursor."""
+MAX_FILTER = 255
+"""Characters of a name that is searched for."""
+MAX_METADATA_FILTER = 1000
+"""Characters of metadata that are searched for."""
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of one page.")]
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR, description="`next` of the page before.")]
 
 
 def write_cursor(last: str) -> str:
@@ -63,6 +75,20 @@ def read_cursor(cursor: str) -> str:
         return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor") from None
+
+
+def read_endpoint_cursor(cursor: str | None) -> int:
+    """Return the id of the endpoint that the page before ended with; 0 for the first page.
+
+    Raises:
+        InvalidError: no page gave that cursor.
+    """
+    if cursor is None:
+        return 0
+    last = read_cursor(cursor)
+    if not (last.isascii() and last.isdigit() and len(last) <= _MAX_ID):
+        raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor")
+    return int(last)
 
 
 def printable_filter(name: str, text: str | None) -> str | None:

@@ -20,6 +20,7 @@ from registry.auth.access_table import AccessTable
 from registry.core.clock import Clock
 from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
+from registry.http.lists.lists import Lists
 from registry.settings import Settings
 from registry.usecases.authentication import Authentication
 from registry.usecases.drop_in import DropInHosts
@@ -179,6 +180,7 @@ def _echo_middleware() -> DiscoveryMiddleware:
         cast("Discovery", _EchoDiscovery()),
         cast("Heartbeats", None),
         cast("DropInHosts", None),
+        cast("Lists", None),
         authentication,
         cast("Settings", settings),
     )

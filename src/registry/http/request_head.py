@@ -1,4 +1,4 @@
-"""The heads of requests that the fast protocol answers: polls, heartbeats and requests for hosts.
+"""The heads of requests that the fast protocol answers: polls, heartbeats, and requests for hosts and lists.
 
 An Envoy sends the same head with nearly each poll. It is kept as it was received, so that the next request which begins
 with these bytes needs no parser.
@@ -14,6 +14,8 @@ from registry.auth.origin import BROWSER_AGENT, BROWSER_HEADERS
 from registry.auth.principal import AUTHORIZATION, NAMES_ACTOR
 from registry.http.headers import EXPECTED_TIMEOUT, FORWARDED_FOR
 from registry.http.legacy.hosts import METHODS, HostsRequest, read_hosts_request
+from registry.http.lists.document import ACCEPT_ENCODING, IF_NONE_MATCH, Conditions, accepts_gzip
+from registry.http.lists.requests import ListRequest, read_list_request
 from registry.http.requests import HEADER
 from registry.http.v1.heartbeats import BATCH
 from registry.xds.discovery import ServedPath
@@ -44,10 +46,12 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
         url: likewise.
         path: that of a poll; None for everything else.
         hosts: what is asked for by v1 SDS; None for everything else.
+        listing: the list that is asked for; None for everything else.
+        conditions: the representation of the list that the client takes.
         authorization: the header that has the credential.
         forwarded_for: a header of polls and of requests for hosts.
         timeout: a header of polls.
-        request_id: a header of requests for hosts.
+        request_id: a header of requests for hosts and lists.
         keep_alive: whether the connection goes on after the response, as far as the client says.
         length: bytes of the body, for a head that may be kept; None for every other one.
     """
@@ -56,6 +60,8 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
     url: bytes
     path: ServedPath | None
     hosts: HostsRequest | None
+    listing: ListRequest | None
+    conditions: Conditions
     authorization: bytes | None
     forwarded_for: bytes | None
     timeout: bytes | None
@@ -116,13 +122,16 @@ class HeadReader:
         if len(fields) != len(headers) or _is_for_asgi(fields) or self._is_too_long(fields.get(_LENGTH)):
             return None
         hosts = read_hosts_request(url) if method in METHODS else None
-        if hosts is None and not self._is_poll_or_heartbeat(method, url, fields):
+        listing = read_list_request(url) if method in METHODS and hosts is None else None
+        if hosts is None and listing is None and not self._is_poll_or_heartbeat(method, url, fields):
             return None
         return RequestHead(
             method,
             url,
             self._polls.get(url),
             hosts,
+            listing,
+            Conditions(fields.get(IF_NONE_MATCH), accepts_gzip(fields.get(ACCEPT_ENCODING))),
             fields.get(AUTHORIZATION),
             fields.get(FORWARDED_FOR),
             fields.get(EXPECTED_TIMEOUT),

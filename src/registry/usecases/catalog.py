@@ -1,14 +1,20 @@
 """The catalogue of services and endpoints, from memory."""
 
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice, takewhile
+from operator import attrgetter
 
 from msgspec import Struct
 
+from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint, Key, has_metadata
+from registry.core.expiry_guard import Pause
 from registry.core.lease import Lease, heartbeat_overdue
 from registry.core.silence import Silence, status_for_people
 from registry.core.snapshot import Snapshot
@@ -58,6 +64,10 @@ class EndpointFilter(Struct, frozen=True):
         )
 
 
+_EVERY = EndpointFilter()
+_identity = attrgetter("id")
+
+
 class ServicePage(Struct, frozen=True):
     """A part of the services by name, and whether more follow."""
 
@@ -65,18 +75,24 @@ class ServicePage(Struct, frozen=True):
     more: bool
 
 
-class ServiceReading(Struct, frozen=True):
-    """A service, and what identifies its state with its leases; a page of the same reading is the same."""
+class Moment(Struct, frozen=True):
+    """The state of the catalogue at one moment, by which documents are checked for being current.
 
-    snapshot: Snapshot
-    id: str
+    Attributes:
+        database_id: the database whose changes these are.
+        advances: the number of changes of any service so far.
+        lease_reading: the number of readings of the leases so far.
+        pauses: the pauses of expiry, by scope.
+        desired_counts: the desired counts of ECS services.
+        now: the database's time.
+    """
 
-
-class EndpointPage(Struct, frozen=True):
-    """A part of the endpoints of a service in the order of their registration, and whether more follow."""
-
-    endpoints: list[ListedEndpoint]
-    more: bool
+    database_id: str
+    advances: int
+    lease_reading: int
+    pauses: Mapping[str, Pause]
+    desired_counts: Mapping[EcsService, int]
+    now: float
 
 
 class Catalog:
@@ -98,12 +114,51 @@ class Catalog:
         self._policy.allow(principal, Verb.READ)
         return [self._cache.get(name) for name in self._readable(principal)]
 
-    def page_of_services(self, principal: Principal, prefix: str, after: str, limit: int) -> ServicePage:
-        """Return up to ``limit`` services by name, of those that begin with ``prefix`` and come after a name."""
-        self._policy.allow(principal, Verb.READ)
-        readable = self._readable(principal)
-        names = sorted(name for name in readable if name.startswith(prefix) and name > after)
-        return ServicePage([self._cache.get(name) for name in names[:limit]], len(names) > limit)
+    @property
+    def ready(self) -> bool:
+        """Whether this process knows the registry's state."""
+        return self._cache.ready
+
+    def moment(self) -> Moment:
+        """Return the state of the catalogue now."""
+        cache = self._cache
+        return Moment(
+            cache.database_id,
+            cache.advances,
+            cache.lease_reading,
+            cache.pauses,
+            cache.desired_counts,
+            cache.clock.now(),
+        )
+
+    def is_refused(self, principal: Principal, services: Collection[str]) -> bool:
+        """Return whether reading one of some services would be refused or noted; empty names stand for a list."""
+        return any(self._policy.refusal(principal, Verb.READ, service) is not None for service in services)
+
+    def reach(self, principal: Principal, services: Collection[str] = ("",)) -> Reach:
+        """Return the services that a principal may read, who asks for a list of all services or of some.
+
+        Raises:
+            NotAllowedError: it may not read one of those that it names, or none at all.
+        """
+        for service in services:
+            self._policy.allow(principal, Verb.READ, service)
+        return self._policy.reach(principal, Verb.READ)
+
+    def page_of_services(self, reach: Reach, prefix: str, after: str, limit: int) -> ServicePage:
+        """Return up to ``limit`` services by name, of those that begin with ``prefix`` and come after a name.
+
+        Args:
+            reach: the services that the caller may read.
+            prefix: the beginning of the names.
+            after: the name behind which the page begins; empty: the first page.
+            limit: how many at most.
+        """
+        names = self._cache.names()
+        first = max(bisect_left(names, prefix), bisect_right(names, after) if after else 0)
+        beginning = takewhile(lambda name: name.startswith(prefix), islice(names, first, None))
+        page = list(islice(filter(reach.covers, beginning), limit + 1))
+        return ServicePage([self._cache.get(name) for name in page[:limit]], len(page) > limit)
 
     def service(self, principal: Principal, service: str) -> Snapshot:
         """Return the snapshot of a service.
@@ -127,57 +182,37 @@ class Catalog:
             raise UnknownEndpointError(key[0], name)
         return self._listed(endpoint)
 
-    def reading(self, principal: Principal, service: str) -> ServiceReading:
-        """Return a service as it is now, from which pages of its endpoints are made.
-
-        Raises:
-            UnknownServiceError: the service is not known.
-        """
-        self._policy.allow(principal, Verb.READ, service)
-        snapshot = self._find(service)
-        # Lease times come with each reading of the leases, everything else with a change.
-        return ServiceReading(snapshot, f"{self._cache.database_id}-{snapshot.change}-{self._cache.lease_reading}")
-
     def page_of_endpoints(
-        self, reading: ServiceReading, wanted: EndpointFilter, *, after: int, limit: int
-    ) -> EndpointPage:
-        """Return a part of the endpoints of a service that the caller has read, those on their way out included.
+        self, snapshot: Snapshot, wanted: EndpointFilter, *, after: int, limit: int
+    ) -> tuple[list[Endpoint], bool]:
+        """Return a part of the endpoints of a service that the caller has read, and whether more follow.
+
+        They are in the order of their registration, those on their way out included.
 
         Args:
-            reading: the service.
+            snapshot: the service.
             wanted: which of its endpoints.
             after: the id of the endpoint behind which the page begins.
             limit: how many at most.
         """
-        ordered = reading.snapshot.ordered()
-        fitting = [endpoint for endpoint in ordered if endpoint.id > after and wanted.fits(endpoint)]
-        return EndpointPage(self.with_leases(fitting[:limit]), len(fitting) > limit)
+        ordered = snapshot.ordered()
+        rest = ordered[bisect_right(ordered, after, key=_identity) :] if after else ordered
+        page = rest[: limit + 1] if wanted == _EVERY else list(islice(filter(wanted.fits, rest), limit + 1))
+        return page[:limit], len(page) > limit
 
     def with_leases(self, endpoints: Collection[Endpoint]) -> list[ListedEndpoint]:
         """Return endpoints that the caller has read already with their leases and silences."""
         return [self._listed(endpoint) for endpoint in endpoints]
 
-    def scrape_targets(
-        self, principal: Principal, services: Collection[str] | None, port: str | None
-    ) -> Iterator[tuple[Endpoint, str]]:
-        """Yield the endpoints by service, unhealthy ones too, each with the ``address:port`` to scrape.
+    def named(self, reach: Reach, services: Collection[str] | None) -> list[Snapshot]:
+        """Return services by name.
 
         Args:
-            principal: the sender of the request.
+            reach: the services that the caller may read.
             services: of these services; None stands for all.
-            port: the name of the metadata that says at which port an endpoint is scraped; an endpoint without it is
-                left out. None: where it serves.
         """
-        for service in services or ("",):
-            self._policy.allow(principal, Verb.READ, service)
-        readable = set(self._readable(principal))
-        return (
-            (endpoint, target)
-            for name, snapshot in sorted(self._cache.services().items())
-            if (services is None or name in services) and name in readable
-            for endpoint in snapshot.ordered()
-            if (target := _target(endpoint, port)) is not None
-        )
+        names = self._cache.names() if services is None else sorted(filter(self._cache.knows, set(services)))
+        return [self._cache.get(name) for name in names if reach.covers(name)]
 
     def _readable(self, principal: Principal) -> Iterable[str]:
         """Return the names of the services that the principal may read."""
@@ -191,7 +226,21 @@ class Catalog:
     def _listed(self, endpoint: Endpoint) -> ListedEndpoint:
         lease = self._cache.leases.get(endpoint.id)
         overdue = lease is not None and heartbeat_overdue(lease, self._cache.leases_read_at)
-        return ListedEndpoint(endpoint, lease, overdue, self._silences.of(endpoint))
+        return ListedEndpoint(endpoint, lease, overdue, self._silences.with_lease(endpoint, lease))
+
+
+def scrape_targets(snapshot: Snapshot, port: str | None) -> Iterator[tuple[Endpoint, str]]:
+    """Yield the endpoints of a service, unhealthy ones too, each with the ``address:port`` to scrape.
+
+    Args:
+        snapshot: the service.
+        port: the name of the metadata that says at which port an endpoint is scraped; an endpoint without it is left
+            out. None: where it serves.
+    """
+    for endpoint in snapshot.ordered():
+        target = _target(endpoint, port)
+        if target is not None:
+            yield endpoint, target
 
 
 def _target(endpoint: Endpoint, port: str | None) -> str | None:

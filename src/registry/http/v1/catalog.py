@@ -2,33 +2,32 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from registry.core.endpoint import endpoint_key
 from registry.core.silence import StatusForPeople
-from registry.errors import InvalidError
-from registry.http.dependencies import READY, Actor, CatalogPart, OperatorDeregistrationPart, Reader, StrengthPart
-from registry.http.openapi import answers, problems
+from registry.http.dependencies import READY, Actor, CatalogPart, ListsPart, OperatorDeregistrationPart, Reader, Taken
+from registry.http.lists.requests import EndpointsRequest, ServiceRequest, ServicesRequest
+from registry.http.openapi import NOT_MODIFIED, answers, problems
 from registry.http.parameters import (
+    MAX_FILTER,
+    MAX_METADATA_FILTER,
+    PAGE,
     Cursor,
     EndpointName,
     Force,
     PageSize,
     ServiceName,
-    read_cursor,
-    write_cursor,
 )
-from registry.http.responses import json
+from registry.http.responses import json, listed
 from registry.http.views.endpoints import EndpointList, EndpointView, endpoint_view
-from registry.http.views.services import ExpelledView, ServiceDetailView, ServiceList, service_detail_view, service_view
+from registry.http.views.services import ExpelledView, ServiceDetailView, ServiceList
 from registry.usecases.catalog import EndpointFilter
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 
-IfNoneMatch = Annotated[str | None, Header(description="The ETag that is held already.")]
-_NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The ETag is current."}}
 
-
+@router.head("/v1/services", include_in_schema=False)
 @router.get(
     "/v1/services",
     operation_id="list_services",
@@ -54,23 +53,23 @@ _NOT_MODIFIED: dict[int | str, dict[str, object]] = {304: {"description": "The E
             "next": "c2hvcA==",
         },
     )
+    | NOT_MODIFIED
     | problems(413, 422, 503),
 )
-async def list_services(
-    catalog: CatalogPart,
-    strength: StrengthPart,
+async def list_services(  # the parts of the route, and one argument a parameter
+    lists: ListsPart,
     reader: Reader,
-    prefix: Annotated[str, Query(max_length=255, description="Names that begin so.")] = "",
-    limit: PageSize = 100,
+    conditions: Taken,
+    prefix: Annotated[str, Query(max_length=MAX_FILTER, description="Names that begin so.")] = "",
+    limit: PageSize = PAGE,
     cursor: Cursor = None,
 ) -> Response:
     """List services by name, with the counts of their endpoints by status."""
-    after = read_cursor(cursor) if cursor else ""
-    page = catalog.page_of_services(reader, prefix, after, limit)
-    services = [service_view(snapshot, strength.of(snapshot)) for snapshot in page.services]
-    return json(ServiceList(services, write_cursor(services[-1].name) if page.more else None))
+    asked = ServicesRequest(prefix, cursor, limit)
+    return listed(await lists.answer(reader, asked), conditions)
 
 
+@router.head("/v1/services/{service}", include_in_schema=False)
 @router.get(
     "/v1/services/{service}",
     operation_id="get_service",
@@ -79,12 +78,12 @@ async def list_services(
         "The service in numbers.",
         None,
     )
+    | NOT_MODIFIED
     | problems(404, 413, 422, 503),
 )
-async def get_service(service: ServiceName, catalog: CatalogPart, strength: StrengthPart, reader: Reader) -> Response:
+async def get_service(service: ServiceName, lists: ListsPart, reader: Reader, conditions: Taken) -> Response:
     """Return a service in numbers, with its lost endpoints: those that lapsed and whose place nothing has filled."""
-    snapshot = catalog.service(reader, service)
-    return json(service_detail_view(snapshot, strength.of(snapshot)))
+    return listed(await lists.answer(reader, ServiceRequest(service)), conditions)
 
 
 @router.delete(
@@ -109,42 +108,40 @@ async def deregister_service(
     return json(ExpelledView(deregistered.service, deregistered.version, deregistered.endpoints))
 
 
+@router.head("/v1/services/{service}/endpoints", include_in_schema=False)
 @router.get(
     "/v1/services/{service}/endpoints",
     operation_id="list_endpoints",
-    responses=answers(EndpointList, "A page of endpoints.", None) | _NOT_MODIFIED | problems(404, 413, 422, 503),
+    responses=answers(EndpointList, "A page of endpoints.", None) | NOT_MODIFIED | problems(404, 413, 422, 503),
 )
 async def list_endpoints(  # noqa: PLR0913  # one argument a filter, as OpenAPI shows them
     service: ServiceName,
-    catalog: CatalogPart,
+    lists: ListsPart,
     reader: Reader,
+    conditions: Taken,
     status: Annotated[
         list[StatusForPeople] | None,
         Query(description="As people see it: SILENT ones are not among the HEALTHY; repeat for several."),
     ] = None,
-    region: Annotated[str | None, Query(max_length=255)] = None,
-    zone: Annotated[str | None, Query(max_length=255)] = None,
-    revision: Annotated[str | None, Query(max_length=255)] = None,
-    instance_id: Annotated[str | None, Query(max_length=255)] = None,
+    region: Annotated[str | None, Query(max_length=MAX_FILTER)] = None,
+    zone: Annotated[str | None, Query(max_length=MAX_FILTER)] = None,
+    revision: Annotated[str | None, Query(max_length=MAX_FILTER)] = None,
+    instance_id: Annotated[str | None, Query(max_length=MAX_FILTER)] = None,
     canary: Annotated[bool | None, Query()] = None,
     metadata: Annotated[
         str | None,
-        Query(max_length=1000, description="A key, or key=value; a value that is no text is written as JSON."),
+        Query(
+            max_length=MAX_METADATA_FILTER,
+            description="A key, or key=value; a value that is no text is written as JSON.",
+        ),
     ] = None,
-    limit: PageSize = 100,
+    limit: PageSize = PAGE,
     cursor: Cursor = None,
-    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """List the endpoints of a service in the order of their registration, those on their way out included."""
-    reading = catalog.reading(reader, service)
-    etag = f'"{reading.id}"'
-    if if_none_match == etag:
-        return Response(status_code=304, headers={"etag": etag})
-    wanted = EndpointFilter(status or (), region, zone, revision, instance_id, canary, metadata)
-    page = catalog.page_of_endpoints(reading, wanted, after=_endpoint_cursor(cursor), limit=limit)
-    endpoints = [endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in page.endpoints]
-    following = write_cursor(str(page.endpoints[-1].endpoint.id)) if page.more else None
-    return json(EndpointList(service, reading.snapshot.version, endpoints, following), headers={"etag": etag})
+    wanted = EndpointFilter(tuple(status or ()), region, zone, revision, instance_id, canary, metadata)
+    asked = EndpointsRequest(service, wanted, cursor, limit)
+    return listed(await lists.answer(reader, asked), conditions)
 
 
 @router.get(
@@ -156,12 +153,3 @@ async def get_endpoint(service: ServiceName, endpoint: EndpointName, catalog: Ca
     """Return an endpoint, what is published for it and what it was made of."""
     listed = catalog.endpoint(reader, endpoint_key(service, endpoint))
     return json(endpoint_view(listed.endpoint, listed.lease, listed.silence))
-
-
-def _endpoint_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    last = read_cursor(cursor)
-    if not (last.isascii() and last.isdigit() and len(last) <= 19):
-        raise InvalidError("cursor is not one that a page gave as `next`", "query:cursor")
-    return int(last)

@@ -1,0 +1,426 @@
+"""Whatever changes, a list is what it would be if nothing were kept: with every clock, lease, pause and loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from harness.memory_front import MemoryFront
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from unit.registry.making import endpoint, leases, registration
+
+from registry.auth.grants import EVERYTHING, Grant
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
+from registry.auth.subject import Subject
+from registry.auth.verbs import Verb
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.clock import Clock
+from registry.core.ecs_services import EcsService
+from registry.core.endpoint import Endpoint, Override
+from registry.core.expiry_guard import EVERYWHERE, Pause
+from registry.core.lease import Leases
+from registry.core.presence import MAX_LOST_AGE
+from registry.core.snapshot import SnapshotDelta
+from registry.errors import InvalidError, NotAllowedError, UnknownServiceError
+from registry.http.lists.document import Conditions, Document
+from registry.http.lists.lists import Lists
+from registry.http.lists.requests import EndpointsRequest, ListRequest, ServiceRequest, ServicesRequest, TargetsRequest
+from registry.http.parameters import read_cursor, read_endpoint_cursor, write_cursor
+from registry.http.views.endpoints import EndpointList, endpoint_view
+from registry.http.views.services import ServiceList, service_detail_view, service_view
+from registry.usecases.catalog import Catalog, EndpointFilter
+from registry.usecases.silence import Silences
+from wire.reserved_metadata import ECS_CLUSTER, ECS_SERVICE
+
+ANYBODY = Principal("10.0.0.9")
+START = 1_000_000.0
+NAMES = ["cart", "shop", "shop-eu"]
+ECS = EcsService("cluster", "shop")
+Draw = Callable[..., Any]
+
+
+class SetClock(Clock):
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = START
+
+    def now(self) -> float:
+        """Return the time that it was set to."""
+        return self.time
+
+
+class World:
+    """A catalogue, its lists, and what they have to be."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.cache = SnapshotCache()
+        self.clock = self.cache.clock = SetClock()
+        self.cache.set_database("one")
+        self.cache.mark_ready(0.0)
+        self.silences = Silences(self.cache, 600.0)
+        self.catalog = Catalog(policy or Policy(), self.cache, self.silences)
+        self.lists = Lists(self.catalog)
+        self._changes: dict[tuple[str, str], int] = {}
+
+    def change(self, service: str, *listed: Endpoint, lost: tuple[Endpoint, ...] = (), **more: Any) -> None:
+        """Change a service by one; a database gives no number twice, also after it forgot a service."""
+        counted = (self.cache.database_id, service)
+        change = self._changes[counted] = self._changes.get(counted, 0) + 1
+        self.cache.apply([SnapshotDelta(service, change, change, listed=listed, lost=lost, **more)])
+
+    def get(self, request: ListRequest, principal: Principal = ANYBODY) -> Document:
+        """Return a list at once."""
+        document = self.lists.known(principal, request)
+        assert document is not None
+        return document
+
+    def expected(self, request: ListRequest, covers: Any = EVERYTHING.covers) -> bytes:
+        """Return a list, made of nothing that is kept."""
+        cache = self.cache
+        now, desired = self.clock.time, cache.desired_counts
+        if isinstance(request, ServiceRequest):
+            snapshot = cache.get(request.service)
+            return msgspec.json.encode(service_detail_view(snapshot, snapshot.presence(now, desired)))
+        if isinstance(request, ServicesRequest):
+            after = read_cursor(request.cursor) if request.cursor else ""
+            names = [name for name in sorted(cache.services()) if name.startswith(request.prefix) and name > after]
+            snapshots = [cache.get(name) for name in names if covers(name)]
+            views = [service_view(each, each.presence(now, desired)) for each in snapshots[: request.limit]]
+            return msgspec.json.encode(
+                ServiceList(views, write_cursor(views[-1].name) if len(snapshots) > request.limit else None)
+            )
+        assert isinstance(request, EndpointsRequest)
+        snapshot = cache.get(request.service)
+        after_id = read_endpoint_cursor(request.cursor)
+        fitting = [each for each in snapshot.ordered() if each.id > after_id and request.wanted.fits(each)]
+        page = fitting[: request.limit]
+        listed = [endpoint_view(each, cache.leases.get(each.id), self.silences.of(each)) for each in page]
+        following = write_cursor(str(page[-1].id)) if len(fitting) > request.limit else None
+        return msgspec.json.encode(EndpointList(request.service, snapshot.version, listed, following))
+
+
+TIMES = st.sampled_from([START - 5, START, START + 5, START + 60])
+METADATA = st.dictionaries(
+    st.sampled_from(["stage", "lease_renewed_at", "lease_expires_at", "silence", "ü"]),
+    st.sampled_from(
+        [None, "blue", '","lease_renewed_at":null,"lease_expires_at":null,"', '"silence":null}', 7, {"a": None}]
+    ),
+)
+OVERRIDES = st.none() | st.builds(
+    Override,
+    weight=st.none() | st.just(5),
+    drain=st.booleans(),
+    actor=st.just("ann"),
+    reason=st.sampled_from(["", '"silence":null}']),
+    set_at=st.just(START),
+    expires_at=st.none() | TIMES,
+)
+
+
+@st.composite
+def endpoints(draw: st.DrawFn, service: str) -> Endpoint:
+    """Return an endpoint in some state."""
+    number = draw(st.integers(1, 4))
+    stored = registration(f"i-{number}", metadata=draw(METADATA), zone=draw(st.sampled_from(["a", "b"])))
+    suspect = draw(st.none() | TIMES)
+    return endpoint(number, service, stored, suspect_since=suspect, override=draw(OVERRIDES))
+
+
+def put(world: World, draw: Draw) -> None:
+    """Register an endpoint, or change it."""
+    service = draw(st.sampled_from(NAMES))
+    world.change(service, draw(endpoints(service)))
+
+
+def lose(world: World, draw: Draw) -> None:
+    """Lose an endpoint, now or nearly a day ago."""
+    service = draw(st.sampled_from(NAMES))
+    listed = world.cache.get(service).ordered()
+    lost_at = draw(st.sampled_from([START, START + 5 - MAX_LOST_AGE, START - 5 - MAX_LOST_AGE]))
+    rows = tuple(replace(each, lost_at=lost_at, removed_at=lost_at) for each in listed[:1])
+    world.change(service, lost=rows, removed=[((each.address, each.port), each.id) for each in rows])
+
+
+def read_leases(world: World, draw: Draw) -> None:
+    """Read other leases."""
+    held = draw(st.dictionaries(st.integers(1, 4), TIMES))
+    rows = [(number, renewed, renewed + 20) for number, renewed in held.items()]
+    world.cache.read_leases(leases(*rows) if rows else Leases.none(), 0.0)
+
+
+def pause(world: World, draw: Draw) -> None:
+    """Read other pauses."""
+    scopes = draw(st.lists(st.sampled_from([EVERYWHERE, "shop"]), max_size=1))
+    world.cache.read_pauses({scope: Pause(scope, "ann", "", START, draw(TIMES) + 5000) for scope in scopes})
+
+
+def order_tasks(world: World, draw: Draw) -> None:
+    """Read another number of tasks."""
+    counts: Mapping[EcsService, int] = draw(st.dictionaries(st.just(ECS), st.integers(1, 2)))
+    world.cache.read_desired_counts(counts)
+
+
+def set_clock(world: World, draw: Draw) -> None:
+    """Set the database's clock."""
+    world.clock.time = draw(st.sampled_from([START - 10, START, START + 10, START + 100]))
+
+
+def replace_database(world: World, draw: Draw) -> None:
+    """Follow another database, perhaps."""
+    world.cache.set_database(draw(st.sampled_from(["one", "two"])))
+    world.cache.mark_ready(0.0)
+
+
+def drop(world: World, draw: Draw) -> None:
+    """Forget a service."""
+    world.cache.drop(draw(st.sampled_from(NAMES)))
+
+
+STEPS = st.sampled_from(
+    [*[put] * 5, *[lose] * 2, *[read_leases] * 3, *[set_clock] * 3, pause, order_tasks, replace_database, drop]
+)
+REQUESTS: list[ServicesRequest | ServiceRequest | EndpointsRequest] = [
+    ServicesRequest(),
+    ServicesRequest(prefix="shop", limit=1),
+    ServicesRequest(cursor=write_cursor("cart")),
+    ServicesRequest(prefix="z"),
+    *map(ServiceRequest, NAMES),
+    EndpointsRequest("shop"),
+    EndpointsRequest("shop", limit=1),
+    EndpointsRequest("shop", cursor=write_cursor("1")),
+    EndpointsRequest("shop", EndpointFilter(("SILENT", "DRAINING"), zone="a")),
+    EndpointsRequest("cart", EndpointFilter(metadata="stage=blue")),
+]
+
+
+def check(world: World) -> None:
+    """Ask for everything, so that it is kept for the next step; each has to be what it is without anything kept."""
+    for request in REQUESTS:
+        if isinstance(request, ServicesRequest) or world.cache.knows(request.service):
+            document = world.get(request)
+            assert document.body == world.expected(request)
+            assert document.etag == Document(document.body).etag
+        else:
+            assert world.lists.known(ANYBODY, request) is None
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_list_is_what_it_would_be_if_nothing_were_kept(data: st.DataObject) -> None:
+    """Every request is asked after each step, so that whatever was kept of the state before is there."""
+    world = World()
+    for step in data.draw(st.lists(STEPS, min_size=1, max_size=8)):
+        step(world, data.draw)
+        check(world)
+
+
+def test_a_lost_endpoint_grows_too_old() -> None:
+    """After a day it is not listed any more, and again when the clock is set back."""
+    world = World()
+    world.change("shop", endpoint(1), endpoint(2))
+    lost = endpoint(1, lost_at=START, removed_at=START)
+    world.change("shop", lost=(lost,), removed=[((lost.address, lost.port), lost.id)])
+    for later in (0, MAX_LOST_AGE - 1, MAX_LOST_AGE, 0, 2 * MAX_LOST_AGE, MAX_LOST_AGE - 1):
+        world.clock.time = START + later
+        check(world)
+        (view,) = msgspec.json.decode(world.get(ServicesRequest()).body)["services"]
+        assert view["lost_count"] == (later < MAX_LOST_AGE)
+
+
+def test_ecs_wants_another_number() -> None:
+    """Or none that is known."""
+    world = World()
+    tasks = {ECS_CLUSTER: ECS.cluster, ECS_SERVICE: ECS.name}
+    world.change("shop", endpoint(1, stored=registration(metadata=tasks)))
+    for expected, counts in ((1, {}), (3, {ECS: 3}), (4, {ECS: 4}), (1, {})):
+        world.cache.read_desired_counts(counts)
+        check(world)
+        assert msgspec.json.decode(world.get(ServiceRequest("shop")).body)["expected"] == expected
+
+
+def test_leases_and_pauses_are_read() -> None:
+    """A pause may end later than the guard's time; both are of the last reading."""
+    world = World()
+    world.change("shop", endpoint(1, suspect_since=START), endpoint(2))
+    untils = []
+    read = 0
+    for renewed, pauses in ((0, ()), (1, ()), (1, ("shop",)), (1, (EVERYWHERE,)), (1, ()), (2, ())):
+        if renewed > read:
+            read = renewed
+            world.cache.read_leases(leases((1, START - 20 + renewed, START + renewed), (2, START, START + 20)), 0.0)
+        ends = {"shop": START + 9000, EVERYWHERE: START + 8000}
+        world.cache.read_pauses({scope: Pause(scope, "ann", "", START, ends[scope]) for scope in pauses})
+        check(world)
+        first, _ = msgspec.json.decode(world.get(EndpointsRequest("shop")).body)["endpoints"]
+        untils.append(first["silence"]["held_until"] - START)
+    assert untils == [600, 601, 9000, 8000, 601, 602]
+
+
+@pytest.mark.parametrize("times", [(0, 10, 0), (10, 0, 10), (0, 5, 10)])
+def test_the_clock_is_set(times: tuple[float, ...]) -> None:
+    """While a mark lies ahead of the clock, a silence depends on the time."""
+    world = World()
+    world.change("shop", endpoint(1, suspect_since=START + 6))
+    world.cache.read_leases(leases((1, START + 4, START + 8)), 0.0)
+    for later in times:
+        for moment in (0.0, 0.5):
+            world.clock.time = START + later + moment
+            check(world)
+
+
+def test_another_database_is_followed() -> None:
+    """Its numbers mean other endpoints."""
+    world = World()
+    for database_id, number in (("one", 1), ("two", 2), ("three", 1)):
+        world.cache.set_database(database_id)
+        world.cache.mark_ready(0.0)
+        world.change("shop", endpoint(number))
+        check(world)
+
+
+def test_metadata_look_like_what_is_put_in() -> None:
+    """Keys, and texts, that are those of leases and silences."""
+    world = World()
+    metadata = {"lease_renewed_at": None, "lease_expires_at": None, "silence": None}
+    world.change("shop", endpoint(1, stored=registration(metadata=metadata)))
+    world.cache.read_leases(leases((1, START, START + 20)), 0.0)
+    check(world)
+
+
+def test_a_list_is_encoded_once() -> None:
+    """As long as nothing changes, and again where another service has changed but not the list itself."""
+    world = World()
+    world.change("shop", endpoint(1))
+    for request in (
+        ServicesRequest(prefix="s"),
+        ServiceRequest("shop"),
+        EndpointsRequest("shop"),
+        TargetsRequest(("shop",)),
+    ):
+        first = world.get(request)
+        assert world.get(request) is first
+        world.change("other", endpoint(2, "other"))
+        assert world.get(request) is first
+
+
+def test_a_part_of_an_endpoint_is_encoded_once() -> None:
+    """Another endpoint, other leases: what did not change is not encoded again."""
+    world = World()
+    world.change("shop", endpoint(1), endpoint(2))
+    pages = world.lists._endpoints._pages
+    request = EndpointsRequest("shop")
+    world.get(request)
+    kept = pages.get(request)
+    world.change("shop", endpoint(2, suspect_reason="x"))
+    world.cache.read_leases(leases((1, START, START + 20)), 0.0)
+    world.get(request)
+    again = pages.get(request)
+    assert kept is not None
+    assert again is not None
+    assert [new is old for new, old in zip(again.endpoints, kept.endpoints, strict=True)] == [True, False]
+
+
+def test_targets_follow_every_change() -> None:
+    """Those of one service and of all; a service without any, or of whose metadata none says a port, adds nothing."""
+    world = World()
+    everything, ported = TargetsRequest(), TargetsRequest(port="metrics")
+    assert world.get(everything).body == b"[]"
+    world.change("shop", endpoint(1), endpoint(2, stored=registration(metadata={"metrics": 9})))
+    world.change("cart", endpoint(3, "cart"))
+    groups = msgspec.json.decode(world.get(everything).body)
+    assert [each["targets"] for each in groups] == [["10.0.0.4:80"], ["10.0.0.2:80"], ["10.0.0.3:80"]]
+    assert [each["targets"] for each in msgspec.json.decode(world.get(ported).body)] == [["10.0.0.3:9"]]
+    world.change("shop", removed=[(("10.0.0.2", 80), 1)])
+    assert [each["targets"] for each in msgspec.json.decode(world.get(everything).body)] == [
+        ["10.0.0.4:80"],
+        ["10.0.0.3:80"],
+    ]
+    assert (
+        msgspec.json.decode(world.get(TargetsRequest(("cart", "cart", "nowhere"))).body)[0]["labels"][
+            "__meta_headcount_service"
+        ]
+        == "cart"
+    )
+
+
+async def test_many_targets_are_made_with_pauses() -> None:
+    """The fast protocol leaves them to the route, until they are made."""
+    world = World()
+    for number in range(4):
+        listed = [endpoint(number * 1000 + each, f"s-{number}") for each in range(600)]
+        world.change(f"s-{number}", *listed)
+    request = TargetsRequest()
+    assert world.lists.known(ANYBODY, request) is None
+    document = await world.lists.answer(ANYBODY, request)
+    assert len(msgspec.json.decode(document.body)) == 2400
+    assert world.get(request) is document
+    world.change("s-1", endpoint(9999, "s-1"))
+    assert len(msgspec.json.decode(world.get(request).body)) == 2401
+
+
+def reader(*services: str) -> Principal:
+    """Return a principal that may read some services."""
+    return Principal("10.0.0.9", subject=Subject("token:x", "operator", [Grant((Verb.READ,), services)]))
+
+
+def test_a_principal_sees_what_it_may_read() -> None:
+    """Whoever asked before; and another one's ETag is none of a list that differs."""
+    world = World(Policy("on"))
+    for name in NAMES:
+        world.change(name, endpoint(1, name))
+    request = ServicesRequest()
+    every, shops, carts = reader("*"), reader("shop*"), reader("cart")
+    for principal, prefix in ((every, ""), (shops, "shop"), (carts, "cart"), (shops, "shop")):
+        document = world.get(request, principal)
+        assert document.body == world.expected(request, lambda name, prefix=prefix: name.startswith(prefix))
+    assert len({world.get(request, each).etag for each in (every, shops, carts)}) == 3
+    targets = [len(msgspec.json.decode(world.get(TargetsRequest(), each).body)) for each in (every, shops, carts)]
+    assert targets == [3, 2, 1]
+    refused: list[tuple[Principal, ListRequest]] = [
+        (carts, ServiceRequest("shop")),
+        (carts, EndpointsRequest("shop")),
+        (carts, TargetsRequest(("cart", "shop"))),
+        (reader(), request),
+        (ANYBODY, request),
+    ]
+    for principal, forbidden in refused:
+        assert world.lists.known(principal, forbidden) is None
+
+
+async def test_what_is_refused_is_an_error_of_the_route() -> None:
+    """As is what is not known, and a cursor that no page gave, in this order."""
+    world = World(Policy("on"))
+    world.change("shop", endpoint(1))
+    with pytest.raises(NotAllowedError):
+        await world.lists.answer(reader("cart"), EndpointsRequest("shop", cursor="no"))
+    with pytest.raises(UnknownServiceError):
+        await world.lists.answer(reader("*"), EndpointsRequest("nowhere", cursor="no"))
+    for request in (EndpointsRequest("shop", cursor="no"), ServicesRequest(cursor="no")):
+        with pytest.raises(InvalidError):
+            await world.lists.answer(reader("*"), request)
+        assert world.lists.known(reader("*"), request) is None
+
+
+def test_nothing_is_known_before_the_first_reading() -> None:
+    """An empty list of targets would drop every target of Prometheus."""
+    front = MemoryFront({})
+    lists = Lists(front.process.catalog)
+    assert lists.known(ANYBODY, TargetsRequest()) is not None
+    front.process.cache.set_database("another")
+    assert lists.known(ANYBODY, TargetsRequest()) is None
+
+
+def test_conditions_hold_for_the_document_that_is_held() -> None:
+    """A 304 has the ETag and no body."""
+    world = World()
+    world.change("shop", endpoint(1))
+    document = world.get(ServiceRequest("shop"))
+    unchanged = document.represented_for(Conditions(document.etag))
+    assert (unchanged.status, unchanged.body, dict(unchanged.headers)[b"etag"]) == (304, b"", document.etag)
+    world.change("shop", endpoint(2))
+    assert world.get(ServiceRequest("shop")).represented_for(Conditions(document.etag)).status == 200
