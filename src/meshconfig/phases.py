@@ -95,6 +95,8 @@ class Sighting(Struct, frozen=True, gc=False):
         started_at: the time of its last poll without a version, with which each subscription begins; None: not known.
         refused: the newest version that it was sent and did not take; None: it refuses nothing.
         denied: whether access control refuses its polls.
+        proven: whether it has acknowledged the endpoints over a stream, which sends those of a changed cluster again.
+        error: its words about what it refuses; empty: it has none, as over REST.
     """
 
     version: int | None
@@ -105,6 +107,8 @@ class Sighting(Struct, frozen=True, gc=False):
     started_at: float | None = None
     refused: int | None = None
     denied: bool = False
+    proven: bool = False
+    error: str = ""
 
 
 class Subscriber(Struct, frozen=True, gc=False):
@@ -275,12 +279,15 @@ def newest(sightings: Iterable[Sighting], now: float) -> Sighting | None:
         pauses = [last.polled_at - min(each.polled_at for each in seen)]
     began = [each.started_at for each in seen if each.started_at is not None]
     refused = [each.refused for each in seen if each.refused is not None and each.version == last.version]
+    words = [each.error for each in seen if each.error and each.version == last.version]
     return replace(
         last,
         held=any(each.held for each in seen),
         pause=max(pauses, default=None),
         started_at=max(began, default=None),
         refused=max(refused, default=None),
+        error=last.error or next(iter(words), ""),
+        proven=any(each.proven for each in seen if each.held),
     )
 
 
@@ -381,6 +388,8 @@ def _has_endpoints(subscriber: Subscriber, service: str, since: float, *, shared
         shared: whether another cluster asks for the same service: its polls look the same.
     """
     sighting, clusters = subscriber.endpoints.get(service), subscriber.clusters
+    if sighting is not None and sighting.proven:
+        return True
     if sighting is None or sighting.version is None or sighting.denied or clusters is None:
         return False
     if sighting.started_at is not None and sighting.started_at >= since - _CLOCK_ERROR:
@@ -408,7 +417,7 @@ def _lack(sighting: Sighting, version: int, noun: str) -> tuple[str, bool] | Non
     if sighting.version is not None and sighting.version >= version:
         return None
     if sighting.refused is not None and sighting.refused >= version:
-        return f"refuses the new {noun}; its log says why", True
+        return f"refuses the new {noun}{f': {sighting.error}' if sighting.error else '; its log says why'}", True
     if sighting.denied:
         return f"is denied the {noun}: its polls bring no valid token, or one that may not discover", False
     return f"has not shown the new {noun}", False

@@ -62,7 +62,7 @@ from registry.program import VERSION
 from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.rollouts import LOOK_INTERVAL as ROLLOUT_INTERVAL
 from registry.rollout.rollouts import Rollouts
-from registry.rollout.sightings import TELL_INTERVAL, Sightings
+from registry.rollout.sightings import TELL_INTERVAL, Sightings, StreamSightings
 from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.migration import migrate
@@ -232,6 +232,11 @@ class RegistryProcess:
             self.discovery.subscribers,
             self.reports,
             lambda service: self.subscriber_sync.own_reports(SubscriberFilter(service=service)),
+            StreamSightings(
+                self.streams,
+                {each.name: MeshResources(each, self.mesh) for each in MESH_TYPES},
+                lambda cluster: self.subscriber_sync.streams.of_others(SubscriberFilter(cluster=cluster)),
+            ),
         )
         self.rollouts = Rollouts(self.database, self.sightings, lambda: self.sweeper.leads, self.mesh_feed.nudge)
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")

@@ -82,9 +82,9 @@ class StreamSync:
             if names > MAX_NAMES_PUBLISHED:
                 self._overlooked_at = now
                 continue
-            troubles = [
-                trouble_of(each) for each in self._maker.reports(entry, record, troubled_names(record, now), now)
-            ]
+            # What it does not hold yet is told as well, because all else counts as acknowledged.
+            names_told = {*troubled_names(record, now), *record.unheld}
+            troubles = [trouble_of(each) for each in self._maker.reports(entry, record, names_told, now)]
             substance = _substance(record, troubles)
             number, before = self._published.get(entry, (self._next_number, None))
             if before != substance and len(rows) < _MAX_ROWS_PUBLISHED:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from meshconfig.phases import GONE_AFTER, Sighting, Subscriber, newest
+from registry.core.stream_subscriber import StreamReport
 from registry.core.subscriber import SubscriberReport
 
 MAX_WATCH_AGE = 10.0
@@ -21,7 +22,8 @@ class MeshReport(Struct, frozen=True, gc=False):
 
     ``kind`` is clusters, routes or listeners, ``name`` that of the route configuration and empty for the others;
     ``version`` is the version in its last poll, ``refused`` the newest one that it was sent and did not take;
-    ``started_at`` is the time of its last poll without a version.
+    ``started_at`` is the time of its last poll without a version; ``error`` has its words about what it refuses, if it
+    has a stream.
     """
 
     process: str
@@ -41,6 +43,7 @@ class MeshReport(Struct, frozen=True, gc=False):
     seen_at: float
     held: bool
     pause: float | None
+    error: str | None = None
 
 
 class ProcessWatch(Struct, frozen=True):
@@ -84,6 +87,23 @@ def certainty(
     )
     watched = not overlooked and all(watch is not None and watch.seconds > GONE_AFTER for watch in own)
     return Certainty(watched and all(seconds > GONE_AFTER for seconds in silent_for), overlooked)
+
+
+def one_of_each(reports: Iterable[MeshReport]) -> list[MeshReport]:
+    """Return one report for each subscription of a node at an address: of copies, the one that is furthest behind.
+
+    An open stream counts more than one that has ended.
+    """
+    chosen: dict[tuple[str, str, str, str], MeshReport] = {}
+    for report in reports:
+        key = (report.kind, report.name, report.node_id, report.address)
+        if key not in chosen or _urgency(report) > _urgency(chosen[key]):
+            chosen[key] = report
+    return list(chosen.values())
+
+
+def _urgency(report: MeshReport) -> tuple[bool, bool, int]:
+    return (report.held, report.refused is not None, -(report.version or 0))
 
 
 def gather(
@@ -130,6 +150,7 @@ def _sighting(report: MeshReport) -> Sighting:
         report.started_at,
         report.refused,
         report.denied,
+        error=report.error or "",
     )
 
 
@@ -142,4 +163,5 @@ def _sighting_of_endpoints(report: SubscriberReport) -> Sighting:
         report.pause,
         report.started_at,
         denied=report.status in (401, 403),
+        proven=isinstance(report, StreamReport) and report.proves,
     )

@@ -45,6 +45,13 @@ class StreamReport(SubscriberReport, frozen=True, gc=False, kw_only=True):
     settled: bool = False
 
     @property
+    def proves(self) -> bool:
+        """Whether the client holds endpoints of the service, and nothing that it was sent is under way."""
+        if not self.held or self.refusal or self.rejected_version is not None:
+            return False
+        return self.settled or (bool(self.version) and self.offered is None)
+
+    @property
     def precedence(self) -> tuple[object, ...]:
         """The order of reports about copies that share a node id and an address: one in trouble counts."""
         trouble = self.rejected_version is not None or bool(self.refusal) or self.oversized

@@ -6,21 +6,26 @@ rules are in ``registry.core.mesh_subscriber``, the statements in ``registry.sto
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from meshconfig.phases import Subscriber
 from registry.cooperative import cooperatively
 from registry.core.clock import Clock
 from registry.core.mesh import KINDS
-from registry.core.mesh_subscriber import MeshReport, ProcessWatch, certainty, gather
+from registry.core.mesh_subscriber import MeshReport, ProcessWatch, certainty, gather, one_of_each
 from registry.core.processes import ProcessReport, SilentProcess
+from registry.core.stream_subscriber import SeenRow, reports_of
 from registry.core.subscriber import MAX_REPORTS_PUBLISHED, SubscriberReport, Subscribers, Subscription, printable
 from registry.errors import UnavailableError
+from registry.rollout.stream_reports import StreamReports, substance_of
 from registry.store import mesh_subscribers as store
 from registry.store.database import Database
+from registry.xds.grpc.streams import StreamEntry, Streams
+from registry.xds.resource_cache import ResourceCache
 from registry.xds.resources import MESH_TYPES, ResourceType
 from registry.xds.version_info import parse_version_info
 
@@ -52,6 +57,22 @@ class ProcessList(Protocol):
 
 EndpointReports = Callable[[str], AsyncIterator[SubscriberReport]]
 """Yields this process's reports about the Envoys that ask for the endpoints of a service."""
+StreamRows = Callable[[str], Awaitable[list[SeenRow]]]
+"""Returns the streams of the other processes whose node has a cluster."""
+
+
+class StreamSightings(Struct, frozen=True):
+    """Everything about gRPC streams that sightings are made of.
+
+    Attributes:
+        streams: those of this process.
+        caches: the resources of each type as they are served, by its name.
+        rows: returns those of the other processes, with the endpoints that they ask for.
+    """
+
+    streams: Streams
+    caches: Mapping[str, ResourceCache]
+    rows: StreamRows
 
 
 class Observation(Struct, frozen=True):
@@ -79,6 +100,7 @@ class Sightings:
         subscribers: those of this process, by the name of their resource type.
         processes: the registry processes.
         endpoint_reports: what this process has seen of the Envoys that ask for endpoints.
+        streams: the gRPC streams.
     """
 
     def __init__(
@@ -88,6 +110,7 @@ class Sightings:
         subscribers: Mapping[str, Subscribers],
         processes: ProcessList,
         endpoint_reports: EndpointReports,
+        streams: StreamSightings,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -95,6 +118,10 @@ class Sightings:
         self._process = processes.process_id
         self._processes = processes
         self._endpoint_reports = endpoint_reports
+        self._streams = streams
+        self._stream_reports = StreamReports(processes.process_id, clock, streams.caches)
+        self._told_streams: dict[StreamEntry, tuple[object, list[MeshReport]]] = {}
+        """What the others were told of each stream last, and what it was made of. Written by _due_reports()."""
         self._database_id = ""
         """The database whose versions are read. Written by tell()."""
         self._watching_since: float | None = None
@@ -151,6 +178,10 @@ class Sightings:
             async for subscription in cooperatively(self._subscribers[kind]):
                 if subscription.node.cluster in services and subscription.names:
                     reports += self._reports_of(subscription, resource_type)
+        reports += [report async for report in self._reports_of_streams(services, now)]
+        for cluster, names in services.items():
+            rows = await self._streams.rows(cluster)
+            endpoints += [report for row in rows if row.alive for name in names for report in reports_of(row, name)]
         for service in {name for each in services.values() for name in each}:
             # Newer than what this process has told the others.
             endpoints += [report async for report in self._endpoint_reports(service)]
@@ -175,7 +206,7 @@ class Sightings:
         for kind, resource_type in zip(KINDS, _TYPES_OF_KINDS, strict=True):
             async for subscription in cooperatively(self._subscribers[kind]):
                 reports += self._reports_of(subscription, resource_type)
-        return reports
+        return reports + [report async for report in self._reports_of_streams(None, time.monotonic())]
 
     async def subscribers_of(self, cluster: str) -> list[MeshReport]:
         """Return the reports of all processes about one node.cluster.
@@ -189,7 +220,7 @@ class Sightings:
             async for subscription in cooperatively(self._subscribers[kind]):
                 if subscription.node.cluster == cluster and subscription.names:
                     reports += self._reports_of(subscription, resource_type)
-        return reports
+        return reports + [report async for report in self._reports_of_streams((cluster,), time.monotonic())]
 
     def _note_clock(self, now: float) -> bool:
         """Return whether the database's clock was set since the last turn."""
@@ -222,9 +253,10 @@ class Sightings:
         for kind in KINDS:
             for subscription in self._subscribers[kind]:
                 subscription.published = None
+        self._told_streams = {entry: (None, reports) for entry, (_, reports) in self._told_streams.items()}
 
     async def _due_reports(self, now: float) -> list[MeshReport]:
-        reports: list[MeshReport] = []
+        reports = await self._due_reports_of_streams(now)
         for kind, resource_type in zip(KINDS, _TYPES_OF_KINDS, strict=True):
             async for subscription in cooperatively(self._subscribers[kind]):
                 if len(reports) >= MAX_REPORTS_PUBLISHED:
@@ -234,11 +266,41 @@ class Sightings:
                     subscription.published, subscription.published_at = subscription.substance, now
         return reports
 
+    async def _due_reports_of_streams(self, now: float) -> list[MeshReport]:
+        """Return what is new of this process's streams, those that have ended among them."""
+        due: list[MeshReport] = []
+        for entry in [entry for entry in self._told_streams if entry.stream is None]:
+            _, last = self._told_streams.pop(entry)
+            at = self._clock.at(now)
+            due += [replace(report, held=False, polled_at=at, seen_at=at) for report in last]
+        async for entry in cooperatively(self._streams.streams):
+            if len(due) >= MAX_REPORTS_PUBLISHED:
+                break
+            substance = substance_of(entry, self._streams.caches)
+            before, _ = self._told_streams.get(entry, (None, []))
+            if substance and substance != before:
+                reports = list(self._stream_reports.reports(entry, now))
+                self._told_streams[entry] = (substance, reports)
+                due += reports
+        return one_of_each(due)
+
+    async def _reports_of_streams(self, clusters: Collection[str] | None, now: float) -> AsyncIterator[MeshReport]:
+        """Yield the reports about the streams of some node.clusters; None: of all."""
+        async for entry in cooperatively(self._streams.streams):
+            if clusters is None or entry.node.cluster in clusters:
+                for report in self._stream_reports.reports(entry, now):
+                    yield report
+
     async def _note_envoys(self) -> None:
         versions = {
             (printable(subscription.node.cluster), subscription.node.version)
             for subscription in self._subscribers["clusters"]
             if subscription.node.version and time.monotonic() - subscription.seen_at <= 2 * _CLEANUP_INTERVAL
+        }
+        versions |= {
+            (entry.node.cluster, entry.node.version)
+            for entry in self._streams.streams
+            if entry.client == "envoy" and entry.node.version and entry.node.cluster
         }
         if versions:
             await store.store_envoys(self._database, versions)

@@ -489,6 +489,8 @@ mesh_subscribers = Table(
     Column("held", Boolean, nullable=False),
     Column("pause", Double),
     Column("told_at", Double, nullable=False),
+    # The client's words about what it refuses; null: it polls, or an older registry has told of it.
+    Column("error", Text),
     prefixes=["UNLOGGED"],
 )
 Index("mesh_subscribers_cluster_idx", mesh_subscribers.c.cluster)

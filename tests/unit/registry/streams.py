@@ -14,6 +14,7 @@ class RecordedType(Record):
     type: ResourceType = ENDPOINTS
     names: Collection[str] = ()
     wildcard = False
+    nonce = 1
     sent_at = 0.0
     unanswered: Mapping[str, str] = {}
     """The versions of the answer in flight."""
@@ -21,10 +22,20 @@ class RecordedType(Record):
 
     def __init__(self, accepted: Mapping[str, str]) -> None:
         self.names = list(accepted)
-        self.held = dict(accepted)
+        self.held_versions = dict(accepted)
         self.rejections: Mapping[str, Rejection] = {}
         self.refusals: Mapping[str, str] = {}
         self.too_large: Collection[str] = ()
+
+    @property
+    def held(self) -> Collection[str]:
+        """The names of which it has accepted a version."""
+        return [name for name, version in self.held_versions.items() if version]
+
+    @property
+    def unheld(self) -> Collection[str]:
+        """The names of which it has accepted none."""
+        return [name for name in self.names if not self.held_versions.get(name)]
 
     @property
     def troubled(self) -> Collection[str]:
@@ -33,7 +44,7 @@ class RecordedType(Record):
 
     def accepted(self, name: str) -> str:
         """Return what was acknowledged."""
-        return self.held.get(name, "")
+        return self.held_versions.get(name, "")
 
     def offered(self, name: str) -> str:
         """Return what was sent."""

@@ -48,6 +48,18 @@ class Record(Protocol):
         """When the last answer was sent, monotonic."""
 
     @property
+    def nonce(self) -> int:
+        """The number of answers that were sent so far."""
+
+    @property
+    def held(self) -> Collection[str]:
+        """The names of which the client holds a version for sure."""
+
+    @property
+    def unheld(self) -> Collection[str]:
+        """The names that are asked for, and of which the client holds no version for sure."""
+
+    @property
     def unanswered(self) -> Collection[str]:
         """The names of the last answer, while it is neither acknowledged nor rejected; else none."""
 

@@ -105,6 +105,19 @@ class TypeRecord:
         return self.source.type
 
     @property
+    def held(self) -> Collection[str]:
+        """The names of which the client holds a version for sure."""
+        if not self.in_flight:
+            return self.sent.keys()
+        replaced = {name for name, version in self.in_flight.items() if version}
+        return (self.sent.keys() - self.in_flight.keys()) | replaced
+
+    @property
+    def unheld(self) -> Collection[str]:
+        """The names that are asked for, and of which the client holds no version for sure."""
+        return self.names.keys() - self.held
+
+    @property
     def unanswered(self) -> Collection[str]:
         """The names of the answer that is in flight."""
         return () if self.in_flight is None else self.in_flight.keys()

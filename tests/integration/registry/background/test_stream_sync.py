@@ -95,7 +95,7 @@ async def test_a_row_is_a_stream_and_a_change_writes_none(postgresql: Database) 
     ]
     assert await ours.states() == {("i-1", name): "current" for name in NAMES}
     # Another version everywhere, acknowledged: nothing is written.
-    record.held = dict.fromkeys(NAMES, "db:8")
+    record.held_versions = dict.fromkeys(NAMES, "db:8")
     await other.sync.publish()
     assert await rows_of(postgresql) == written
     record.rejections = {"s-3": Rejection(5.0, "malformed IP address", {"s-3": "db:9"})}

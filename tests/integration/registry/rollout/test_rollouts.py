@@ -1,11 +1,13 @@
 """Roll-outs with a real PostgreSQL: advanced by what made-up Envoys show, in any process, each by itself."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from harness.mesh_revisions import store_resources
+from harness.xds_messages import DiscoveryRequest, DiscoveryResponse
 from sqlalchemy import text
 
 from meshconfig import phases
@@ -17,15 +19,24 @@ from registry.core.clock import Clock
 from registry.core.mesh import in_share, show_version
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.rollout import NodeRollout, Pause
+from registry.core.stream_subscriber import SeenRow
 from registry.core.subscriber import Node, SubscriberReport, Subscribers
 from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
 from registry.rollout.rollouts import Rollouts
-from registry.rollout.sightings import Sightings
+from registry.rollout.sightings import Sightings, StreamSightings
 from registry.store import mesh as store
 from registry.store import mesh_subscribers, rollouts
 from registry.store.database import Database
-from registry.xds.resources import CLUSTERS, ROUTES, TYPES, WILDCARD
+from registry.xds.grpc.mesh import MeshSource
+from registry.xds.grpc.observer import NoGuard
+from registry.xds.grpc.response import ResponseTails
+from registry.xds.grpc.sotw import SotwStream
+from registry.xds.grpc.stream import Discoverable
+from registry.xds.grpc.streams import Streams
+from registry.xds.mesh import MeshResources
+from registry.xds.resource_cache import ServedType
+from registry.xds.resources import CLUSTERS, MESH_TYPES, ROUTES, TYPES, WILDCARD
 from registry.xds.version_info import format_version_info
 
 
@@ -62,7 +73,16 @@ class Process:
         self.feed = MeshFeed(database, self.mesh)
         self.subscribers = {each.name: Subscribers() for each in TYPES}
         self.processes = Processes(name, others)
-        self.sightings = Sightings(database, Clock(), self.subscribers, self.processes, self._endpoints)
+        self.resources = {each.name: MeshResources(each, self.mesh) for each in MESH_TYPES}
+        self.streams = Streams([ServedType(each, self.resources[each.name]) for each in MESH_TYPES], Clock())
+        self.sightings = Sightings(
+            database,
+            Clock(),
+            self.subscribers,
+            self.processes,
+            self._endpoints,
+            StreamSightings(self.streams, self.resources, self._rows),
+        )
         self.leads = True
         self.rollouts = Rollouts(database, self.sightings, lambda: self.leads, self.feed.nudge)
 
@@ -71,6 +91,10 @@ class Process:
         none: tuple[SubscriberReport, ...] = ()
         for report in none:
             yield report
+
+    async def _rows(self, _cluster: str) -> list[SeenRow]:
+        """Return nothing, as above."""
+        return []
 
     async def start(self, watching_for: float = 100.0) -> None:
         """Read everything, and begin to tell of subscribers."""
@@ -119,6 +143,33 @@ class Process:
         assert clusters is not None
         assert tables is not None
         return sorted(clusters.resources), show_version(tables.resources["default"].version)
+
+
+class StreamingEnvoy:
+    """An Envoy of the service web that has its clusters over a stream to a process."""
+
+    def __init__(self, process: Process) -> None:
+        source = MeshSource(CLUSTERS, process.mesh)
+        self._url = CLUSTERS.type_urls["v3"]
+        shared = Discoverable(lambda _client: {self._url: source}, ResponseTails("registry-1"))
+        observer = process.streams.observer("StreamAggregatedResources", "10.0.0.1", time.monotonic())
+        self.stream = SotwStream(shared, NoGuard(), observer, lambda: None)
+        self._ask(node={"id": "e1", "cluster": "web", "user_agent_name": "envoy"})
+
+    async def take(self, words: str = "") -> bool:
+        """Acknowledge the answer that is there, or reject it with words; return whether there was one."""
+        # The watch of a change calls back in a later turn of the loop.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        parts = self.stream.next(time.monotonic())
+        if parts is None:
+            return False
+        nonce = DiscoveryResponse.FromString(b"".join(parts)).nonce
+        self._ask(response_nonce=nonce, **({"error_detail": {"message": words.encode()}} if words else {}))
+        return True
+
+    def _ask(self, **fields: Any) -> None:
+        self.stream.receive(DiscoveryRequest(type_url=self._url, **fields).SerializeToString(), time.monotonic())
 
 
 @pytest.fixture
@@ -187,6 +238,44 @@ async def test_a_stuck_envoy_holds_back_its_own_service_alone(process: Process) 
     assert (row.state.rollout.phase, [each.node_id for each in row.state.left_behind]) == (Phase.SWITCH, ["e1"])
     ((kind, reason), *_) = await history(process.database, "web")
     assert (kind, "1 have not followed" in reason) == ("mesh_switched", True)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["own stream", "stream of another process"])
+async def test_an_acknowledgement_over_a_stream_is_the_proof(process: Process, elsewhere: bool) -> None:
+    """Nothing is concluded from what was sent; a rejection has its own words, and its end is that of the stream."""
+    holder = process
+    if elsewhere:
+        holder, process.processes.others = Process(process.database, "p2"), ("p2",)
+        await holder.start()
+        holder.leads = False
+    envoy = StreamingEnvoy(holder)
+    assert await envoy.take()
+    await holder.tell()
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    for _ in range(2):
+        await holder.feed.refresh()
+        (waiting,) = await process.look()
+    assert waiting.state is not None
+    assert "e1 at 10.0.0.1 has not shown the new clusters" in waiting.state.reason
+    assert await envoy.take("unknown cluster type")
+    await holder.tell()
+    (refused,) = await process.look()
+    assert refused.state is not None
+    assert (refused.state.rollout.phase, refused.state.refused) == (Phase.ADD, True)
+    assert "refuses the new clusters: unknown cluster type" in refused.state.reason
+    await store_resources(process.database, {"web": resources("pay"), "api": resources("user")})
+    await process.look()
+    await holder.feed.refresh()
+    assert await envoy.take()
+    await holder.tell()
+    await process.look()
+    await process.look(phases.SETTLE)
+    await holder.feed.refresh()
+    assert process.names("web")[1] == "3.2", "the new routes, after the clusters were acknowledged"
+    envoy.stream.close(time.monotonic())
+    await holder.tell()
+    (report,) = await process.sightings.subscribers_of("web") if elsewhere else [None]
+    assert report is None or not report.held
 
 
 async def test_a_spoilt_roll_out_holds_back_itself_alone(process: Process) -> None:
