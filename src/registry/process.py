@@ -1,7 +1,6 @@
 """One registry process: its parts, how they start and how they stop."""
 
 import asyncio
-import gc
 import os
 import platform
 from collections import Counter
@@ -57,6 +56,7 @@ from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.database_url import DatabaseUrl
 from registry.errors import BadSettingsError, UnavailableError
+from registry.garbage_collection import settle, unsettle
 from registry.periodic import Periodic
 from registry.program import VERSION
 from registry.rollout.registered_services import RegisteredServices
@@ -117,8 +117,6 @@ _MAX_SNAPSHOT_SHARE = 0.03
 """Share of the time in which the snapshot is written: many endpoints under steady change do not keep the disk busy."""
 _SERVICES_A_TURN = 200
 """Services that are counted before other work of the loop has its turn."""
-_COLLECTIONS_BETWEEN_FULL = 300
-"""Collections of young garbage between two full ones; Python's own number is 10."""
 _REPORT_INTERVAL = 1.0
 _DISK_SNAPSHOT_DELAY = 2.0
 """Seconds to wait for PostgreSQL at the start before the snapshot on disk is served."""
@@ -179,7 +177,7 @@ class RegistryProcess:
         self.mesh = MeshCache()
         self.mesh_feed = MeshFeed(self.database, self.mesh)
         self.compiler = Compiler()
-        self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, _settle, self.mesh_feed.nudge)
+        self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, settle, self.mesh_feed.nudge)
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
         admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
@@ -396,7 +394,7 @@ class RegistryProcess:
     async def start(self) -> None:
         """Begin to follow the database and to sweep; return at once, also when the database is unavailable."""
         metrics.BUILD.labels(VERSION, platform.python_version()).set(1)
-        _settle()
+        settle()
         self._following = asyncio.create_task(self.change_feed.run())
         self._following_mesh = asyncio.create_task(self.mesh_feed.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
@@ -464,6 +462,7 @@ class RegistryProcess:
             # The last one that is pushed is stopped first. The stack stops all of them also after a cancellation.
             for name, stop in reversed(parts.items()):
                 stack.push_async_callback(_stop_part, name, stop)
+        unsettle()
         log.info("stopped")
 
     async def _withdraw_streams(self) -> None:
@@ -590,19 +589,6 @@ async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:
         await stop()
     except Exception:
         log.exception("part_not_stopped", part=name)
-
-
-def _settle() -> None:
-    """Exempt the objects that stay from garbage collection, which would keep polls waiting for 100 ms.
-
-    Before the first reading they are 120,000 objects of libraries, after it the endpoints. What comes later is forty
-    objects for each connection. Two thousand connections are looked through in 100 ms, too, so that happens rarely:
-    polls and connections leave no cycles, and what else leaves some is mostly found while it is young.
-    """
-    gc.collect()
-    gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _COLLECTIONS_BETWEEN_FULL)
 
 
 def _signed_headers_of(settings: Settings) -> SignedHeaders | None:
