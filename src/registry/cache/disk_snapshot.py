@@ -12,6 +12,7 @@ from msgspec import Struct
 from registry.cache.disk_file import PRIVATE, documents_in, encode, write_file
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
+from registry.core.endpoint_table import EndpointTable
 from registry.core.shares import Shares
 from registry.core.snapshot import Snapshot
 
@@ -127,7 +128,7 @@ def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
     snapshots = {}
     for document in documents[1:]:
         kept = _service.decode(document)
-        endpoints = {(endpoint.address, endpoint.port): endpoint for endpoint in kept.endpoints}
+        endpoints = EndpointTable(kept.endpoints)
         snapshots[kept.service] = snapshot = Snapshot(kept.service, kept.version, kept.change, endpoints)
         snapshot.lost = {endpoint.id: endpoint for endpoint in kept.lost}
         snapshot.expected, snapshot.expected_by, snapshot.shares = kept.expected, kept.expected_by, kept.shares

@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.auth.grants import Reach
-from registry.core.snapshot import AddressPort
+from registry.core.endpoint_table import AddressPort
 
 Position = tuple[int, int]
 """A position in the history: the number of an event's transaction, and the id of the event."""

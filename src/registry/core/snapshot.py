@@ -7,15 +7,13 @@ from typing import Any
 
 from registry.core.ecs_services import EcsService
 from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
+from registry.core.endpoint_table import AddressPort, EndpointTable
 from registry.core.presence import Presence, Tally, is_lost, named_ecs_services, presence_of, tally
 from registry.core.shares import Group, Shares, apply_shares, groups_in
 from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
 """Versions whose time is remembered. An Envoy that is further behind is not measured."""
-
-AddressPort = tuple[str, int]
-"""Address and port: an endpoint's key within its service."""
 
 
 class Snapshot:
@@ -66,7 +64,7 @@ class Snapshot:
         service: str,
         version: int = 0,
         change: int = 0,
-        endpoints: Mapping[AddressPort, Endpoint] | None = None,
+        endpoints: EndpointTable | None = None,
         quarantined: Mapping[AddressPort, Quarantined] | None = None,
     ) -> None:
         self.service = service
@@ -74,7 +72,7 @@ class Snapshot:
         self.since = 0.0
         self.made: tuple[tuple[int, float], ...] = ()
         self.change = change
-        self.endpoints: Mapping[AddressPort, Endpoint] = {} if endpoints is None else endpoints
+        self.endpoints = _NO_ENDPOINTS if endpoints is None else endpoints
         self.quarantined: Mapping[AddressPort, Quarantined] = {} if quarantined is None else quarantined
         self.lost: Mapping[int, Endpoint] = {}
         self.expected: int | None = None
@@ -177,9 +175,10 @@ class Snapshot:
             draft.quarantine(row)
         for endpoint in delta.listed:
             draft.put(endpoint)
-        endpoints: Mapping[AddressPort, Endpoint] = draft.endpoints
+        endpoints = draft.endpoints
         if delta.shares is not None or self.shares is not None:
-            endpoints = apply_shares(endpoints, () if delta.shares is None else delta.shares.groups)
+            groups = () if delta.shares is None else delta.shares.groups
+            endpoints = EndpointTable(apply_shares(endpoints, groups).values())
         advanced = Snapshot(self.service, delta.version, delta.change, endpoints, draft.quarantined)
         advanced.since, advanced.made = self.since, self._made_until(delta)
         advanced.lost = self._lost_after(delta)
@@ -222,7 +221,7 @@ class _Draft:
     __slots__ = ("counts", "endpoints", "quarantined", "same_ids")
 
     def __init__(self, begun: Snapshot) -> None:
-        self.endpoints = dict(begun.endpoints)
+        self.endpoints = begun.endpoints.copy()
         self.quarantined = dict(begun.quarantined)
         self.counts = begun.counts.copy()
         self.same_ids = True
@@ -249,12 +248,12 @@ class _Draft:
             self.same_ids = False
         else:
             self.counts[before.status.value] -= 1
-        self.endpoints[address_port] = endpoint
+        self.endpoints.put(endpoint)
         self.counts[endpoint.status.value] += 1
 
     def _clear(self, address_port: AddressPort) -> None:
         self.quarantined.pop(address_port, None)
-        before = self.endpoints.pop(address_port, None)
+        before = self.endpoints.remove(address_port)
         if before is not None:
             self.counts[before.status.value] -= 1
             self.same_ids = False
@@ -314,4 +313,5 @@ class SnapshotDelta:
         self.shares = shares
 
 
+_NO_ENDPOINTS = EndpointTable()
 _identity = attrgetter("id")

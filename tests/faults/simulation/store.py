@@ -12,11 +12,12 @@ from msgspec.structs import replace
 from registry.core import versions as numbers
 from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.endpoint_table import AddressPort
 from registry.core.evidence import Statement
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
 from registry.core.processes import ProcessReport, StoredReport
-from registry.core.snapshot import AddressPort, SnapshotDelta
+from registry.core.snapshot import SnapshotDelta
 from registry.store import transaction
 from registry.store.leases import Renewed
 from registry.store.restored import DatabaseIdentity

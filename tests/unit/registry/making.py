@@ -6,6 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from registry.core.endpoint import Endpoint
+from registry.core.endpoint_table import EndpointTable
 from registry.core.lease import Leases
 from registry.core.snapshot import Snapshot
 from wire.model import Registration
@@ -38,4 +39,4 @@ def _since_2000(seconds: float) -> int:
 
 def snapshot(*endpoints: Endpoint, service: str = "shop", version: int = 1, change: int = 1) -> Snapshot:
     """Return a snapshot of these endpoints."""
-    return Snapshot(service, version, change, {(listed.address, listed.port): listed for listed in endpoints})
+    return Snapshot(service, version, change, EndpointTable(endpoints))

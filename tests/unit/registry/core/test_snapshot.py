@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration, snapshot
 
 from registry.core.endpoint import Endpoint, Quarantined
-from registry.core.snapshot import AddressPort, Snapshot, SnapshotDelta
+from registry.core.endpoint_table import AddressPort
+from registry.core.snapshot import Snapshot, SnapshotDelta
 from registry.xds.eds import Assignment, EncodedAssignment, encode, resource
 from registry.xds.resources import ENDPOINTS, Api, RestPath
 
@@ -192,7 +193,7 @@ def test_a_whole_step_forgets_who_was_kept_out() -> None:
     kept_out = snapshot(endpoint(2)).advance(SnapshotDelta("shop", 2, 2, quarantined=[spoilt(1)]))
     assert kept_out.advance(SnapshotDelta("shop", 3, 3, listed=[endpoint(2)], whole=True)).quarantined == {}
     again = kept_out.advance(SnapshotDelta("shop", 3, 3, quarantined=[spoilt(2)], whole=True))
-    assert (dict(again.quarantined), again.endpoints) == ({("10.0.0.3", 80): spoilt(2)}, {})
+    assert (dict(again.quarantined), dict(again.endpoints)) == ({("10.0.0.3", 80): spoilt(2)}, {})
 
 
 ENCODED = EncodedAssignment(200, b"3", "database:1", database_id="database", cuts=array("I"))
