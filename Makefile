@@ -20,7 +20,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs databases matrix bench screenshots site sitelinks lint-openapi client messages check format openapi docs images packages packages-test release lock clean
+.PHONY: help demo run test unit faults proofs databases proxyless matrix bench screenshots site sitelinks lint-openapi client messages check format openapi docs images packages packages-test release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ databases: $(READY) ## Try PostgreSQL 15 to 18, as far as they can be had: migra
 
 proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (7 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)
+
+proxyless: $(READY) ## Use grpc-go's client of xds:/// on a registry; wants Go and its proxy (2 minutes)
+	@$(BIN)/python -m pytest -m proxyless tests/contract/test_grpc_proxyless.py $(ARGS)
 
 # Each version is fetched once, by its hash, and stays in the environment.
 matrix: $(READY) ## Ask Envoy 1.36 to 1.40 whether they accept everything that mesh configuration compiles to (2 minutes)

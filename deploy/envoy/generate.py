@@ -18,11 +18,13 @@ from meshconfig.recommended_bootstrap import (
     recommended_text,
     registries,
     registry_cluster_text,
+    streams_text,
 )
 from wire.envoy_token import token_sds
 
 ROOT = Path(__file__).parents[2]
 _PAGES = (ROOT / "docs" / "quickstart.md",)
+_STREAMS = ROOT / "docs" / "streams.md"
 _SECURITY = ROOT / "docs" / "security.md"
 _COMPOSE = ROOT / "deploy" / "compose" / "envoy.yaml"
 _COMPOSE_SDS = ROOT / "deploy" / "compose" / "envoy-token-sds.json"
@@ -54,6 +56,16 @@ def of_pages() -> str:
         "127.0.0.1:9901",
         registries("127.0.0.1:8080", token_directory=_TOKEN),
         [ListenedService("shop", "127.0.0.1:10000")],
+    )
+
+
+def of_streams() -> str:
+    """Return what a bootstrap for ADS has of its own, of a registry on the same machine."""
+    return streams_text(
+        Node("my-envoy", "web", "r1", "a"),
+        registries(token_directory=_TOKEN),
+        ListenedService("shop", "127.0.0.1:10000"),
+        ["127.0.0.1:18000"],
     )
 
 
@@ -94,6 +106,7 @@ def files() -> dict[Path, str]:
     """Return the text of each file that shows a bootstrap."""
     written = {page: _page(page.read_text()) for page in _PAGES}
     written |= {
+        _STREAMS: _BLOCK.sub(lambda _: of_streams(), _STREAMS.read_text()),
         _SECURITY: _CLUSTER.sub(lambda _: of_tls(), _SECURITY.read_text()),
         _COMPOSE: of_compose(),
         _COMPOSE_SDS: f"{token_sds()}\n",

@@ -19,12 +19,13 @@ _HEADERS = ((ENDPOINT_HEADER, "%UPSTREAM_HOST%"), (FLAGS_HEADER, "%RESPONSE_FLAG
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports of Envoy's two listeners, of its admin interface, and of the registry."""
+    """Ports of Envoy's two listeners, of its admin interface, and of the registry for HTTP and for gRPC."""
 
     listener: int
     bare_listener: int
     admin: int
     registry: int
+    streams: int
 
 
 def render(ports: Ports, token_directory: Path) -> str:

@@ -55,7 +55,8 @@ class DemoMesh:
         token_directory: the directory from which Envoys take their token.
         access: the tokens.
         registry: the registry.
-        registry_port: where it listens.
+        registry_port: where it listens for HTTP.
+        streams_port: where it listens for gRPC.
         ports: those of the Envoy of ``web``.
     """
 
@@ -66,6 +67,7 @@ class DemoMesh:
         access: DemoAccess,
         registry: Process,
         registry_port: int,
+        streams_port: int,
         ports: MeshPorts,
     ) -> None:
         self.ports = ports
@@ -75,6 +77,7 @@ class DemoMesh:
         self._access = access
         self._registry = registry
         self._registry_port = registry_port
+        self._streams_port = streams_port
 
     def write(self, route: str) -> None:
         """Write the definitions, with this route from ``web`` to ``shop``."""
@@ -96,14 +99,14 @@ class DemoMesh:
         return await self._run(["registryctl", "mesh", "apply", str(self.definitions), "--reason", reason])
 
     async def bootstrap(self) -> str:
-        """Return the bootstrap of the Envoy of ``web``.
+        """Return the bootstrap of the Envoy of ``web``, by which it gets everything over one stream.
 
         Raises:
             BrokenError: the command failed.
         """
-        return self._output(
-            await self._run(["registryctl", "mesh", "bootstrap", CALLER, "--dir", str(self.definitions)])
-        )
+        streams = f"127.0.0.1:{self._streams_port}"
+        command = ["registryctl", "mesh", "bootstrap", CALLER, "--dir", str(self.definitions), "--ads", streams]
+        return self._output(await self._run(command))
 
     async def overlay(self) -> str:
         """Return what differs from task to task, as the registrar beside it writes it.

@@ -31,7 +31,7 @@ async def mesh(run: DemoRun, victim: Instance) -> None:
     applied = await definitions.apply("web calls shop")
     if applied.status:
         raise BrokenError(f"registryctl mesh apply failed: {applied.output}", following.registrar)
-    run.screen.progress("starting the Envoy of web with the bootstrap that is generated for it")
+    run.screen.progress("starting the Envoy of web, which gets everything over one gRPC stream (ADS)")
     envoy = await processes.start_mesh_envoy(
         await definitions.bootstrap(), await definitions.overlay(), definitions.ports.admin
     )
@@ -54,6 +54,7 @@ def _definitions(run: DemoRun) -> DemoMesh:
         processes.access,
         processes.registry,
         processes.ports.registry,
+        processes.ports.streams,
         MeshPorts(*free_ports(2)),
     )
 

@@ -50,7 +50,7 @@ class DemoProcesses:
     """Set of all processes of the demo: it starts them, checks that they live, and ends each of them."""
 
     def __init__(self, directory: Path, envoy: Path) -> None:
-        self.ports = Ports(*free_ports(4))
+        self.ports = Ports(*free_ports(5))
         self.instances: dict[str, Instance] = {}
         self.registry: Process | None = None
         self.envoy: Process | None = None
@@ -66,6 +66,7 @@ class DemoProcesses:
         """Start the registry with access on and a PostgreSQL of its own, and wait until it is ready."""
         settings = {
             "REGISTRY_LISTEN": f"127.0.0.1:{self.ports.registry}",
+            "REGISTRY_XDS_LISTEN": f"127.0.0.1:{self.ports.streams}",
             "REGISTRY_DATA_DIR": str(self.directory / "data"),
             "REGISTRY_AUTH": "on",
             # It proves every revision of the mesh configuration before it serves it.

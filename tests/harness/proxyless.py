@@ -22,7 +22,8 @@ from msgspec import Struct
 from harness.process import end
 
 _METHOD = "/headcount.test.Where/Am"
-_GRPCIO = (sys.executable, "-m", "harness.proxyless")
+GRPCIO = (sys.executable, "-m", "harness.proxyless")
+"""The program of grpcio's client."""
 
 
 class Rpc(Struct, frozen=True):
@@ -77,7 +78,7 @@ def _resolved(target: str) -> str:
 
 @contextlib.contextmanager
 def proxyless_client(
-    ports: Sequence[int], log: Path, program: Sequence[str] = _GRPCIO, **environment: str
+    ports: Sequence[int], log: Path, program: Sequence[str] = GRPCIO, **environment: str
 ) -> Iterator[ProxylessClient]:
     """Run a client of the gRPC listeners on these ports until the end of the block."""
     server = {
