@@ -23,7 +23,7 @@ from registry.auth.signed_headers import SignedHeaders
 from registry.auth.signed_token import check_installed
 from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
-from registry.background import access_feed, audit_writer, mesh_pruner
+from registry.background import access_feed, audit_writer, mesh_pruner, rejection_events
 from registry.background.access_feed import AccessFeed
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
@@ -35,6 +35,7 @@ from registry.background.mesh_pruner import MeshPruner
 from registry.background.probe_planner import PLAN_INTERVAL, ProbePlanner
 from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
+from registry.background.rejection_events import RejectionEvents
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
@@ -98,11 +99,12 @@ from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
 from registry.xds.eds import AssignmentCache
-from registry.xds.grpc.streams import Streams
+from registry.xds.grpc.observer import Rejection
+from registry.xds.grpc.streams import StreamEntry, Streams
 from registry.xds.mesh import MeshResources
 from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ServedType
-from registry.xds.resources import ENDPOINTS, MESH_TYPES
+from registry.xds.resources import ENDPOINTS, MESH_TYPES, ResourceType
 from registry.xds.sds_v1 import HostsV1
 from wire.orphans import REAP_INTERVAL, OrphanReaper
 
@@ -208,7 +210,8 @@ class RegistryProcess:
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
         mesh_types = (ServedType(each, MeshResources(each, self.mesh)) for each in MESH_TYPES)
         served_types = (endpoints, *mesh_types, *served)
-        self.streams = Streams(served_types, self.cache.clock)
+        self.rejections = RejectionEvents(self.database, self.cache.clock)
+        self.streams = Streams(served_types, self.cache.clock, self._note_rejection)
         """The gRPC streams of this process, as lists of subscribers see them."""
         self.discovery = Discovery(
             served_types,
@@ -373,7 +376,7 @@ class RegistryProcess:
             self.silences,
             self.hosts,
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
-            Explanations(policy, database, cache, settings, reads, self.silences, self.evidence),
+            Explanations(policy, database, cache, settings, reads, self.silences, self.evidence, self.subscriber_sync),
             History(policy, database, cache, reads, self._peer_streams()),
             rollouts,
             self.mesh_configuration,
@@ -407,6 +410,7 @@ class RegistryProcess:
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
+        self._jobs.every(rejection_events.WRITE_INTERVAL, "rejections", self.rejections.write)
         self._jobs.every(access_feed.INTERVAL, "stream_access", self.stream_access.review)
         self._jobs.every(audit_writer.INTERVAL, "audit", self.audit_writer.write)
         self._jobs.every(audit_writer.PRUNE_INTERVAL, "prune_audit", self.audit_writer.prune)
@@ -464,6 +468,9 @@ class RegistryProcess:
                 stack.push_async_callback(_stop_part, name, stop)
         unsettle()
         log.info("stopped")
+
+    def _note_rejection(self, entry: StreamEntry, resource_type: ResourceType, rejection: Rejection) -> None:
+        self.rejections.note(entry, resource_type, rejection, self.cache.database_id)
 
     async def _withdraw_streams(self) -> None:
         with suppress(UnavailableError):

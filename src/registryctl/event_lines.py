@@ -13,6 +13,7 @@ _KINDS = {
     "registered": "green",
     "returned": "green",
     "lapsed": "magenta",
+    "update_rejected": "red",
     "suspected": "bold magenta",
     "removed": "dim",
     "drained": "cyan",

@@ -23,6 +23,12 @@ def state_of(served: Registry, service: str) -> object:
     return states[0] if states else None
 
 
+def events_of(served: Registry, kind: str) -> list[dict[str, object]]:
+    """Return the events of a kind."""
+    events: list[dict[str, object]] = served.client.get("/v1/events", params={"kind": kind}).json()["events"]
+    return events
+
+
 def test_a_stream_is_listed_with_what_it_rejects(server: Postgres, workplace: Path) -> None:
     """Current by its ACK, rejected in its own words, healed by the next version, and gone when it ends."""
     database = server.migrated_database()
@@ -49,6 +55,13 @@ def test_a_stream_is_listed_with_what_it_rejects(server: Postgres, workplace: Pa
         said = served.client.get("/v1/verdict").text
         assert "refuses version" in said
         assert "of shop: malformed IP address: 300.0.0.1" in said
+        words = "i-1 at 127.0.0.1 refuses version"
+        explained = served.client.get("/v1/services/shop/endpoints/10.0.0.1:80/explain").json()
+        assert any(line.startswith(words) for line in explained["because"])
+        eventually(lambda: bool(events_of(served, "update_rejected")), within=10)
+        (event,) = events_of(served, "update_rejected")
+        assert event["version"] == subscriber["current_version"]
+        assert str(event["reason"]).startswith(words)
         assert 'registry_xds_nacks_total{type="endpoints"} 1.0' in served.client.get("/metrics").text
         served.register("shop", "10.0.0.3:80")
         assert stream.hear() == {"shop": 3}

@@ -42,10 +42,14 @@ EventKind = Literal[
     "lost_acknowledged",
     "expected_set",
     "shares_set",
+    "update_rejected",
     "paused",
     "resumed",
 ]
-"""The kinds of events; ``expected_set`` and ``shares_set`` are of a service, pauses of a service or of all."""
+"""The kinds of events.
+
+``expected_set``, ``shares_set`` and ``update_rejected`` are of a service, pauses of a service or of all.
+"""
 
 LAPSED = "its registrar went silent, and its lease expired"
 """Why an endpoint is lost: the reason of a lapse."""

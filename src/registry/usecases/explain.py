@@ -11,6 +11,7 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.evidence import EvidenceReader
+from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Key, Quarantined
 from registry.core.expiry_guard import Candidate, Pause
@@ -20,6 +21,7 @@ from registry.core.lease import Lease
 from registry.core.presence import is_lost, loss_in_words
 from registry.core.shares import share_of
 from registry.core.silence import Silence, is_silent, pause_of
+from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
 from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
 from registry.store import history, leases, pauses
@@ -29,6 +31,8 @@ from wire.address import format_endpoint
 
 _MAX_EVENTS = 50
 """Events of an endpoint that its explanation shows."""
+_MAX_REJECTIONS = 3
+"""Clients that an explanation names because they reject the newest version."""
 _DATABASE_TIMEOUT = 1.5
 """Seconds to wait for PostgreSQL before an endpoint is explained from memory: people who ask are in a hurry."""
 
@@ -79,9 +83,10 @@ class Explanations:
         reads: held while the history is read, as in ``History``.
         silences: tells whether an endpoint is silent.
         evidence: reads the evidence of whether a silent endpoint is dead.
+        subscribers: knows who rejects the newest version of a service.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # everything that an explanation comes from
         self,
         policy: Policy,
         database: Database,
@@ -90,7 +95,9 @@ class Explanations:
         reads: asyncio.Semaphore,
         silences: Silences,
         evidence: EvidenceReader,
+        subscribers: SubscriberSync,
     ) -> None:
+        self._subscribers = subscribers
         self._silences = silences
         self._evidence = evidence
         self._policy = policy
@@ -106,6 +113,16 @@ class Explanations:
             NotFoundError: it was never registered, or longer ago than history is kept.
         """
         self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
+        wanted = SubscriberFilter(service=key[0])
+        explained, subscribers = await asyncio.gather(
+            self._explain_soon(principal, key), self._subscribers.list_subscribers(wanted)
+        )
+        explanation = explained.explanation
+        because = [*explanation.because, *_rejections(subscribers)]
+        return replace(explained, explanation=replace(explanation, because=because))
+
+    async def _explain_soon(self, principal: Principal, key: Key) -> ExplainedEndpoint:
+        """Explain an endpoint without PostgreSQL if that does not answer soon."""
         try:
             async with asyncio.timeout(_DATABASE_TIMEOUT):
                 return await self._explain(principal, key)
@@ -210,6 +227,17 @@ class Explanations:
         lease = self._cache.leases.get(endpoint.id)
         silence = self._silences.of(endpoint)
         return ExplainedEndpoint(endpoint.key, endpoint, lease, silence, explain(endpoint, around), events)
+
+
+def _rejections(subscribers: ClusterSubscribers) -> list[str]:
+    """Return who rejects the newest version of the service, in words: they go by an older list of endpoints."""
+    rejecting = [each for each in subscribers.statuses if each.evaluation.state == "rejected"]
+    lines = [
+        f"{each.report.node_id or 'a client without a node id'} at {each.report.address} {each.evaluation.reason}"
+        for each in rejecting[:_MAX_REJECTIONS]
+    ]
+    others = len(rejecting) - len(lines)
+    return [*lines, f"{others} more clients refuse what they are sent"] if others else lines
 
 
 def _candidate(endpoint: Endpoint, lease: Lease) -> Candidate:

@@ -7,6 +7,7 @@ import pytest
 from harness.postgres import Postgres
 from unit.registry.streams import RecordedType, ShownStream
 
+from registry.background.rejection_events import RejectionEvents
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.processes import ProcessReport
@@ -159,3 +160,30 @@ async def test_a_list_of_too_many_counts_the_rest(postgresql: Database, monkeypa
     states = list(by_service(listed).values())
     assert (len(states), states.count("rejected"), listed.unlisted) == (22, 3, 38)
     assert len(await ours.states(service="s-1")) == 3
+
+
+async def test_a_rejected_version_is_one_event(postgresql: Database) -> None:
+    """However many reject it, and however often; of an answer with several services nobody knows which one it is."""
+    ours = Process(postgresql, "ours")
+    events = RejectionEvents(postgresql, ours.cache.clock)
+    entry = ours.open("i-1", everything_current())
+    other = ours.open("", everything_current())
+    for version in ("db:7", "db:8", "other:9"):
+        for each in (entry, other):
+            events.note(each, ENDPOINTS, Rejection(5.0, "malformed", {"s-1": version}), "db")
+    events.note(entry, ENDPOINTS, Rejection(5.0, "malformed", {"s-1": "db:9", "s-2": "db:9"}), "db")
+    events.note(other, ENDPOINTS, Rejection(5.0, "", {"s-2": "db:9"}), "db")
+    for _ in range(2):
+        await events.write()
+    async with postgresql.session() as connection:
+        rows = await connection.exec_driver_sql("SELECT kind, service, version, reason FROM events ORDER BY id")
+        assert [tuple(row) for row in rows] == [
+            ("update_rejected", "s-1", 7, "i-1 at 10.0.0.9 refuses version 7 of s-1: malformed"),
+            ("update_rejected", "s-1", 8, "i-1 at 10.0.0.9 refuses version 8 of s-1: malformed"),
+            (
+                "update_rejected",
+                "s-2",
+                9,
+                "a client without a node id at 10.0.0.9 refuses version 9 of s-2: it gave no reason",
+            ),
+        ]
