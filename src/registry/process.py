@@ -136,7 +136,7 @@ class RegistryProcess:
         tls: the TLS of each listener that has it, whose files are followed.
     """
 
-    def __init__(  # noqa: PLR0915  # every part of a process is built here
+    def __init__(
         self,
         settings: Settings,
         database_url: DatabaseUrl,
@@ -149,7 +149,34 @@ class RegistryProcess:
         self.database = Database(
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
+        self._database_url = database_url
         self.cache = SnapshotCache()
+        self._make_access()
+        self._make_writes()
+        self._make_expiry()
+        self._make_discovery(served)
+        self._make_use_cases()
+        self._make_mesh()
+        self.parts = {type(part): part for part in self._parts_of_routes()}
+        """The parts that routes ask for, by their class; written here alone."""
+        self._jobs = Periodic()
+        self._orphans = OrphanReaper()
+        self._following: asyncio.Task[None] | None = None
+        """Follows the database, from the start to the stop."""
+        self._following_mesh: asyncio.Task[None] | None = None
+        """Follows the mesh configuration, from the start to the stop."""
+        self._fallback: asyncio.Task[None] | None = None
+        """Serves the snapshot on disk when PostgreSQL is not read soon."""
+        self._snapshot_due = 0.0
+        """When the snapshot may be written next, on the loop's clock."""
+        self._access_due = 0.0
+        """When the credentials may be written next, on the loop's clock."""
+        self._mesh_due = 0.0
+        """When the mesh configuration may be written next, on the loop's clock."""
+
+    def _make_access(self) -> None:
+        """Make what proves who sends a request, decides what it may, and notes what it did."""
+        settings = self.settings
         audit_queue = AuditQueue()
         self.audit = Audit(audit_queue, self.cache.clock)
         self.audit_writer = AuditWriter(self.database, audit_queue, settings, lambda: self.sweeper.leads)
@@ -175,7 +202,10 @@ class RegistryProcess:
         )
         # The sign-in provider of people; None without one.
         self.oidc = _provider_of(settings)
-        self._database_url = database_url
+
+    def _make_writes(self) -> None:
+        """Make what follows the database, and what changes it for registrars and operators."""
+        settings = self.settings
         self.mesh = MeshCache()
         self.mesh_feed = MeshFeed(self.database, self.mesh)
         self.compiler = Compiler()
@@ -197,6 +227,10 @@ class RegistryProcess:
             self.quotas,
             self.reached_limits,
         )
+
+    def _make_expiry(self) -> None:
+        """Make what finds lost endpoints, and what tells the dead from the silent."""
+        settings = self.settings
         # Asks ECS for the tasks of suspects; None where that is off.
         self.ecs_tasks = EcsTaskPoller(self.cache, lambda: self.sweeper.leads) if settings.ecs_tasks == "on" else None
         self.evidence = EvidenceReader(
@@ -207,6 +241,10 @@ class RegistryProcess:
         )
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
+
+    def _make_discovery(self, served: Iterable[ServedType]) -> None:
+        """Make what answers polls and streams, and what is known of those that send them."""
+        settings = self.settings
         endpoints = ServedType(ENDPOINTS, AssignmentCache(self.cache))
         mesh_types = (ServedType(each, MeshResources(each, self.mesh)) for each in MESH_TYPES)
         served_types = (endpoints, *mesh_types, *served)
@@ -240,6 +278,10 @@ class RegistryProcess:
             ),
         )
         self.rollouts = Rollouts(self.database, self.sightings, lambda: self.sweeper.leads, self.mesh_feed.nudge)
+
+    def _make_use_cases(self) -> None:
+        """Make what stands beside the routes, which `_parts_of_routes` completes."""
+        settings = self.settings
         self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
         self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
         self.disk_mesh = DiskMesh(settings.data_dir / "mesh.msgpack")
@@ -257,6 +299,12 @@ class RegistryProcess:
         self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
         self.catalog = Catalog(self.policy, self.cache, self.silences)
+        self.health = ProcessHealth(self.policy, self.cache, settings, self.change_feed, self.sweeper, self.abilities)
+        """Tells whether this process can answer."""
+
+    def _make_mesh(self) -> None:
+        """Make what compiles mesh configuration, and deletes what is old of it."""
+        settings = self.settings
         self.registered_services = RegisteredServices(self.database, self.cache)
         self.mesh_configuration = self._mesh_configuration()
         self.gateways = GatewayCompiler(
@@ -270,24 +318,6 @@ class RegistryProcess:
             envoy_binary=settings.envoy_binary or "",
         )
         self.mesh_pruner = MeshPruner(self.database, settings, lambda: self.sweeper.leads)
-        self.health = ProcessHealth(self.policy, self.cache, settings, self.change_feed, self.sweeper, self.abilities)
-        """Tells whether this process can answer."""
-        self.parts = {type(part): part for part in self._parts_of_routes()}
-        """The parts that routes ask for, by their class; written here alone."""
-        self._jobs = Periodic()
-        self._orphans = OrphanReaper()
-        self._following: asyncio.Task[None] | None = None
-        """Follows the database, from the start to the stop."""
-        self._following_mesh: asyncio.Task[None] | None = None
-        """Follows the mesh configuration, from the start to the stop."""
-        self._fallback: asyncio.Task[None] | None = None
-        """Serves the snapshot on disk when PostgreSQL is not read soon."""
-        self._snapshot_due = 0.0
-        """When the snapshot may be written next, on the loop's clock."""
-        self._access_due = 0.0
-        """When the credentials may be written next, on the loop's clock."""
-        self._mesh_due = 0.0
-        """When the mesh configuration may be written next, on the loop's clock."""
 
     def _mesh_configuration(self) -> MeshConfiguration:
         return MeshConfiguration(
