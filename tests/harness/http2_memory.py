@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -16,6 +16,7 @@ from h2.events import (
 )
 from h2.settings import SettingCodes
 
+from harness.goaway import FrameSplitter
 from registry.http2.call import Metadata, Peer, Status, StatusError
 from registry.http2.connection import Connection
 from registry.http2.limits import Limits, StreamCount
@@ -24,18 +25,6 @@ from registry.http2.stream import Stream
 
 ECHO = "/test.Echo/Stream"
 LIMITS = Limits(max_message=1_048_576, max_age=0.0)
-
-
-GOAWAY = 7
-"""The type of the frame."""
-
-
-class Goaway(NamedTuple):
-    """A GOAWAY frame."""
-
-    last_stream_id: int
-    error_code: int
-    reason: bytes
 
 
 def frame(message: bytes, *, flag: int = 0) -> bytes:
@@ -157,10 +146,10 @@ class MemoryClient:
         self.trailers: dict[int, dict[str, str]] = {}
         self.ended: set[int] = set()
         self.reset: dict[int, int] = {}
-        self.goaways: list[Goaway] = []
-        self.frames: list[tuple[int, int, int]] = []
+        self._splitter = FrameSplitter()
+        self.frames = self._splitter.frames
         """Type, flags and length of each frame that the registry sent."""
-        self._sent = bytearray()
+        self.goaways = self._splitter.goaways
 
     def open(self, path: str = ECHO, *, end: bool = False, **headers: str) -> int:
         """Begin with a call; return its stream."""
@@ -215,26 +204,10 @@ class MemoryClient:
     def read(self) -> bool:
         """Take what the registry's side sends; return whether it was anything."""
         data = b"".join(self.server.take_output())
-        readable = self._note_frames(data)
+        readable = self._splitter.feed(data)
         for event in self.client.receive_data(readable) if readable else ():
             self._on_event(event)
         return bool(data)
-
-    def _note_frames(self, data: bytes) -> bytes:
-        """Note the frames, and return all but GOAWAY: behind one h2 reads nothing more, as clients have to."""
-        self._sent += data
-        readable = b""
-        while len(self._sent) >= 9:
-            length = int.from_bytes(self._sent[:3], "big")
-            kind, sent = self._sent[3], bytes(self._sent[: 9 + length])
-            self.frames.append((kind, self._sent[4], length))
-            if kind == GOAWAY:
-                last, code = int.from_bytes(sent[9:13], "big"), int.from_bytes(sent[13:17], "big")
-                self.goaways.append(Goaway(last, code, sent[17:]))
-            else:
-                readable += sent
-            del self._sent[: 9 + length]
-        return readable
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)

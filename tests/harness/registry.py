@@ -90,7 +90,7 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     variables.setdefault("REGISTRY_PROBES", "off")
     variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
     command, everything = [*(program or script("registry")), "serve"], {**inherited, **variables, **env}
-    with running(command, env=everything, log=log) if fresh else _forked(everything, log) as process:
+    with running(command, env=everything, log=log) if fresh else forked_registry(everything, log) as process:
         started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls)
         with contextlib.closing(started.client):
             eventually(
@@ -101,7 +101,8 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
 
 
 @contextlib.contextmanager
-def _forked(env: Mapping[str, str], log: Path) -> Iterator[Child]:
+def forked_registry(env: Mapping[str, str], log: Path) -> Iterator[Child]:
+    """Run `registry serve` as a fork that has imported everything already, until the end of the block."""
     child = fork_registry(env, log)
     try:
         yield child

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from registry.auth.certificate import read_certificate
 from registry.http2.call import Peer, Service
 from registry.http2.connection import GRACE, Connection
-from registry.http2.lifetime import EndReason
+from registry.http2.lifetime import PREFACE_TIMEOUT, EndReason
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.turns import Turns
 
@@ -57,6 +57,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
     __slots__ = (
         "_chunks",
         "_connection",
+        "_early_end",
         "_host",
         "_joins",
         "_loop",
@@ -79,7 +80,9 @@ class Http2Protocol(asyncio.BufferedProtocol):
         """When the connection was made (monotonic)."""
         self._transport: asyncio.Transport | None = None
         self._connection: Connection | None = None
-        """None until its first turn: in a storm, connections are taken at once, and begin one after the other."""
+        """None until the turn of the first bytes: in a storm, connections are taken at once, and begin in turns."""
+        self._early_end: EndReason = "client"
+        """Why the connection ended if it never began. Written by abort()."""
         self._joins = False
         """Whether what is written is joined: with TLS each part would be a record of its own."""
         self._chunks: list[bytes] = []
@@ -96,12 +99,12 @@ class Http2Protocol(asyncio.BufferedProtocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as of all sockets
-        """Begin with a connection, in a turn of its own."""
+        """Note a connection, which begins with the first bytes of the client."""
         self._transport = transport
         self._joins = transport.get_extra_info("ssl_object") is not None
         self.opened_at = time.monotonic()
         self._host.on_opened(self)
-        self._queue()
+        self._timer = self._loop.call_later(PREFACE_TIMEOUT, self.abort, "idle")
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # as in asyncio
         """Return where the transport is to write what comes."""
@@ -143,7 +146,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._chunks.clear()
-        reason: EndReason = "client"
+        reason = self._early_end
         if self._connection is not None:
             self._connection.lose(time.monotonic())
             reason = self._connection.ended or reason
@@ -172,6 +175,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._connection.abort(reason, time.monotonic())
             self.flush()
         elif self._transport is not None:
+            self._early_end = reason
             self._transport.abort()
 
     # What the turns call.
@@ -219,6 +223,9 @@ class Http2Protocol(asyncio.BufferedProtocol):
             return
         address = transport.get_extra_info("peername")
         certificate = read_certificate(transport.get_extra_info("peercert"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._connection = Connection(
             self._host.service,
             self._host.limits,
