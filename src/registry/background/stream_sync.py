@@ -8,10 +8,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamReport, StreamRow, Trouble, evaluate_stream, trouble_of
-from registry.core.subscriber import ServiceVersion, State, SubscriberFilter, printable
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT, ServiceVersion, State, SubscriberFilter, printable
 from registry.store import stream_subscribers as store
 from registry.store.database import Database
 from registry.xds.grpc.observer import Record
@@ -22,10 +25,20 @@ MAX_NAMES_PUBLISHED = 1_000_000
 """Services of all streams of a process that it tells the others of, each about 20 bytes in PostgreSQL."""
 _MAX_ROWS_PUBLISHED = 500
 """Streams that a process tells of in one turn."""
+_MAX_NAMES_A_TURN = 50_000
+"""Services of these streams, whose encoding holds up the event loop for two milliseconds."""
 _MAX_SERVICE_NAME = 255
 """Characters of a name that a service may have; a longer one is none."""
 _CLEANUP_INTERVAL = 60.0
 """Seconds between two deletions of the streams of dead processes, and between two comparisons with what is stored."""
+
+
+class _Told(Struct, frozen=True):
+    """A stream as the others were told of it: its number, its services, and all else as one value."""
+
+    number: int
+    services: int = 0
+    substance: object = None
 
 
 class StreamSync:
@@ -48,10 +61,12 @@ class StreamSync:
         self._process_id = process_id
         self._process = process
         self._maker = ReportMaker(process, cache.clock, lambda: cache.database_id)
-        self._published: dict[StreamEntry, tuple[int, object]] = {}
-        """The number of each stream that is stored, and what was told of it (_substance). Written by publish()."""
+        self._published: dict[StreamEntry, _Told] = {}
+        """What the others were told of each stream. Written by publish()."""
         self._next_number = 0
         """The number of the stream that is told of next."""
+        self._next_stream = 0
+        """The index of the stream with which the next turn begins. Written by publish()."""
         self._checked_at = 0.0
         """Monotonic time of the last comparison with what is stored."""
         self._overlooked_at: float | None = None
@@ -66,31 +81,41 @@ class StreamSync:
         now = time.monotonic()
         ended = [entry for entry in self._published if entry.stream is None]
         if ended:
-            numbers = [self._published[entry][0] for entry in ended]
+            numbers = [self._published[entry].number for entry in ended]
             await store.delete_streams(self._database, self._process_id, numbers)
             for entry in ended:
                 del self._published[entry]
         await self._check_stored(now)
         rows: list[StreamRow] = []
-        published: dict[StreamEntry, tuple[int, object]] = {}
-        names = 0
-        async for entry in cooperatively(self._streams, 50):
+        published: dict[StreamEntry, _Told] = {}
+        names_of_rows = 0
+        names = sum(each.services for each in self._published.values())
+        entries = list(self._streams)
+        begin = self._next_stream if self._next_stream < len(entries) else 0
+        async for index, entry in cooperatively(enumerate(entries[begin:] + entries[:begin], begin), 50):
             record = _endpoints_of(entry)
             if record is None:
-                continue
-            names += len(record.names)
-            if names > MAX_NAMES_PUBLISHED:
-                self._overlooked_at = now
                 continue
             # What it does not hold yet is told as well, because all else counts as acknowledged.
             names_told = {*troubled_names(record, now), *record.unheld}
             troubles = [trouble_of(each) for each in self._maker.reports(entry, record, names_told, now)]
             substance = _substance(record, troubles)
-            number, before = self._published.get(entry, (self._next_number, None))
-            if before != substance and len(rows) < _MAX_ROWS_PUBLISHED:
-                self._next_number = max(self._next_number, number + 1)
-                rows.append(self._row_of(entry, record, number, troubles))
-                published[entry] = (number, substance)
+            before = self._published.get(entry) or _Told(self._next_number)
+            if before.substance == substance:
+                continue
+            added = len(record.names) - before.services
+            if names + added > MAX_NAMES_PUBLISHED:
+                self._overlooked_at = now
+                continue
+            names_of_rows += len(record.names)
+            if len(rows) >= _MAX_ROWS_PUBLISHED or (rows and names_of_rows > _MAX_NAMES_A_TURN):
+                # The rest follows in the next turn, which begins here.
+                self._next_stream = index % len(entries)
+                break
+            names += added
+            self._next_number = max(self._next_number, before.number + 1)
+            rows.append(self._row_of(entry, record, before.number, troubles))
+            published[entry] = _Told(before.number, len(record.names), substance)
         if rows:
             await store.store_streams(self._database, rows)
             self._published |= published
@@ -105,8 +130,9 @@ class StreamSync:
             await store.delete_streams(self._database, self._process_id, None)
 
     def overlooked_ago(self, now: float) -> float | None:
-        """Return the seconds since the others were not told of a stream, for want of room; None: never."""
-        return None if self._overlooked_at is None else now - self._overlooked_at
+        """Return the seconds since the others were last not told of a stream, for want of room; None: not lately."""
+        ago = None if self._overlooked_at is None else now - self._overlooked_at
+        return ago if ago is not None and ago <= SUBSCRIBER_TIMEOUT else None
 
     async def of_others(self, wanted: SubscriberFilter) -> list[SeenRow]:
         """Return the streams of the other processes that match a filter.
@@ -176,7 +202,7 @@ class StreamSync:
         self._checked_at = now
         await store.delete_orphans(self._database)
         if self._published and await store.count_streams(self._database, self._process_id) < len(self._published):
-            self._published = {entry: (number, None) for entry, (number, _) in self._published.items()}
+            self._published = {entry: replace(each, substance=None) for entry, each in self._published.items()}
 
     def _row_of(self, entry: StreamEntry, record: Record, number: int, troubles: Sequence[Trouble]) -> StreamRow:
         node, stream = entry.node, entry.stream

@@ -125,7 +125,7 @@ class SubscriberSync:
 
     async def _publish_memory(self, now: float) -> None:
         """Publish the use of the memory when it has changed or was published long ago."""
-        refused_ago = self._subscribers.refused_ago(now)
+        refused_ago = self._own_refused_ago(now)
         memory_state = (self._subscribers.sightings, None if refused_ago is None else now - refused_ago)
         if memory_state != self._published_memory or now - self._memory_published_at > _MEMORY_REPORT_INTERVAL:
             self._published_memory, self._memory_published_at = memory_state, now
@@ -188,8 +188,12 @@ class SubscriberSync:
         """Return the seconds since any process had no memory left for a subscriber; None: not lately."""
         at = self._cache.clock.at(now)
         of_others = (max(0.0, at - memory.refused_at) for memory in others if memory.refused_at is not None)
-        own = (self._subscribers.refused_ago(now), self.streams.overlooked_ago(now))
-        return min((ago for ago in (*own, *of_others) if ago is not None), default=None)
+        return min((ago for ago in (self._own_refused_ago(now), *of_others) if ago is not None), default=None)
+
+    def _own_refused_ago(self, now: float) -> float | None:
+        """Return the seconds since this process had no room for a subscriber; None: not lately."""
+        both = (self._subscribers.refused_ago(now), self.streams.overlooked_ago(now))
+        return min((ago for ago in both if ago is not None), default=None)
 
     async def own_reports(
         self, query: SubscriberFilter, max_current: int | None = None

@@ -214,7 +214,7 @@ def evaluate_stream(report: StreamReport, ours: ServiceVersion, now: float, lag:
     """
     if not report.held:
         quiet = max(0.0, now - report.seen_at)
-        return Evaluation("silent", f"the process that held its stream has been gone for {quiet:.0f} s")
+        return Evaluation("silent", f"the registry process that held its stream has not reported for {quiet:.0f} s")
     if report.settled:
         return Evaluation("current", "has acknowledged everything that it was sent")
     if report.refusal:

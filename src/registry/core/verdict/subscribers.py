@@ -33,7 +33,10 @@ def _remembered(facts: Facts) -> Conclusion:
         return skip(UNKNOWN)
     refused = []
     if facts.subscribers.refused_ago is not None:
-        limits = "REGISTRY_MAX_SIGHTINGS were reached, or a poll had more than 16 names"
+        limits = (
+            "REGISTRY_MAX_SIGHTINGS were reached, a poll had more than 16 names, or the streams of a process ask "
+            "for more than a million services"
+        )
         refused.append(f"a subscriber was not remembered, last {ago(facts.subscribers.refused_ago)} ago: {limits}")
     return conclude("Envoys that poll are not remembered", refused, status=FindingStatus.WARNING)
 

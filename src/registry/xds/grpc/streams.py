@@ -191,16 +191,16 @@ class Streams:
 
         A client that held nothing of a service begins with it: that is not measured.
         """
-        for name, version in previous.items():
-            if version:
-                made_at = self._made_after(name, version, now)
+        made, at = self._made, self._clock.at(now)
+        for key in previous.items():
+            if key[1]:
+                made_at = made[key] if key in made else self._made_after(key, now)
                 if made_at is not None:
-                    _observe(max(0.0, self._clock.at(now) - made_at))
+                    _observe(max(0.0, at - made_at))
 
-    def _made_after(self, name: str, version: str, now: float) -> float | None:
-        key = (name, version)
-        if key in self._made:
-            return self._made[key]
+    def _made_after(self, key: tuple[str, str], now: float) -> float | None:
+        """Return when the oldest change was stored that a holder of a version of a service lacks, and remember it."""
+        name, version = key
         cache = self._caches[ENDPOINTS.name]
         versions = parse_version_info(cache.database_id, (name,), version, ENDPOINTS)
         age = None if versions is None else cache.change_age(name, versions[0], now)

@@ -187,3 +187,25 @@ async def test_a_rejected_version_is_one_event(postgresql: Database) -> None:
                 "a client without a node id at 10.0.0.9 refuses version 9 of s-2: it gave no reason",
             ),
         ]
+
+
+async def test_a_turn_writes_a_bounded_part_and_every_stream_has_its_turn(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the first ones always have news."""
+    monkeypatch.setattr("registry.background.stream_sync._MAX_ROWS_PUBLISHED", 3)
+    ours = Process(postgresql, "ours")
+    records = [everything_current() for _ in range(8)]
+    for number, record in enumerate(records):
+        ours.open(f"i-{number}", record)
+    for turn in range(4):
+        for record in records[:3]:
+            record.rejections = {"s-3": Rejection(5.0, f"turn {turn}", {"s-3": "db:9"})}
+        await ours.sync.publish()
+    assert {node for node, *_ in await rows_of(postgresql)} == {f"i-{number}" for number in range(8)}
+    monkeypatch.setattr("registry.background.stream_sync.MAX_NAMES_PUBLISHED", 170)
+    ours.open("i-8", everything_current())
+    await ours.sync.publish()
+    assert len(await rows_of(postgresql)) == 8
+    await ours.sync.publish()
+    assert not (await ours.sync.list_subscribers(SubscriberFilter(service="s-5"))).complete
