@@ -113,6 +113,14 @@ def owners(gateway: Gateway, catalog: Catalog) -> Iterator[tuple[str, list[str]]
         yield grpc_service, list(dict.fromkeys(services))
 
 
+def without_services(gateway: Gateway, catalog: Catalog, services: Collection[str]) -> tuple[Gateway, Catalog]:
+    """Return a gateway, and the catalog that it selects from, without some services."""
+    listed = tuple(service for service in gateway.select.services if service not in services)
+    rest = {service: values for service, values in catalog.metadata.items() if service not in services}
+    remaining = Catalog(rest, {service: catalog.grpc_services.get(service, ()) for service in rest})
+    return replace(gateway, select=replace(gateway.select, services=listed)), remaining
+
+
 def findings(gateway: Gateway, catalog: Catalog) -> list[Fault]:
     """Return warnings of what a gateway cannot serve as the catalog announces it."""
     position = Position(f"gateways/{gateway.gateway}.yaml")

@@ -13,7 +13,7 @@ from meshconfig.catalog import Metadata
 from meshconfig.definition import Select
 from meshconfig.document import place_of
 from meshconfig.effective import Configuration
-from meshconfig.gateway import selected
+from meshconfig.gateway import selected, without_services
 from meshconfig.position import Severity
 from meshconfig.proof import RefusedPart
 from meshconfig.repository import read
@@ -109,14 +109,12 @@ class _Remaining:
 
     def configuration(self) -> Configuration:
         """Return the configuration, without the names of services that are left out."""
-        gateway = self._configuration.gateways[self._name]
-        services = tuple(service for service in gateway.select.services if service not in self._out)
-        gateway = replace(gateway, select=replace(gateway.select, services=services))
+        gateway, _ = without_services(self._configuration.gateways[self._name], self._catalog, self._out)
         return replace(self._configuration, gateways={self._name: gateway})
 
     def catalog(self) -> Catalog:
         """Return the catalog, without services that are left out."""
-        return _only(self._catalog, self._catalog.metadata.keys() - self._out)
+        return without_services(self._configuration.gateways[self._name], self._catalog, self._out)[1]
 
     def bring_back(self, service: str, reason: str, accepted: Catalog) -> bool:
         """Use a service as it was accepted last; return False where that is unknown, or the same."""

@@ -70,10 +70,12 @@ class RefusedPart(Struct, frozen=True):
     Attributes:
         fault: what Envoy says of it, as a fault of the definition.
         service: the service whose requests it is for; empty where it is for several, or for none.
+        nodes: the node.clusters that get it; none where it is in every bootstrap.
     """
 
     fault: Fault
     service: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 class UnprovenError(Exception):
@@ -158,7 +160,7 @@ class _Proof:
                 # Envoy refuses still what was left out, so that nothing more can be learned.
                 return
             seen.add(fault)
-            yield RefusedPart(fault, service_of(element, place))
+            yield RefusedPart(fault, service_of(element, place), element.nodes)
             bootstrap = bootstrap.without(element) if place is None else _without_place(bootstrap, element, place)
 
     def _refusal(self, bootstrap: StaticBootstrap) -> str | None:

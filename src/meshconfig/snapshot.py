@@ -1,6 +1,6 @@
 """Compile a checked configuration to the resources of every node.cluster: a function of its arguments alone."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +11,7 @@ from meshconfig.edge import BUFFER_LIMIT, compile_edge
 from meshconfig.effective import Caller, Configuration
 from meshconfig.ejection import ejection_findings
 from meshconfig.front import Front
-from meshconfig.gateway import compile_gateway, findings
+from meshconfig.gateway import compile_gateway, findings, without_services
 from meshconfig.position import Fault
 from meshconfig.resource import Catalog, NodeResources, Resource, Snapshot
 from meshconfig.route import (
@@ -29,12 +29,19 @@ from meshconfig.route import (
 )
 
 
-def compile_mesh(configuration: Configuration, catalog: Catalog, *, initial_fetch_timeout: float = 0.0) -> Snapshot:
+def compile_mesh(
+    configuration: Configuration,
+    catalog: Catalog,
+    *,
+    left_out: Mapping[str, Collection[str]] = {},
+    initial_fetch_timeout: float = 0.0,
+) -> Snapshot:
     """Return the resources of every caller, gateway and edge, by node.cluster.
 
     Args:
         configuration: the checked and merged definitions.
         catalog: the registered services that gateways select from.
+        left_out: services that a gateway does not serve, by the gateway.
         initial_fetch_timeout: seconds for which a cluster or a listener waits for the registries, 0 for ever; where
             the resources are served from files, a starting Envoy must not wait for registries that are away.
     """
@@ -42,7 +49,10 @@ def compile_mesh(configuration: Configuration, catalog: Catalog, *, initial_fetc
     nodes = {name: compiler.caller(caller) for name, caller in configuration.callers.items()}
     for name, gateway in configuration.gateways.items():
         described = configuration.targets.get(name, {})
-        nodes[name] = compiler.front(compile_gateway(gateway, mesh, described, catalog, initial_fetch_timeout))
+        own, selected_from = (
+            without_services(gateway, catalog, left_out[name]) if name in left_out else (gateway, catalog)
+        )
+        nodes[name] = compiler.front(compile_gateway(own, mesh, described, selected_from, initial_fetch_timeout))
     for name, edge in configuration.edges.items():
         described = configuration.targets.get(name, {})
         front = compile_edge(edge, mesh, described, initial_fetch_timeout)

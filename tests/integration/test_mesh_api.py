@@ -19,6 +19,7 @@ FILES = {
     "services/web.yaml": "service: web\ndependencies:\n- service: user\n",
     "services/user.yaml": "service: user\n",
 }
+WEB_ALONE = {"verbs": ["read"], "services": ["web"]}
 WITH_CART = {**FILES, "services/web.yaml": "service: web\ndependencies:\n- service: user\n- service: cart\n"}
 
 
@@ -213,6 +214,25 @@ def test_a_team_does_not_change_what_all_services_share(migrated: str, workplace
         assert send(of_team, "/1/rollback", reason="x") == 403
         assert send(of_team, files=commented, unproven=True) == 201
         assert send(of_team, "/2/rollback", reason="x") == 201
+        look_as(process, of_team, bearer(admin))
+
+
+def look_as(process: Registry, of_team: dict[str, str], of_admin: dict[str, str]) -> None:
+    """Look at the console as a reader of web and user, and as one of everything: links lead where they may go."""
+
+    def text(path: str, headers: dict[str, str]) -> str:
+        answer = process.client.get(path, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    for headers, everything in ((of_team, False), (of_admin, True)):
+        mesh = text("/ui/mesh", headers)
+        assert ('id="partial"' in mesh, "served to the services that you may read" in mesh) == (not everything,) * 2
+        web = text("/ui/mesh/services/web", headers)
+        assert ("services/web.yaml:3" in web, "?file=services" in web) == (True, everything)
+        assert "/ui/mesh/services/user" in web
+    other = bearer(new_token(process, of_admin["authorization"].split()[1], "web", WEB_ALONE)["token"])
+    assert "/ui/mesh/services/user" not in text("/ui/mesh/services/web", other)
 
 
 def test_bodies_that_were_changed_by_hand_are_stored_anew(server: Postgres, workplace: Path) -> None:
@@ -381,6 +401,11 @@ def test_one_refused_service_holds_back_neither_gateway_nor_neighbours(migrated:
         eventually(lambda: clusters(process, "tier") == ["front"], within=30)
         (refusal,) = refused_gateways(process)
         assert (refusal["gateway"], refusal["service"], "no poison" in refusal["reason"]) == ("staging", "poison", True)
+        # Nor does it hold back an apply, which warns of it.
+        applied = apply(process, {**WITH_CART, "gateways/staging.yaml": GATEWAY, "gateways/tier.yaml": second})
+        assert "poison stays left out" in str(applied["warnings"])
+        assert (applied["nodes"], services_of_gateway(process)) == (["web"], ["greeter", "other"])
+        eventually(lambda: refused_gateways(process) != [], within=30)
         effective = process.client.get("/v1/mesh/services/staging").json()["dependencies"]
         assert [each["name"] for each in effective] == ["greeter", "other"]
         shown = registryctl(process.url, "mesh", "show", "staging").out

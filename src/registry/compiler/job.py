@@ -65,6 +65,7 @@ class Compile(Struct, frozen=True, tag=True):
         catalog: the registered services.
         stored: the digests of the bodies that are stored, which need not come back.
         envoy: the Envoy that proves it; empty: none.
+        refused: services that an Envoy has refused before and that are not served, by the gateway: they stay left out.
         base_files: the deflated files of the revision in force.
         plan: whether a plan is wanted, by the following.
         base: the number of the revision in force.
@@ -76,6 +77,7 @@ class Compile(Struct, frozen=True, tag=True):
     catalog: Catalog
     stored: frozenset[str] = frozenset()
     envoy: str = ""
+    refused: Mapping[str, frozenset[str]] = {}
     base_files: bytes = b""
     plan: bool = False
     base: int = 0

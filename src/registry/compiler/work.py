@@ -2,10 +2,11 @@
 
 import traceback
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from meshconfig.bootstrap import bootstrap
@@ -16,7 +17,7 @@ from meshconfig.gateway import selection_of
 from meshconfig.gateway_isolation import GatewayRefusedError, isolate
 from meshconfig.plan import Plan, make_plan
 from meshconfig.position import Fault, Severity
-from meshconfig.proof import RefusedPart, UnprovenError, digest, prove, refused_parts
+from meshconfig.proof import RefusedPart, UnprovenError, digest, refused_parts
 from meshconfig.repository import read
 from meshconfig.resource import Kind, Resource, Snapshot
 from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
@@ -44,6 +45,7 @@ from registry.compiler.nodes import decode_node, encode_node
 from wire.envoy_validation import EnvoyUnavailableError, EnvoyValidator, envoy_validator
 from wire.validation_message import validation_message
 
+_WARNING = Severity.WARNING
 MAX_INFLATED = 64 * 1024 * 1024
 """Bytes of the files of a revision."""
 
@@ -86,16 +88,21 @@ def _compile(job: Compile) -> Compiled | Malformed:
     if any(fault.severity is Severity.ERROR for fault in faults):
         return Compiled(request, faults)
     snapshot = compile_mesh(configuration, job.catalog)
+    proof = _prove(configuration, snapshot, job.envoy) if job.envoy and not request.unproven else _Proof()
+    if kept_out := _kept_out(proof.refused, job.refused):
+        snapshot = compile_mesh(configuration, job.catalog, left_out=job.refused)
+        proof = _prove(configuration, snapshot, job.envoy)
+        faults += kept_out
     compiled = Compiled(
         request,
-        faults,
+        [*faults, *dict.fromkeys(part.fault for part in proof.refused)],
         _without_bodies(snapshot.nodes, job.stored),
         digest(snapshot),
         _deflated(files),
         changes_mesh=_changes_mesh(_files_of(job.base_files), files),
+        envoy=proof.envoy,
+        unproven=proof.failure,
     )
-    if job.envoy and not request.unproven:
-        compiled = _proven(compiled, configuration, snapshot, job.envoy)
     if job.plan:
         versions = request.proof.envoy if request.proof is not None else ()
         proven = (*versions, compiled.envoy) if compiled.envoy else versions
@@ -139,7 +146,9 @@ def _compile_gateways(job: CompileGateways) -> Compiled:
     if not job.envoy or not snapshot.nodes:
         return compiled
     gateways = Configuration(mesh=configuration.mesh, gateways=configuration.gateways, targets=configuration.targets)
-    return _proven(compiled, gateways, snapshot, job.envoy)
+    proof = _prove(gateways, snapshot, job.envoy)
+    refused = [*faults, *dict.fromkeys(part.fault for part in proof.refused)]
+    return replace(compiled, faults=refused, envoy=proof.envoy, unproven=proof.failure)
 
 
 def _compile_gateway(job: CompileGateway) -> CompiledGateway:
@@ -205,16 +214,42 @@ def _plan(job: Compile, after: tuple[Configuration, Snapshot], proven: tuple[str
     )
 
 
-def _proven(compiled: Compiled, configuration: Configuration, snapshot: Snapshot, binary: str) -> Compiled:
-    """Return a compiled configuration with what an Envoy says of it."""
+class _Proof(Struct, frozen=True):
+    """The verdict of an Envoy.
+
+    Attributes:
+        refused: what it refuses.
+        envoy: its version, if it accepts everything.
+        failure: why there is no verdict; empty: there is, or none was asked for.
+    """
+
+    refused: Sequence[RefusedPart] = ()
+    envoy: str = ""
+    failure: str = ""
+
+
+def _prove(configuration: Configuration, snapshot: Snapshot, binary: str) -> _Proof:
+    """Return what an Envoy says of a compiled configuration."""
     try:
         with _proving(binary, configuration, snapshot) as (validator, bootstraps):
-            refused = prove(bootstraps, validator.validate, configuration)
-            if refused:
-                return replace(compiled, faults=[*compiled.faults, *refused])
-            return replace(compiled, envoy=validator.version)
+            refused = refused_parts(bootstraps, validator.validate, configuration)
+            return _Proof(refused, "" if refused else validator.version)
     except (EnvoyUnavailableError, UnprovenError) as error:
-        return replace(compiled, unproven=str(error))
+        return _Proof(failure=str(error))
+
+
+def _kept_out(refused: Sequence[RefusedPart], known: Mapping[str, frozenset[str]]) -> list[Fault]:
+    """Return warnings of services that stay left out of gateways; none where something else is refused, too.
+
+    Only what an Envoy has refused before may be left out: anything else is the definitions' fault.
+    """
+    if not all(part.nodes and all(part.service in known.get(node, ()) for node in part.nodes) for part in refused):
+        return []
+    fix = "Change what it registers; until then the gateway serves the others without it."
+    return [
+        replace(part.fault, message=f"{part.service} stays left out. {part.fault.message}", fix=fix, severity=_WARNING)
+        for part in refused
+    ]
 
 
 @contextmanager

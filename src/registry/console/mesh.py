@@ -105,7 +105,7 @@ async def show_mesh(  # noqa: PLR0913  # the parts of the page, and one argument
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
     """Show what is served of the mesh configuration, how far its roll-out is, and its revisions."""
-    nodes = status.nodes(reader)
+    nodes, reach = status.nodes(reader), status.reach(reader)
     current = await ask(_current(mesh, reader))
     revisions = await ask(_revisions(mesh, reader, before))
     overview = await ask(rollouts.overview(reader))
@@ -116,7 +116,8 @@ async def show_mesh(  # noqa: PLR0913  # the parts of the page, and one argument
     older = [] if isinstance(revisions, Missing) else revisions
     return frame.page(
         "mesh.html",
-        headline=_headline(current, shown, len(served)),
+        headline=_headline(current, shown, len(served), everything=reach.everything),
+        reach=reach,
         current=current,
         unreadable=status.unreadable(reader).items(),
         gateways_refused=() if isinstance(overview, Missing) else overview.gateways.refusals,
@@ -170,8 +171,10 @@ async def _revisions(mesh: MeshConfiguration, reader: Principal, before: int | N
     return [revision_view(each) for each in await mesh.revisions(reader, before=before, limit=_MAX_REVISIONS)]
 
 
-def _headline(current: RevisionView | Missing | None, rollouts: RolloutRows | Missing, served: int) -> str:
-    """Return the state of the mesh configuration as a sentence."""
+def _headline(
+    current: RevisionView | Missing | None, rollouts: RolloutRows | Missing, served: int, *, everything: bool
+) -> str:
+    """Return the state of the mesh configuration, as far as the reader may know it, as a sentence."""
     if isinstance(current, Missing) or isinstance(rollouts, Missing):
         return "The mesh configuration is served from memory" if served else "The mesh configuration is unavailable"
     if current is None:
@@ -185,7 +188,7 @@ def _headline(current: RevisionView | Missing | None, rollouts: RolloutRows | Mi
     if rollouts.total:
         services = "1 service waits" if rollouts.total == 1 else f"{rollouts.total} services wait"
         return f"{subject} is being rolled out: {services} for Envoys"
-    return f"{subject} is served"
+    return f"{subject} is served" if everything else f"{subject} is served to the services that you may read"
 
 
 def _uncovered(overview: RolloutOverview) -> list[tuple[str, Sequence[str]]]:

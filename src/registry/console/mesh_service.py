@@ -13,12 +13,14 @@ from registry.console.mesh import newest_version
 from registry.console.page import Framed, Missing, ask, ask_compiler
 from registry.core.mesh import KINDS, ServedNode, show_version
 from registry.core.mesh_envoy import MeshEnvoy
+from registry.core.mesh_gateways import GatewayRefusal
 from registry.core.rollout import RolloutView, view_of
 from registry.errors import NotFoundError, UnknownServiceError
 from registry.http.dependencies import READY, CatalogPart, MeshPart, MeshRolloutPart, MeshStatusPart, Reader
 from registry.http.parameters import ServiceName
 from registry.usecases.catalog import Catalog
 from registry.usecases.mesh import MeshConfiguration
+from registry.usecases.mesh_rollout import RolloutOverview
 
 router = APIRouter(dependencies=[READY])
 
@@ -78,8 +80,18 @@ async def show_caller(
         envoys=envoys,
         kinds=KINDS,
         effective=effective,
+        reach=status.reach(reader),
+        refusals=() if isinstance(overview, Missing) else _refusals(overview, service, effective),
         revision=0 if isinstance(overview, Missing) else overview.revision,
     )
+
+
+def _refusals(
+    overview: RolloutOverview, name: str, effective: EffectiveCaller | Missing | None
+) -> list[GatewayRefusal]:
+    """Return why a gateway, or a service of it, does not follow the services that are registered."""
+    is_gateway = isinstance(effective, EffectiveCaller) and effective.kind == "gateway"
+    return [each for each in overview.gateways.refusals if each.gateway == name or (is_gateway and not each.gateway)]
 
 
 async def _effective(mesh: MeshConfiguration, reader: Principal, service: str) -> EffectiveCaller | None:

@@ -102,6 +102,7 @@ class _Base(Struct, frozen=True):
         contents: the digests of its resources.
         files: its deflated files.
         stored: the digests whose bodies are stored and whole; the compiler sends all others, which mends them.
+        refused: services that an Envoy has refused at a gateway and that it does not serve, by the gateway.
         resources: its resources without their bodies, for a plan; empty for an apply.
     """
 
@@ -109,6 +110,7 @@ class _Base(Struct, frozen=True):
     contents: Contents
     files: bytes
     stored: frozenset[str]
+    refused: Mapping[str, frozenset[str]]
     resources: Mapping[str, msgspec.Raw] = {}
 
 
@@ -392,18 +394,19 @@ class MeshConfiguration:
                 for digest in names.values()
             }
             whole = frozenset(await store.find_whole(connection, kinds))
+            refused = _left_out((await gateways.read(connection, number)).refusals, contents)
             facts = await store.read_resources(connection, kinds) if for_plan else {}
         if not for_plan:
-            return _Base(number, contents, files or b"", whole)
+            return _Base(number, contents, files or b"", whole, refused)
         resources = {
             node: encode_node(_resources_of(names, facts))
             async for node, names in cooperatively(contents.items(), NODES_PER_YIELD)
         }
-        return _Base(number, contents, files or b"", whole, resources)
+        return _Base(number, contents, files or b"", whole, refused, resources)
 
     async def _compile(self, queue: JobQueue, document: bytes, base: _Base, fleet: Fleet | None = None) -> _Wanted:
         catalog = await self._services.catalog()
-        job = Compile(document, catalog, base.stored, self._envoy_binary or "", base.files)
+        job = Compile(document, catalog, base.stored, self._envoy_binary or "", base.refused, base.files)
         if fleet is not None:
             job = msgspec.structs.replace(job, plan=True, base=base.number, base_resources=base.resources, fleet=fleet)
         compiled = await queue.run(job)
@@ -626,6 +629,15 @@ async def _begin(
     await store.add_event(connection, services, kind, _why(revision), revision.author, at, version)
     await store.save(connection, state)
     return nodes
+
+
+def _left_out(refusals: Sequence[RefusedGateway], contents: Contents) -> dict[str, frozenset[str]]:
+    """Return the services that were refused and that their gateways do not serve, by the gateway."""
+    left_out: dict[str, set[str]] = {}
+    for each in refusals:
+        if each.service and each.service not in contents.get(each.gateway, {}).get("clusters", {}):
+            left_out.setdefault(each.gateway, set()).add(each.service)
+    return {gateway: frozenset(services) for gateway, services in left_out.items()}
 
 
 def _why(revision: Revision) -> str:

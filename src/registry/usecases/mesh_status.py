@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from meshconfig.difference import Change
+from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -46,6 +47,10 @@ class MeshStatus:
         self._compiler = compiler
         self._differences: OrderedDict[tuple[str, int, int], tuple[Change, ...]] = OrderedDict()
         """By the database and the revisions whose content is compared. Written by difference()."""
+
+    def reach(self, principal: Principal) -> Reach:
+        """Return the services, gateways and edges whose configuration a principal may read."""
+        return self._policy.reach(principal, Verb.READ)
 
     def nodes(self, principal: Principal) -> list[ServedNode]:
         """Return what each node.cluster is served that the principal may read."""
