@@ -362,9 +362,10 @@ def test_the_fast_door_renews_without_the_application(shared_registry: Registry,
     assert figure(shared_registry, name) - before == 50
 
 
-def test_the_trial_lets_the_fast_door_in() -> None:
-    """With the uvicorn that is installed here both ways give the same bytes."""
+def test_the_trial_lets_the_fast_door_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the uvicorn that is installed here both ways give the same bytes, and nothing is left to the middleware."""
     assert selftest.select_protocol("fast") is fast.FastProtocol
+    assert "fast_protocol_failed" not in capsys.readouterr().out
     assert selftest.select_protocol("plain") is CertificateProtocol
 
 

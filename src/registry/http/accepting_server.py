@@ -141,7 +141,13 @@ class AcceptingServer(uvicorn.Server):
 
     def _idle(self) -> list[Any]:
         connections: set[Any] = self.server_state.connections
-        return [connection for connection in connections if connection.timeout_keep_alive_task is not None]
+        return [
+            connection
+            for connection in connections
+            if connection.timeout_keep_alive_task is not None
+            # The timer also runs while a renewal is stored.
+            and (connection.cycle is None or connection.cycle.response_complete)
+        ]
 
     def _idle_until(self, connection: Any) -> float:  # noqa: ANN401  # any protocol's
         """Return when a connection that stays idle is closed, on the loop's clock.

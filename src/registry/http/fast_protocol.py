@@ -83,7 +83,7 @@ class FastProtocol(InterceptingProtocol):
             return True
         except Exception:
             # Raised through the parser it would be answered as malformed HTTP; the application says what it is.
-            log.exception("fast_protocol_failed", path=exchange.head.url)
+            log.exception("fast_protocol_failed", path=exchange.url)
             return exchange.response_complete
 
     def _poll(self, path: ServedPath, exchange: Exchange) -> None:
@@ -101,9 +101,7 @@ class FastProtocol(InterceptingProtocol):
         # The body is not needed to hold a poll, and has 77 kB.
         exchange.parts.clear()
         timeout = expected_timeout(exchange.head.timeout)
-        give_up = discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange))
-        if not exchange.response_complete:
-            self._give_up = give_up
+        self._hold(exchange, discovery.hold(path, request, peer, timeout, partial(self._on_response, exchange)))
 
     def _read_poll(self, path: ServedPath, exchange: Exchange) -> DiscoveryRequest:
         parts = exchange.parts
@@ -120,11 +118,14 @@ class FastProtocol(InterceptingProtocol):
     def _hold_refusal(self, exchange: Exchange, error: RegistryError) -> None:
         exchange.parts.clear()
         timeout = expected_timeout(exchange.head.timeout)
-        give_up = self._discovery.hold_refusal(
-            self._sender.principal.address, timeout, partial(self._on_refusal, exchange, error)
-        )
+        address, on_refusal = self._sender.principal.address, partial(self._on_refusal, exchange, error)
+        self._hold(exchange, self._discovery.hold_refusal(address, timeout, on_refusal))
+
+    def _hold(self, exchange: Exchange, give_up: Callable[[], None]) -> None:
+        """Wait for the response to a poll that is held, unless it was sent already."""
         if not exchange.response_complete:
             self._give_up = give_up
+            self._unset_keepalive_if_required()
 
     def _on_refusal(self, exchange: Exchange, error: RegistryError) -> None:
         self._give_up = None
@@ -163,7 +164,7 @@ class FastProtocol(InterceptingProtocol):
         """Renew or register what a request names; false when it is none that can be read."""
         body = b"".join(exchange.parts)
         request: HeartbeatRequest | None
-        url = exchange.head.url
+        url = exchange.url
         if url == HEARTBEATS:
             request = read_batch(self._heartbeats, self._sender.principal, body)
         else:
@@ -189,6 +190,7 @@ class FastProtocol(InterceptingProtocol):
         self._begin_to_register(exchange, request, renewed)
 
     def _begin_to_register(self, exchange: Exchange, request: HeartbeatRequest, renewed: Sequence[bool] = ()) -> None:
+        self._unset_keepalive_if_required()
         task = self.loop.create_task(self._register(exchange, request, renewed))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -233,8 +235,9 @@ class FastProtocol(InterceptingProtocol):
         exchange.response_complete = True
         if not keep_alive:
             self.transport.close()
-        if self._keeps_timer:
+        if self.timeout_keep_alive_task is None:
+            self.on_response_complete()
+        else:
+            # The parser has not seen the request, and so none behind it, which would wait: the timer runs on.
             self.server_state.total_requests += 1
             self.answered_at = self.loop.time()
-        else:
-            self.on_response_complete()

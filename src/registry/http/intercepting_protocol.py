@@ -18,7 +18,7 @@ from registry.auth.principal import peer_of
 from registry.http.asgi import DiscoveryMiddleware
 from registry.http.certificate_protocol import CertificateProtocol
 from registry.http.receive_buffer import Receiver
-from registry.http.request_head import KeptHead, RequestHead
+from registry.http.request_head import KeptHead, Place, RequestHead
 from registry.xds.repeated_poll import FIRST_PART, LAST_PART, Piece
 
 _NOBODY = asyncio.Event()
@@ -32,10 +32,11 @@ class Exchange:
     The start is that of a request for hosts or a list.
     """
 
-    __slots__ = ("disconnected", "head", "keep_alive", "message_event", "parts", "response_complete", "started")
+    __slots__ = ("disconnected", "head", "keep_alive", "message_event", "parts", "response_complete", "started", "url")
 
-    def __init__(self, head: RequestHead) -> None:
+    def __init__(self, head: RequestHead, url: bytes) -> None:
         self.head = head
+        self.url = url
         if head.hosts is not None or head.listing is not None:
             self.started = time.perf_counter()
         self.keep_alive = head.keep_alive
@@ -74,10 +75,6 @@ class InterceptingProtocol(CertificateProtocol):
         """Requests that began in the data that is parsed now."""
         self._newest: RequestHead | None = None
         """The head of the newest of them, if it may be kept. Written by _read_head()."""
-        self._url = b""
-        """The address of the request that was parsed last."""
-        self._keeps_timer = False
-        """Whether the response that is sent now needs no new keep-alive timer. Written by _complete()."""
         self._intercepts = True
         """False while a request is parsed that was taken already and could not be answered."""
 
@@ -101,31 +98,32 @@ class InterceptingProtocol(CertificateProtocol):
         kept = self._kept
         if self._missing:
             self._read_body(data)
-        elif kept is not None and kept.begins(data) and self._takes(kept):
-            self._take(kept, data)
+        elif kept is not None and (place := kept.find(data)) is not None and self._takes(kept):
+            self._take(kept, place, data)
         else:
             begins = not self._arriving
             self._begun = 0
             super().data_received(data)
             if begins and self._begun == 1 and self._newest is not None:
-                self._kept = self._heads.keep(self._newest, data, self._body) or kept
+                self._kept = self._heads.keep(self._newest, self.url, data, self._body) or kept
 
     def _takes(self, kept: KeptHead) -> bool:
         """Return whether a request with this head is taken before the parser sees it."""
         return not self._arriving and self._is_free() and self._sender.identify(kept.head.authorization)
 
-    def _take(self, kept: KeptHead, data: bytes | memoryview) -> None:
+    def _take(self, kept: KeptHead, place: Place, data: bytes | memoryview) -> None:
         """Take a request that has begun, or is complete."""
-        exchange = Exchange(kept.head)
+        url, size, total = place
+        exchange = Exchange(kept.head, url)
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
-        if len(data) == kept.total:
-            exchange.parts.append(data[kept.size :])
+        if len(data) == total:
+            exchange.parts.append(data[size:])
             self._complete(exchange)
             return
         self._unset_keepalive_if_required()
         self._arriving = True
-        self._missing = kept.total - len(data)
-        exchange.parts.append(bytes(data[kept.size :]))
+        self._missing = total - len(data)
+        exchange.parts.append(bytes(data[size:]))
         self._expect_rest()
 
     def _read_body(self, data: bytes | memoryview) -> None:
@@ -144,20 +142,15 @@ class InterceptingProtocol(CertificateProtocol):
 
     def _complete(self, exchange: Exchange) -> None:
         """Have a request answered that was taken before the parser saw it, or parse it after all."""
-        self._keeps_timer = self.timeout_keep_alive_task is not None
-        answered = self._answer(exchange)
-        self._keeps_timer = False
-        if answered:
+        if self._answer(exchange):
             exchange.parts.clear()
-            if not exchange.response_complete:
-                self._unset_keepalive_if_required()
             return
         kept = self._kept
         if kept is not None:
             self.cycle = None  # type: ignore[assignment]  # as before the first request
             self._intercepts = False
             try:
-                super().data_received(b"".join((kept.raw, *exchange.parts)))
+                super().data_received(b"".join((kept.bytes_of(exchange.url), *exchange.parts)))
             finally:
                 self._intercepts = True
 
@@ -179,7 +172,7 @@ class InterceptingProtocol(CertificateProtocol):
             return
         self._in_head = False
         self._received = None
-        exchange = Exchange(head)
+        exchange = Exchange(head, self.url)
         self._reading = exchange
         self.cycle = exchange  # type: ignore[assignment]  # has what uvicorn looks at
 
@@ -221,12 +214,8 @@ class InterceptingProtocol(CertificateProtocol):
         if self.parser.should_upgrade():
             return None
         keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        head = self._heads.read(self.parser.get_method(), self.url, self.headers, keep_alive=keep_alive)
-        # A registrar has one address for its heartbeats; a proxy has many, and there is nothing to keep.
-        if head is not None and (head.is_poll or self.url == self._url):
-            self._newest = head
-        self._url = self.url
-        return head
+        self._newest = self._heads.read(self.parser.get_method(), self.url, self.headers, keep_alive=keep_alive)
+        return self._newest
 
     def _hand_over(self, exchange: Exchange) -> None:
         """Let uvicorn treat a request as if it had not begun here."""

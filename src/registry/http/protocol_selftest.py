@@ -28,6 +28,7 @@ from registry.usecases.heartbeat import Heartbeats
 from registry.xds.discovery import Discovery
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
+from registry.xds.resources import ENDPOINTS, RestPath
 
 log = structlog.get_logger()
 
@@ -194,7 +195,7 @@ async def _application(_scope: Scope, _receive: Receive, send: Send) -> None:
 class _EchoDiscovery:
     """A discovery that answers a poll by its own body, and holds the poll "current" for a moment."""
 
-    paths = {_POLL_URL: object()}  # noqa: RUF012  # as an attribute of Discovery
+    paths = {_POLL_URL: RestPath(ENDPOINTS, "v3")}  # noqa: RUF012  # as an attribute of Discovery
 
     def read(self, _path: object, _principal: object, *parts: bytes) -> DiscoveryRequest:
         return DiscoveryRequest((b"".join(parts).decode(),))

@@ -5,6 +5,7 @@ with these bytes needs no parser.
 """
 
 from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from msgspec import Struct
@@ -36,6 +37,13 @@ and that it waits for 100 Continue."""
 _ONCE = (_CONNECTION, _CODING, REQUEST_ID)
 """Headers of a head that is not kept: the connection may end, the body has no length, or the next head differs."""
 _END = b"\r\n\r\n"
+_PUT = b"PUT "
+_HEARTBEAT = _PUT + _SERVICES
+_VERSION = b" HTTP/1.1\r\n"
+_PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-:[]"
+"""The characters of an address that needs no decoding and that no parser refuses."""
+_MAX_LINE = 1024
+"""Bytes in which the request line of a heartbeat has to end to be recognized."""
 
 
 class RequestHead(Struct, frozen=True, eq=False, gc=False):
@@ -43,7 +51,6 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
 
     Attributes:
         method: as it stands in the request line.
-        url: likewise.
         path: that of a poll; None for everything else.
         hosts: what is asked for by v1 SDS; None for everything else.
         listing: the list that is asked for; None for everything else.
@@ -57,7 +64,6 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
     """
 
     method: bytes
-    url: bytes
     path: ServedPath | None
     hosts: HostsRequest | None
     listing: ListRequest | None
@@ -69,30 +75,59 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
     keep_alive: bool
     length: int | None
 
-    @property
-    def is_poll(self) -> bool:
-        """Whether a client sends it again and again: it polls, or asks for hosts."""
-        return self.path is not None or self.hosts is not None
+
+class Place(NamedTuple):
+    """Where a request stands in a piece of data that it begins.
+
+    Attributes:
+        url: as it stands in the request line.
+        size: bytes of the head.
+        total: the same with the body.
+    """
+
+    url: bytes
+    size: int
+    total: int
 
 
 class KeptHead(Struct, frozen=True, eq=False, weakref=True):
-    """A head as it was received, and what it means.
+    """The head of a request that was received, by which the next one is recognized.
 
     Attributes:
-        raw: all its bytes, up to the empty line.
-        size: their number.
-        total: the same with the body.
+        raw: all its bytes, up to the empty line; of a heartbeat only those behind its address.
+        place: that of the same request; None for a heartbeat, whose address may be another one.
+        length: bytes of the body.
         head: what it means. It has nothing that the credentials, the clock or the connection change.
     """
 
     raw: bytes
-    size: int
-    total: int
+    place: Place | None
+    length: int
     head: RequestHead
 
-    def begins(self, data: bytes | memoryview) -> bool:
-        """Return whether this head begins a piece of data, and nothing follows the request in it."""
-        return self.size <= len(data) <= self.total and bytes(data[: self.size]) == self.raw
+    def find(self, data: bytes | memoryview) -> Place | None:
+        """Return the place of a request that begins a piece of data, and that nothing follows; None for another one."""
+        place = self.place
+        if place is None:
+            return self._find_heartbeat(data)
+        _, size, total = place
+        return place if size <= len(data) <= total and bytes(data[:size]) == self.raw else None
+
+    def _find_heartbeat(self, data: bytes | memoryview) -> Place | None:
+        """Return the place of a heartbeat whose head differs by its address alone, and that has a plain one."""
+        line = bytes(data[:_MAX_LINE])
+        end = line.find(_VERSION)
+        if end < 0 or not line.startswith(_HEARTBEAT) or line[len(_HEARTBEAT) : end].translate(None, _PLAIN):
+            return None
+        size = end + len(self.raw)
+        total = size + self.length
+        if not size <= len(data) <= total or bytes(data[end:size]) != self.raw:
+            return None
+        return Place(line[len(_PUT) : end], size, total)
+
+    def bytes_of(self, url: bytes) -> bytes:
+        """Return all bytes of the head of a request that was found, by its address."""
+        return self.raw if self.place is not None else _PUT + url + self.raw
 
 
 class HeadReader:
@@ -127,7 +162,6 @@ class HeadReader:
             return None
         return RequestHead(
             method,
-            url,
             self._polls.get(url),
             hosts,
             listing,
@@ -140,11 +174,12 @@ class HeadReader:
             _length(fields) if keep_alive and not any(name in fields for name in _ONCE) else None,
         )
 
-    def keep(self, head: RequestHead, data: bytes | memoryview, body: int) -> KeptHead | None:
-        """Keep a head, and return it as it was received; None where the data does not show its end.
+    def keep(self, head: RequestHead, url: bytes, data: bytes | memoryview, body: int) -> KeptHead | None:
+        """Keep a head as it was received, and return it; None where the data does not show its end.
 
         Args:
             head: of the only request that begins in the data.
+            url: as it stands in its request line.
             data: a piece that was received, with the first byte of the request.
             body: bytes of the request's body in it.
         """
@@ -152,9 +187,13 @@ class HeadReader:
         raw = bytes(data[:size])
         if head.length is None or raw.find(_END) != size - len(_END):
             return None
+        place: Place | None = Place(url, size, size + head.length)
+        line = _PUT + url
+        if raw.startswith(line + _VERSION):
+            raw, place = raw[len(line) :], None
         kept = self._kept.get(raw)
         if kept is None:
-            kept = self._kept[raw] = KeptHead(raw, size, size + head.length, head)
+            kept = self._kept[raw] = KeptHead(raw, place, head.length, head)
         return kept
 
     def _is_poll_or_heartbeat(self, method: bytes, url: bytes, fields: Container[bytes]) -> bool:

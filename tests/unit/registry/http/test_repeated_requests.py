@@ -30,6 +30,12 @@ REQUESTS = {
     "no hosts": b"HEAD /v1/registration/nothing HTTP/1.1\r\nhost: registry\r\n\r\n",
     "with a body": b"GET /v1/registration/shop HTTP/1.1\r\nhost: registry\r\ncontent-length: 4\r\n\r\n\r\n\r\n",
     "a heartbeat": poll(b"{}", url="/v1/services/shop/endpoints/10.0.1.1:8080", method=b"PUT"),
+    "a heartbeat of another": poll(b"[]", url="/v1/services/shop/endpoints/[fe80::1]:8080", method=b"PUT"),
+    "one without a plain address": poll(b"{}", url="/v1/services/sh%6fp/endpoints/10.0.1.1:8080", method=b"PUT"),
+    "one with a query": poll(b"{}", url="/v1/services/shop/endpoints/10.0.1.1:8080?a=b", method=b"PUT"),
+    "a service": poll(b"{}", url="/v1/services/shop", method=b"PUT"),
+    "one of HTTP/1.0": poll(b"{}", url="/v1/services/shop/endpoints/10.0.1.1:8080", method=b"PUT", version=b"HTTP/1.0"),
+    "a long address": poll(b"{}", url="/v1/services/shop/endpoints/" + "1" * 2000, method=b"PUT"),
     "a batch": poll(b'{"heartbeats":[]}', url="/v1/heartbeats"),
     "chunks": poll(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
     + b"1b\r\n"
