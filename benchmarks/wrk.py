@@ -14,6 +14,7 @@ from benchmarks.stage import cpu_seconds
 
 _POLLS = Path(__file__).parent / "data" / "poll.lua"
 _BEATS = Path(__file__).parent / "data" / "beats.lua"
+_GET = Path(__file__).parent / "data" / "get.lua"
 _THREADS = 2
 _LONG_HOLD = 30_000
 _LOOK = 0.1
@@ -49,6 +50,19 @@ class Beats(Struct, frozen=True):
     method: str
     connections: int
     seconds: float
+    token: str = ""
+
+
+class Gets(Struct, frozen=True):
+    """What to send: the same GET over so many connections.
+
+    ``etag`` is what the client holds, ``coding`` what it accepts; empty: it says nothing of that.
+    """
+
+    connections: int
+    seconds: float
+    etag: str = ""
+    coding: str = ""
     token: str = ""
 
 
@@ -103,7 +117,19 @@ def beat(url: str, pids: Sequence[int], what: Beats) -> Measured | None:
     return _run(_BEATS, url, pids, what, told)
 
 
-def _run(script: Path, url: str, pids: Sequence[int], what: Flood | Beats, told: dict[str, str]) -> Measured | None:
+def get(url: str, pids: Sequence[int], what: Gets) -> Measured | None:
+    """Ask for the same document again and again, and measure as ``flood`` does.
+
+    Raises:
+        RuntimeError: a request was answered by an error, or not at all.
+    """
+    told = {"GET_ETAG": what.etag, "GET_CODING": what.coding}
+    return _run(_GET, url, pids, what, {name: value for name, value in told.items() if value})
+
+
+def _run(
+    script: Path, url: str, pids: Sequence[int], what: Flood | Beats | Gets, told: dict[str, str]
+) -> Measured | None:
     size = [f"-t{min(_THREADS, what.connections)}", f"-c{what.connections}", f"-d{max(1, round(what.seconds))}s"]
     before = _used(pids)
     run = subprocess.run(

@@ -362,7 +362,7 @@ def test_the_first_page_says_what_check_says(server: Postgres, workplace: Path) 
         assert "All is well</h1>" in well
         assert "<b>1</b> of <b>1</b> endpoints routable" in well
         assert "This process" in well
-        assert '<td data-label="Detail">answers</td>' in well
+        assert '<td data-label="Detail">answered ' in well
         one.register("shop", "10.0.0.1:80", health="UNHEALTHY")
         path = "/v1/services/shop/endpoints/10.0.0.1:80/override"
         one.client.put(path, json={"weight": 5, "reason": "canary"}, headers={"x-actor": "ann"})

@@ -29,6 +29,8 @@ from registry.console import (
 from registry.console.compression import Compression
 from registry.console.docs import get_docs
 from registry.console.security_headers import SecurityHeaders
+from registry.console.service_rows import ServiceRows
+from registry.usecases.catalog import Catalog
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -47,7 +49,8 @@ async def _first_page() -> RedirectResponse:
 
 def _pages(parts: Mapping[type, object]) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    pages.state.parts = parts
+    catalog = parts.get(Catalog)
+    pages.state.parts = {**parts, ServiceRows: ServiceRows(catalog)} if isinstance(catalog, Catalog) else parts
     errors.install(pages)
     for part in (
         login,

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 from msgspec import Struct
 
 from registry.console.page import Framed
-from registry.console.services import ServiceRow, by_trouble, service_row_of
-from registry.cooperative import cooperatively
+from registry.console.service_rows import ServiceRow, ServiceRowsPart
+from registry.console.services import by_trouble
 from registry.core.verdict.document import Verdict
-from registry.http.dependencies import CatalogPart, ProcessHealthPart, Reader, StrengthPart
+from registry.http.dependencies import ProcessHealthPart, Reader
 from wire.finding import Finding, Line
 
 router = APIRouter()
@@ -45,13 +45,10 @@ class Category(Struct, frozen=True):
 
 @router.get("/overview")
 async def show_overview(
-    catalog: CatalogPart, strength: StrengthPart, health: ProcessHealthPart, reader: Reader, frame: Framed
+    service_rows: ServiceRowsPart, health: ProcessHealthPart, reader: Reader, frame: Framed
 ) -> Response:
     """Show what is wrong with the registry, as far as the person may read and observe it."""
-    rows = [
-        service_row_of(snapshot, strength.of(snapshot)) async for snapshot in cooperatively(catalog.services(reader))
-    ]
-    rows.sort(key=by_trouble)
+    rows = sorted(await service_rows.all(reader), key=by_trouble)
     verdict = frame.verdict
     return frame.page(
         "overview.html",

@@ -9,6 +9,7 @@ import structlog
 from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from msgspec import Struct
 from starlette.status import HTTP_200_OK, HTTP_304_NOT_MODIFIED
 
@@ -212,6 +213,11 @@ class Frame:
         if refused and self._whoami.refusal_everywhere(self._reader, Verb.CONFIGURE):
             return ""
         return self._health.write_refusal()
+
+
+def render(template: str, **values: object) -> Markup:
+    """Return a part of a page, which depends on nothing but its values; everything in them is escaped."""
+    return Markup(_templates.get_template(template).render(values))  # noqa: S704  # escaped by the template
 
 
 async def ask(question: Awaitable[Answer]) -> Answer | Missing:

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from registry.console.links import links_out
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
-from registry.console.services import service_row_of
+from registry.console.service_rows import service_row_of
 from registry.console.subscribers import page_of_subscribers
 from registry.core.endpoint import Endpoint, metadata_texts
 from registry.core.presence import MAX_SHOWN

@@ -1,44 +1,31 @@
 """The page of all services: counts by status, and warnings."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Query, Response
-from msgspec import Struct
+from markupsafe import Markup
 
 from registry.console.listing import matches, page_of
-from registry.console.page import Framed, ask_for_pauses
-from registry.cooperative import cooperatively
-from registry.core.presence import Presence
-from registry.core.snapshot import Snapshot
-from registry.http.dependencies import READY, CatalogPart, ExpiryPart, OverridesPart, Reader, StrengthPart
+from registry.console.page import Framed, ask_for_pauses, render
+from registry.console.service_rows import ServiceRow, ServiceRowsPart
+from registry.http.dependencies import READY, ExpiryPart, OverridesPart, Reader
 
 router = APIRouter(dependencies=[READY])
+
+_MAX_LINES = 2_000
+"""Lines of the table that are kept, of about 1.5 kB each. A line depends on its row alone."""
 
 Sort = Literal["name", "trouble", "endpoints", "routable"]
 
 
-class ServiceRow(Struct, frozen=True):
-    """A service in the list, with its warnings, the worst first."""
-
-    name: str
-    version: int
-    counts: dict[str, int]
-    endpoints: int
-    routable: int
-    silent: int
-    present: int
-    expected: int
-    missing: int
-    warnings: list[str]
-
-
 @router.get("/services")
 async def show_services(  # noqa: PLR0913  # the parts of the page, and one argument a filter
-    catalog: CatalogPart,
+    service_rows: ServiceRowsPart,
     expiry: ExpiryPart,
     overrides: OverridesPart,
-    strength: StrengthPart,
     reader: Reader,
     frame: Framed,
     q: Annotated[str, Query(max_length=255)] = "",
@@ -47,15 +34,15 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     """Show all services, or those that are searched for."""
-    rows = [
-        service_row_of(snapshot, strength.of(snapshot)) async for snapshot in cooperatively(catalog.services(reader))
-    ]
+    rows = await service_rows.all(reader)
     troubled = sum(bool(row.warnings) for row in rows)
     matching = [row for row in rows if matches(q, row.name) and (not only or row.warnings)]
     matching.sort(key=_SORTED[sort])
+    shown = page_of(matching, page)
     return frame.page(
         "services.html",
-        rows=page_of(matching, page),
+        rows=shown,
+        lines=[_line(msgspec.msgpack.encode(row)) for row in shown.items],
         total=len(rows),
         troubled=troubled,
         unroutable=sum(bool(row.endpoints and not row.routable) for row in rows),
@@ -68,41 +55,10 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
     )
 
 
-def service_row_of(snapshot: Snapshot, presence: Presence) -> ServiceRow:
-    """Return a service in numbers, with its warnings."""
-    return ServiceRow(
-        name=snapshot.service,
-        version=snapshot.version,
-        counts=dict(snapshot.counts_for_people),
-        endpoints=len(snapshot.endpoints),
-        routable=snapshot.routable,
-        silent=len(snapshot.silent),
-        present=presence.present,
-        expected=presence.expected,
-        missing=presence.missing,
-        warnings=_warnings(snapshot, presence),
-    )
-
-
-def _warnings(snapshot: Snapshot, presence: Presence) -> list[str]:
-    counts = snapshot.counts_for_people
-    warnings = []
-    if not snapshot.routable and snapshot.endpoints:
-        warnings.append("no routable endpoint")
-    if presence.lost:
-        warnings.append(f"{len(presence.lost)} lost")
-    unexplained = presence.missing - len(presence.lost) - len(snapshot.silent)
-    if unexplained > 0:
-        warnings.append(f"{unexplained} missing")
-    if snapshot.silent:
-        warnings.append(f"{len(snapshot.silent)} silent, kept by the guard")
-    if counts["TIMEOUT"]:
-        warnings.append(f"{counts['TIMEOUT']} timed out")
-    if counts["UNHEALTHY"]:
-        warnings.append(f"{counts['UNHEALTHY']} unhealthy")
-    if snapshot.quarantined:
-        warnings.append(f"{len(snapshot.quarantined)} quarantined")
-    return warnings
+@lru_cache(maxsize=_MAX_LINES)
+def _line(row: bytes) -> Markup:
+    """Return the line of a row, which is encoded so that it can be the key."""
+    return render("service_line.html", row=msgspec.msgpack.decode(row, type=ServiceRow))
 
 
 def _is_grave(row: ServiceRow) -> bool:

@@ -1,7 +1,7 @@
 """The catalogue of services and endpoints, from memory."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice, takewhile
 from operator import attrgetter
 
@@ -94,6 +94,10 @@ class Moment(Struct, frozen=True):
     desired_counts: Mapping[EcsService, int]
     now: float
 
+    def stamp_of(self, snapshot: Snapshot) -> tuple[object, ...]:
+        """Return what the numbers of a service depend on, apart from the time."""
+        return (self.database_id, snapshot.change, self.desired_counts)
+
 
 class Catalog:
     """Reads the catalogue: all services, one service, and its endpoints.
@@ -111,8 +115,7 @@ class Catalog:
 
     def services(self, principal: Principal) -> Collection[Snapshot]:
         """Return the snapshots of all services that the principal may read."""
-        self._policy.allow(principal, Verb.READ)
-        return [self._cache.get(name) for name in self._readable(principal)]
+        return self.named(self.reach(principal), None)
 
     @property
     def ready(self) -> bool:
@@ -213,10 +216,6 @@ class Catalog:
         """
         names = self._cache.names() if services is None else sorted(filter(self._cache.knows, set(services)))
         return [self._cache.get(name) for name in names if reach.covers(name)]
-
-    def _readable(self, principal: Principal) -> Iterable[str]:
-        """Return the names of the services that the principal may read."""
-        return self._policy.readable(principal, self._cache.services())
 
     def _find(self, service: str) -> Snapshot:
         if not self._cache.knows(service):

@@ -84,7 +84,7 @@ class ServiceDocuments:
         """
         snapshot = self._catalog.service(principal, service)
         moment = self._catalog.moment()
-        stamp = _stamp(snapshot, moment)
+        stamp = moment.stamp_of(snapshot)
         kept = self._documents.get(service)
         if kept is not None and kept.is_current(stamp, moment.now):
             return kept.document
@@ -99,7 +99,7 @@ class ServiceDocuments:
         self._documents.put(key, dated, document.size + _ENTRY_SIZE)
 
     def _encoded(self, snapshot: Snapshot, moment: Moment) -> _EncodedService:
-        stamp = _stamp(snapshot, moment)
+        stamp = moment.stamp_of(snapshot)
         kept = self._services.get(snapshot.service)
         if kept is not None and kept.is_current(stamp, moment.now):
             return kept
@@ -108,7 +108,3 @@ class ServiceDocuments:
         encoded.body = msgspec.json.encode(view)
         self._services.put(snapshot.service, encoded, len(encoded.body) + _ENTRY_SIZE)
         return encoded
-
-
-def _stamp(snapshot: Snapshot, moment: Moment) -> Stamp:
-    return (moment.database_id, snapshot.change, moment.desired_counts)
