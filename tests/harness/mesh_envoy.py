@@ -2,11 +2,12 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.envoy import Envoy, binary
 from harness.process import eventually, running
+from meshconfig.ads import over_ads
 from meshconfig.bootstrap import bootstrap
 from meshconfig.effective import Configuration
 
@@ -31,17 +32,21 @@ def envoy_of(
     admin: int = 0,
     overlay_of_task: str = "",
     published: str = "",
+    streams: Sequence[int] = (),
 ) -> Iterator[Envoy]:
     """Run an Envoy of a service, gateway or edge.
 
     ``executable`` is another version than the one of the test dependencies; ``admin`` the port of its admin interface,
     where several Envoys of a mesh run on one machine. ``overlay_of_task`` is merged into the bootstrap instead of one
-    with an id; with ``published``, a directory, it reads files there instead of polling.
+    with an id; with ``published``, a directory, it reads files there instead of polling. With ``streams``, ports of
+    gRPC listeners, it gets everything over ADS.
     """
     mesh = configuration.mesh
     admin = admin or mesh.admin.port
     path, log = directory / f"{name}-{admin}.json", directory / f"{name}-{admin}.log"
     document = bootstrap(configuration, name, directory=published) | {"stats_flush_interval": "0.2s"}
+    if streams:
+        document = over_ads(document, [f"127.0.0.1:{port}" for port in streams])
     document["admin"]["address"]["socket_address"]["port_value"] = admin
     path.write_text(json.dumps(document))
     command = [executable or binary(), "-c", str(path), "--config-yaml"]

@@ -50,12 +50,14 @@ class Follower:
         registry: where it polls.
         refresh_delay: seconds between two polls, up to twice as many.
         request_timeout: seconds for which a poll may be held.
+        streams: ports of gRPC listeners, if it gets everything over ADS instead of by polls.
     """
 
     name: str
     registry: Sequence[int]
     refresh_delay: float = 0.2
     request_timeout: float = 30.0
+    streams: Sequence[int] = ()
     port: int = field(default_factory=free_port)
     admin: int = field(default_factory=free_port)
 
@@ -224,7 +226,7 @@ def follow(directory: Path, follower: Follower, stage: Stage) -> contextlib.Abst
     """Run the Envoy of a follower."""
     callers = {name: Caller(name) for name in stage.callers}
     configuration = Configuration(mesh=follower.mesh(), callers=callers)
-    return envoy_of(directory, configuration, follower.name, admin=follower.admin)
+    return envoy_of(directory, configuration, follower.name, admin=follower.admin, streams=follower.streams)
 
 
 def serves(port: int) -> bool:

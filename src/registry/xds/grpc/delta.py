@@ -107,6 +107,8 @@ class DeltaStream(Stream):
         if not resources and not removed and not owed:
             return None
         nonce = self._note_sent(record, resources, now)
+        # Not after the ACK: that of an Envoy comes when no cluster warms any more (its ClusterManagerImpl pauses CDS).
+        self._send_assignments_again(record)
         for name in removed:
             self._note_removed(record, name)
         tail = self._shared.tails.tail(record.type.type_urls["v3"], nonce, delta=True)

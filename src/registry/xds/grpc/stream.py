@@ -321,6 +321,7 @@ class Stream(ABC):
             for name in waiting:
                 if name in endpoints.names:
                     endpoints.sent.pop(name, None)
+                    endpoints.missing.discard(name)
                     endpoints.dirty[name] = None
 
     def _is_held(self, record: TypeRecord, now: float) -> bool:
@@ -406,7 +407,7 @@ class Stream(ABC):
             sent[name] = resource.version
             brought.pop(name, None)
             if endpoints is not None:
-                waiting += [each for each in resource.endpoints if each in endpoints.sent]
+                waiting += [each for each in resource.endpoints if each in endpoints.names]
         record.in_flight = in_flight
         record.answer_size = len(in_flight)
         record.assignments_due = tuple(waiting)

@@ -232,20 +232,23 @@ def test_one_answer_is_in_flight() -> None:
 
 
 def test_assignments_of_changed_clusters_are_sent_again() -> None:
-    """Rule 14: an Envoy asks for none of them, and would wait for 15 seconds."""
+    """Rule 14: an Envoy asks for none of them, and accepts the clusters only once it has them."""
     world = World()
-    world.cds.waits_for["c"] = ("a",)
+    world.cds.waits_for["c"] = ("a", "unknown")
     world.cds.put("c")
     world.eds.put("a", "b")
     talk = Talk(world, DeltaStream)
     talk.change(CDS)
     talk.change(CDS, nonce=heard(talk).nonce)
-    talk.change(EDS, ["a", "b"])
+    talk.change(EDS, ["a", "b", "unknown"])
     talk.change(EDS, nonce=heard(talk).nonce)
     world.cds.put("c")
-    talk.change(CDS, nonce=heard(talk).nonce)
-    answer = heard(talk)
-    assert (answer.type_url, answer.resources) == (EDS, {"a": 1})
+    clusters, assignments = heard(talk), heard(talk)
+    assert (clusters.type_url, assignments.type_url) == (CDS, EDS)
+    assert (assignments.resources, assignments.removed) == ({"a": 1}, ("unknown",))
+    talk.change(EDS, nonce=assignments.nonce)
+    talk.change(CDS, nonce=clusters.nonce)
+    assert talk.hear() is None
 
 
 def test_clusters_are_removed_last() -> None:
