@@ -630,8 +630,8 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         le=300,
-        description="How long a stopping process keeps answering while `/readyz` is 503. Set it to the time that a "
-        "load balancer in front takes to notice.",
+        description="How long a stopping process keeps answering while `/readyz` is 503, and over which it spreads the "
+        "ends of its gRPC streams. Set it to the time that a load balancer in front takes to notice.",
     )
     shutdown_grace: Duration = Field(
         10.0, ge=0, le=600, description="How long requests under way may take after SIGTERM."
