@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from registry.auth.certificate import read_certificate
+from registry.auth.principal import peer_of
 from registry.http2.call import Peer, Service
 from registry.http2.connection import GRACE, Connection
 from registry.http2.lifetime import PREFACE_TIMEOUT, EndReason
@@ -23,6 +24,10 @@ MAX_QUEUED: Final = 262_144
 LINGER: Final = 1.0
 """Seconds for which an ended connection takes and drops what comes. The kernel would reset it otherwise, and the client
 would lose the last frames, which say why it ended."""
+MAX_LATENESS: Final = 1.0
+"""Seconds by which a timer may be late before the process is taken to have been away: stopped, or too busy."""
+CATCH_UP: Final = 1.0
+"""Seconds that a process which was away reads what came meanwhile, before it ends a connection for its silence."""
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds after which a connection is cut whose client does not take the last frames."""
 
@@ -59,6 +64,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         "_connection",
         "_early_end",
         "_host",
+        "_is_late",
         "_joins",
         "_loop",
         "_paused",
@@ -92,6 +98,8 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._paused = False
         """Whether the transport takes nothing more."""
+        self._is_late = False
+        """Whether the process was away when the timer was to call. Written by _on_time()."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         """When the timer calls (monotonic)."""
@@ -104,7 +112,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._joins = transport.get_extra_info("ssl_object") is not None
         self.opened_at = time.monotonic()
         self._host.on_opened(self)
-        self._timer = self._loop.call_later(PREFACE_TIMEOUT, self.abort, "idle")
+        self._timer = self._loop.call_later(PREFACE_TIMEOUT, self._on_silent)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # as in asyncio
         """Return where the transport is to write what comes."""
@@ -221,7 +229,6 @@ class Http2Protocol(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        address = transport.get_extra_info("peername")
         certificate = read_certificate(transport.get_extra_info("peercert"))
         if self._timer is not None:
             self._timer.cancel()
@@ -230,7 +237,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._host.service,
             self._host.limits,
             self._host.count,
-            Peer(str(address[0]) if address else "", certificate),
+            Peer(peer_of(transport.get_extra_info("peername")), certificate),
             self._host.turns.add,
             self.flush,
             now,
@@ -298,7 +305,18 @@ class Http2Protocol(asyncio.BufferedProtocol):
 
     def _on_time(self) -> None:
         self._timer = None
-        connection = self._connection
-        if connection is not None and connection.ended is None:
-            connection.on_time(time.monotonic())
-            self.flush()
+        connection, now = self._connection, time.monotonic()
+        if connection is None or connection.ended is not None:
+            return
+        if now > self._timer_at + MAX_LATENESS and not self._is_late:
+            self._is_late, self._timer_at = True, now + CATCH_UP
+            self._timer = self._loop.call_later(CATCH_UP, self._on_time)
+            return
+        self._is_late = False
+        connection.on_time(now)
+        self.flush()
+
+    def _on_silent(self) -> None:
+        """Cut a client that has sent nothing; one that waits for its turn in a storm has."""
+        if self._connection is None and not self._chunks:
+            self.abort("idle")
