@@ -33,13 +33,14 @@ CHECKS = {
         CheckDescription("clock-registry", "clocks", "the registry's clock agrees with this machine's"),
         CheckDescription("envoy-reachable", "envoy", "Envoy's admin interface answers"),
         CheckDescription("envoy-live", "envoy", "Envoy is live"),
-        CheckDescription("envoy-polls", "envoy", "Envoy has EDS clusters that poll by REST"),
+        CheckDescription("envoy-polls", "envoy", "Envoy has EDS clusters that poll or stream"),
         CheckDescription("envoy-rejects-nothing", "envoy", "Envoy has rejected no answer"),
-        CheckDescription("envoy-polls-succeed", "envoy", "Envoy's polls succeed"),
+        CheckDescription("envoy-polls-succeed", "envoy", "Envoy's polls and streams succeed"),
         CheckDescription("envoy-current", "envoy", "Envoy holds the newest versions"),
         CheckDescription("envoy-host-removal", "envoy", "Envoy's clusters forget endpoints that are removed"),
         CheckDescription("envoy-refresh", "envoy", "Envoy polls at a good pace, and lets polls be held"),
         CheckDescription("envoy-no-panic", "envoy", "no cluster of Envoy is in panic mode"),
+        CheckDescription("envoy-shares", "envoy", "Envoy's clusters keep to the shares of traffic"),
     )
 }
 """Every check by its id, in the order of the report."""

@@ -45,6 +45,7 @@ class ServiceView(Struct, frozen=True):
     expected_by: Annotated[str, Meta(description="The operator; empty where no operator has set a number.")] = ""
     missing: int = 0
     lost_count: int = 0
+    shared_groups: Annotated[int, Meta(description="Groups of its endpoints that have a share of its traffic.")] = 0
 
 
 class LostView(Struct, frozen=True):
@@ -158,6 +159,7 @@ def _service_fields(snapshot: Snapshot, presence: Presence) -> dict[str, Any]:
         "expected_by": snapshot.expected_by,
         "missing": presence.missing,
         "lost_count": len(presence.lost),
+        "shared_groups": 0 if snapshot.shares is None else len(snapshot.shares.groups),
     }
 
 

@@ -1,6 +1,6 @@
 """Checks whether one Envoy, by its own admin interface, takes and keeps what the registry serves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from registryctl.doctor.evidence import ClusterEvidence, Document, EnvoyEvidence, Evidence
 from registryctl.doctor.finding import conclude, skipped
@@ -29,6 +29,7 @@ _NEEDED = (
     "envoy-host-removal",
     "envoy-refresh",
     "envoy-no-panic",
+    "envoy-shares",
 )
 """The checks that need an answer of the admin interface."""
 
@@ -45,8 +46,14 @@ Served = Mapping[str, int] | None
 def evaluate(evidence: Evidence) -> Iterator[Finding]:
     """Yield the findings of each Envoy."""
     database, served = _served(evidence)
+    shared = {
+        service["name"]
+        for registry in evidence.answering
+        for service in registry.services or ()
+        if service.get("shared_groups")
+    }
     for envoy in evidence.envoys:
-        yield from _evaluate_envoy(envoy, database, served)
+        yield from _evaluate_envoy(envoy, database, served, shared)
 
 
 def _served(evidence: Evidence) -> tuple[str, Served]:
@@ -57,7 +64,7 @@ def _served(evidence: Evidence) -> tuple[str, Served]:
     return "", None
 
 
-def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served) -> Iterator[Finding]:
+def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served, shared: Collection[str]) -> Iterator[Finding]:
     url = envoy.url
     troubles = [envoy.error] if envoy.error else []
     headline = "no Envoy answers at this address of an admin interface"
@@ -69,25 +76,28 @@ def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served) -> Iter
     troubles = [] if envoy.live == "LIVE" else [f"it is {envoy.live}"]
     yield conclude("envoy-live", "Envoy is not live", troubles, subject=url)
     polling = [cluster for cluster in envoy.clusters if is_rest(cluster.config)]
+    subscribed = [cluster for cluster in envoy.clusters if is_rest(cluster.config) or _streams(cluster.config)]
     yield conclude(
         "envoy-polls",
-        "Envoy has no EDS cluster that polls by REST",
-        [] if polling else [f"none of its {len(envoy.clusters)} EDS clusters polls by REST"],
+        "Envoy has no EDS cluster that polls by REST or streams by gRPC",
+        [] if subscribed else [f"none of its {len(envoy.clusters)} EDS clusters polls by REST or streams by gRPC"],
         status=FindingStatus.WARNING,
-        fact=", ".join(sorted(cluster.name for cluster in polling)),
+        fact=", ".join(sorted(cluster.name for cluster in subscribed)),
         subject=url,
     )
-    yield _rejections(polling, served, database, url)
+    yield _rejections(subscribed, served, database, url)
     failing = [
-        f"{cluster.name}: {_failures(cluster, envoy)}" for cluster in polling if _grown(cluster, "update_failure")
+        f"{cluster.name}: {_failures(cluster, envoy)}" for cluster in subscribed if _grown(cluster, "update_failure")
     ]
-    yield conclude("envoy-polls-succeed", _of_clusters(failing, "Envoy's polls of {} fail"), failing, subject=url)
-    yield _currency(polling, served, database, url)
+    headline = _of_clusters(failing, "Envoy's subscriptions of {} fail")
+    yield conclude("envoy-polls-succeed", headline, failing, subject=url)
+    yield _currency(polling, subscribed, served, database, url)
     yield _removal(envoy.clusters, url)
     yield _polling(polling, url)
     panicking = [text for cluster in envoy.clusters if (text := _panic(cluster))]
     headline = counted(len(panicking), "cluster of Envoy is in panic mode", "clusters of Envoy are in panic mode")
     yield conclude("envoy-no-panic", headline, panicking, subject=url)
+    yield _balancing(subscribed, shared, url)
 
 
 def _rejections(polling: list[ClusterEvidence], served: Served, database: str, url: str) -> Finding:
@@ -111,7 +121,12 @@ def _rejections(polling: list[ClusterEvidence], served: Served, database: str, u
     return conclude("envoy-rejects-nothing", headline, troubles, status=FindingStatus.WARNING, subject=url)
 
 
-def _currency(polling: list[ClusterEvidence], served: Served, database: str, url: str) -> Finding:
+def _currency(
+    polling: list[ClusterEvidence], subscribed: list[ClusterEvidence], served: Served, database: str, url: str
+) -> Finding:
+    if subscribed and not polling:
+        # Over delta an Envoy names no version by itself.
+        return skipped("envoy-current", "it streams, and acknowledges: see what `registryctl subscribers` says", url)
     if served is None:
         return skipped("envoy-current", "no registry says which versions are the newest", url)
     troubles = [f"{cluster.name}: {text}" for cluster in polling if (text := _lag(cluster, served, database))]
@@ -194,7 +209,8 @@ def _panic(cluster: ClusterEvidence) -> str:
 
 
 def _failures(cluster: ClusterEvidence, envoy: EnvoyEvidence) -> str:
-    return f"{cluster.then['update_failure']} polls failed since its start, the last just now; {_cause(cluster, envoy)}"
+    what = "polls failed" if is_rest(cluster.config) else "attempts to stream failed"
+    return f"{cluster.then['update_failure']} {what} since its start, the last just now; {_cause(cluster, envoy)}"
 
 
 def _cause(cluster: ClusterEvidence, envoy: EnvoyEvidence) -> str:
@@ -236,6 +252,44 @@ def delay_of(config: Document) -> float:
 def is_rest(config: Document) -> bool:
     """Return whether an EDS cluster polls by REST."""
     return _source(config).get("api_type") == "REST"
+
+
+def _streams(config: Document) -> bool:
+    """Return whether an EDS cluster gets its endpoints over gRPC."""
+    eds_config = config.get("eds_cluster_config", {}).get("eds_config", {})
+    return "ads" in eds_config or _source(config).get("api_type") in {"GRPC", "DELTA_GRPC"}
+
+
+def _balancing(subscribed: Sequence[ClusterEvidence], shared: Collection[str], url: str) -> Finding:
+    """Check that clusters of services under a share balance by the weights that they are given."""
+    bent = [
+        f"{cluster.name}: {text}"
+        for cluster in subscribed
+        if cluster.service in shared and (text := _bends_shares(cluster.config))
+    ]
+    headline = _of_clusters(bent, "Envoy does not keep to the shares of traffic in {}")
+    return conclude("envoy-shares", headline, bent, status=FindingStatus.WARNING, subject=url)
+
+
+def _bends_shares(config: Document) -> str:
+    """Return what in a cluster bends shares, which are kept by weights; empty: nothing."""
+    policy = config.get("lb_policy", "ROUND_ROBIN")
+    if policy == "RANDOM":
+        return "lb_policy RANDOM ignores weights; ROUND_ROBIN keeps to them"
+    options = config.get("least_request_lb_config", {})
+    if policy == "LEAST_REQUEST" and options.get("active_request_bias", {}).get("default_value") != 0:
+        return (
+            "lb_policy LEAST_REQUEST gives small shares more under load; ROUND_ROBIN or active_request_bias 0 does not"
+        )
+    if any("slow_start_config" in config.get(name, {}) for name in _SLOW_STARTS):
+        return "slow_start_config holds a new endpoint below its share for its window"
+    if "zone_aware_lb_config" in config.get("common_lb_config", {}):
+        return "zone_aware_lb_config keeps requests in their zone; a share is kept where each zone has endpoints of it"
+    return ""
+
+
+_SLOW_STARTS = ("round_robin_lb_config", "least_request_lb_config")
+"""Fields of a cluster that may have a slow start."""
 
 
 def _source(config: Document) -> Document:

@@ -106,6 +106,12 @@ def with_source(**fields: str) -> Evidence:
     return with_cluster(changed(CLUSTER, "eds_cluster_config.eds_config.api_config_source", source))
 
 
+def under_share(config: dict[str, Any]) -> Evidence:
+    """Return evidence of an Envoy whose cluster is otherwise, of a service with shares of traffic."""
+    shared = [replace(each, services=[SHOP | {"shared_groups": 1}]) for each in WELL.registries]
+    return replace(with_cluster(CLUSTER | config), registries=shared)
+
+
 BARE = {name: value for name, value in CLUSTER.items() if name != "ignore_health_on_host_removal"}
 BEHIND = replace(OTHER, services=[SHOP | {"version": 6}])
 OUTDATED = replace(REGISTRY, verdict=None, ready=True, outdated="0.9", services=None)
@@ -222,6 +228,20 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
     ("envoy-refresh", FindingStatus.WARNING, with_source(refresh_delay="10s"), "changes take up to 20 s"),
     ("envoy-refresh", FindingStatus.WARNING, with_source(request_timeout="1s"), "request_timeout of 1 s is too short"),
     ("envoy-no-panic", FindingStatus.FAILURE, with_cluster(then={"membership_total": 5}), "2 of 5 endpoints are well"),
+    ("envoy-shares", FindingStatus.WARNING, under_share({"lb_policy": "RANDOM"}), "RANDOM ignores weights"),
+    ("envoy-shares", FindingStatus.WARNING, under_share({"lb_policy": "LEAST_REQUEST"}), "active_request_bias 0"),
+    (
+        "envoy-shares",
+        FindingStatus.WARNING,
+        under_share({"round_robin_lb_config": {"slow_start_config": {}}}),
+        "slow_start_config holds",
+    ),
+    (
+        "envoy-shares",
+        FindingStatus.WARNING,
+        under_share({"common_lb_config": {"zone_aware_lb_config": {}}}),
+        "keeps requests in their zone",
+    ),
 ]
 
 
@@ -239,9 +259,9 @@ HEADLINES = {
     "clock-registry": ["the registry's clock differs from this machine's"],
     "envoy-reachable": ["no Envoy answers at this address of an admin interface"],
     "envoy-live": ["Envoy is not live"],
-    "envoy-polls": ["Envoy has no EDS cluster that polls by REST"],
+    "envoy-polls": ["Envoy has no EDS cluster that polls by REST or streams by gRPC"],
     "envoy-rejects-nothing": ["Envoy rejects answers", "Envoy rejected answers, and takes them now"],
-    "envoy-polls-succeed": ["Envoy's polls of 1 cluster fail"],
+    "envoy-polls-succeed": ["Envoy's subscriptions of 1 cluster fail"],
     "envoy-current": ["Envoy does not hold the newest version of 1 cluster"],
     "envoy-host-removal": [
         "active health checks would keep removed endpoints in 1 cluster",
@@ -249,6 +269,7 @@ HEADLINES = {
     ],
     "envoy-refresh": ["Envoy polls in a loop, or crashes", "Envoy polls too seldom, or lets no poll be held"],
     "envoy-no-panic": ["1 cluster of Envoy is in panic mode"],
+    "envoy-shares": ["Envoy does not keep to the shares of traffic in 1 cluster"],
 }
 """Headlines of every check for the troubles above."""
 
@@ -269,6 +290,32 @@ def test_a_system_that_is_well_passes_every_check() -> None:
     assert {finding.id for finding in findings} == {*CHECKS, *(finding.id for finding in VERDICT.findings)}
     assert len({finding.id for finding in findings}) == len(findings)
     assert {finding.id: finding.status for finding in findings if finding.status is not FindingStatus.OK} == {}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"lb_policy": "MAGLEV"},
+        {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"active_request_bias": {"default_value": 0}}},
+    ],
+)
+def test_balancing_by_weights_keeps_to_shares(config: dict[str, Any]) -> None:
+    """And without a share any policy is well."""
+    assert findings_of(under_share(config))["envoy-shares"].status is FindingStatus.OK
+    assert findings_of(with_cluster(CLUSTER | {"lb_policy": "RANDOM"}))["envoy-shares"].status is FindingStatus.OK
+
+
+@pytest.mark.parametrize("source", [{"ads": {}}, {"api_config_source": {"api_type": "DELTA_GRPC"}}])
+def test_an_envoy_that_streams_is_a_subscriber(source: dict[str, Any]) -> None:
+    """Its rejections are told; the version that it holds is known by its acknowledgements alone."""
+    config = CLUSTER | {"eds_cluster_config": {"eds_config": source}}
+    findings = findings_of(with_cluster(config, then={"version_text": "", "update_rejected": 1}))
+    assert findings["envoy-polls"].status is FindingStatus.OK
+    assert findings["envoy-rejects-nothing"].status is FindingStatus.FAILURE
+    assert findings["envoy-current"].status is FindingStatus.SKIPPED
+    failing = findings_of(with_cluster(config, then={"update_failure": 2}))
+    assert "2 attempts to stream failed" in text_of(failing["envoy-polls-succeed"])
 
 
 def test_findings_are_grouped_as_an_operator_looks() -> None:
