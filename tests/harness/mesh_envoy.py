@@ -33,13 +33,14 @@ def envoy_of(
     overlay_of_task: str = "",
     published: str = "",
     streams: Sequence[int] = (),
+    api_type: str = "DELTA_GRPC",
 ) -> Iterator[Envoy]:
     """Run an Envoy of a service, gateway or edge.
 
     ``executable`` is another version than the one of the test dependencies; ``admin`` the port of its admin interface,
     where several Envoys of a mesh run on one machine. ``overlay_of_task`` is merged into the bootstrap instead of one
     with an id; with ``published``, a directory, it reads files there instead of polling. With ``streams``, ports of
-    gRPC listeners, it gets everything over ADS.
+    gRPC listeners, it gets everything over ADS, in the variant ``api_type``.
     """
     mesh = configuration.mesh
     admin = admin or mesh.admin.port
@@ -47,6 +48,7 @@ def envoy_of(
     document = bootstrap(configuration, name, directory=published) | {"stats_flush_interval": "0.2s"}
     if streams:
         document = over_ads(document, [f"127.0.0.1:{port}" for port in streams])
+        document["dynamic_resources"]["ads_config"]["api_type"] = api_type
     document["admin"]["address"]["socket_address"]["port_value"] = admin
     path.write_text(json.dumps(document))
     command = [executable or binary(), "-c", str(path), "--config-yaml"]

@@ -51,6 +51,7 @@ class Follower:
         refresh_delay: seconds between two polls, up to twice as many.
         request_timeout: seconds for which a poll may be held.
         streams: ports of gRPC listeners, if it gets everything over ADS instead of by polls.
+        api_type: the variant of its stream.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Follower:
     refresh_delay: float = 0.2
     request_timeout: float = 30.0
     streams: Sequence[int] = ()
+    api_type: str = "DELTA_GRPC"
     port: int = field(default_factory=free_port)
     admin: int = field(default_factory=free_port)
 
@@ -226,7 +228,14 @@ def follow(directory: Path, follower: Follower, stage: Stage) -> contextlib.Abst
     """Run the Envoy of a follower."""
     callers = {name: Caller(name) for name in stage.callers}
     configuration = Configuration(mesh=follower.mesh(), callers=callers)
-    return envoy_of(directory, configuration, follower.name, admin=follower.admin, streams=follower.streams)
+    return envoy_of(
+        directory,
+        configuration,
+        follower.name,
+        admin=follower.admin,
+        streams=follower.streams,
+        api_type=follower.api_type,
+    )
 
 
 def serves(port: int) -> bool:

@@ -15,7 +15,7 @@ from registry.xds.grpc.record import TypeRecord
 from registry.xds.grpc.response import Parts, encode_errors, encode_removed
 from registry.xds.grpc.source import EncodedResource
 from registry.xds.grpc.stream import WILDCARD, Stream, check_count, distinct_names
-from registry.xds.resources import CLUSTERS
+from registry.xds.resources import CLUSTERS, ENDPOINTS
 
 
 class DeltaStream(Stream):
@@ -81,10 +81,14 @@ class DeltaStream(Stream):
             record.forget(name)
 
     def _note_held(self, record: TypeRecord, held: Mapping[str, str]) -> None:
-        """Remember the versions that the client holds from an earlier stream."""
+        """Remember the versions that the client holds from an earlier stream.
+
+        A cluster that was sent on this stream waits for its assignment, also if the client holds the same version.
+        """
         check_count(len(held))
+        awaited = self._awaited if record.type is ENDPOINTS else ()
         for name, version in held.items():
-            if version and (record.wildcard or name in record.names):
+            if version and name not in awaited and (record.wildcard or name in record.names):
                 record.sent[name] = version
                 record.brought_versions[name] = version
 
@@ -107,8 +111,6 @@ class DeltaStream(Stream):
         if not resources and not removed and not owed:
             return None
         nonce = self._note_sent(record, resources, now)
-        # Not after the ACK: that of an Envoy comes when no cluster warms any more (its ClusterManagerImpl pauses CDS).
-        self._send_assignments_again(record)
         for name in removed:
             self._note_removed(record, name)
         tail = self._shared.tails.tail(record.type.type_urls["v3"], nonce, delta=True)

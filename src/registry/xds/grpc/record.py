@@ -6,6 +6,7 @@ from registry.xds.grpc.observer import Rejection
 from registry.xds.grpc.source import EncodedResource, Source
 from registry.xds.resource_cache import StandingWatch
 from registry.xds.resources import ResourceType
+from registry.xds.version_info import format_version
 
 
 class TypeRecord:
@@ -37,7 +38,6 @@ class TypeRecord:
         alone: names that go into answers of their own, because one of them made the client reject an answer of many.
         missing: names that the client was told do not exist.
         holds_nothing: names of which the client holds nothing for sure: it brought no version of the type.
-        assignments_due: names of assignments to send again once this record's answer, of clusters, is accepted.
         too_large: the versions by name that are too large for this client.
         watch: calls back at changes; None before the first request.
     """
@@ -46,7 +46,6 @@ class TypeRecord:
         "alone",
         "answer_due",
         "answer_size",
-        "assignments_due",
         "brought",
         "brought_versions",
         "dirty",
@@ -95,7 +94,6 @@ class TypeRecord:
         self.alone: set[str] = set()
         self.missing: set[str] = set()
         self.holds_nothing: set[str] = set()
-        self.assignments_due: tuple[str, ...] = ()
         self.too_large: dict[str, str] = {}
         self.watch: StandingWatch | None = None
 
@@ -136,6 +134,9 @@ class TypeRecord:
         """Return the version of a name that the client holds for sure; empty: none."""
         if self.in_flight is not None and name in self.in_flight:
             return self.in_flight[name]
+        if name in self.missing and name not in self.dirty:
+            # It knows that there is nothing.
+            return format_version(self.source.database_id, 0)
         return self.sent.get(name, "")
 
     def offered(self, name: str) -> str:

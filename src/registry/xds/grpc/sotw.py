@@ -83,9 +83,6 @@ class SotwStream(Stream):
         for name in record.names:
             record.sent.pop(name, None)
         record.dirty.update(record.names)
-        clusters = self._records.get(CLUSTERS.type_urls["v3"])
-        if clusters is not None:
-            clusters.assignments_due = ()
 
     def _is_divisible(self, record: TypeRecord) -> bool:
         return not _is_full(record)

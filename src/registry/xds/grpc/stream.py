@@ -84,6 +84,8 @@ class Stream(ABC):
         """What ends the stream. Written by end()."""
         self.answers = 0
         """Answers that were sent so far."""
+        self._awaited: set[str] = set()
+        """Assignments that clusters wait for which were sent on this stream, until they are sent behind them."""
         self._shared = shared
         self._guard = guard
         self._observer = observer
@@ -284,13 +286,10 @@ class Stream(ABC):
         if record.rejections:
             record.note_accepted(in_flight if self._is_divisible(record) else tuple(record.rejected))
         self._observer.acknowledged(record.type, in_flight, now)
-        if record.assignments_due:
-            self._send_assignments_again(record)
 
     def _reject(self, record: TypeRecord, message: str, now: float) -> None:
         in_flight, record.in_flight = record.in_flight or {}, None
         record.unsure = False
-        record.assignments_due = ()
         sent = record.sent
         refused = {name: sent[name] for name in in_flight if name in sent}
         rejection = Rejection(now, printable(message[:_MAX_MESSAGE]), refused)
@@ -313,14 +312,18 @@ class Stream(ABC):
     def _is_divisible(self, record: TypeRecord) -> bool:
         """Return whether the resources of a type may be sent in several answers."""
 
-    def _send_assignments_again(self, clusters: TypeRecord) -> None:
-        """Send the assignments again that changed clusters wait for: Envoy begins with them anew, and may not ask."""
-        waiting, clusters.assignments_due = clusters.assignments_due, ()
+    def _send_assignments_again(self, clusters: Iterable[EncodedResource]) -> None:
+        """Send the assignments of changed clusters again, right behind them.
+
+        Envoy begins with such a cluster anew, and may not ask for its assignment. Its ACK comes when no cluster warms
+        any more (its ClusterManagerImpl pauses CDS), so that to wait for it would be to wait for ever.
+        """
+        names = {name for cluster in clusters for name in cluster.endpoints}
+        self._awaited |= names
         endpoints = self._records.get(ENDPOINTS.type_urls["v3"])
         if endpoints is not None:
-            for name in waiting:
-                if name in endpoints.names:
-                    endpoints.sent.pop(name, None)
+            for name in names:
+                if endpoints.sent.pop(name, None) is not None or name in endpoints.missing:
                     endpoints.missing.discard(name)
                     endpoints.dirty[name] = None
 
@@ -395,22 +398,21 @@ class Stream(ABC):
         if not (self.answers or record.brought or record.brought_versions):
             raise StatusError(Status.UNAVAILABLE, str(error)) from None
 
-    def _note_sent(self, record: TypeRecord, resources: Iterable[EncodedResource], now: float) -> int:
+    def _note_sent(self, record: TypeRecord, resources: Sequence[EncodedResource], now: float) -> int:
         """Take note of an answer, and return its nonce."""
         sent, brought = record.sent, record.brought_versions
         in_flight = {}
-        waiting: list[str] = []
-        endpoints = self._records.get(ENDPOINTS.type_urls["v3"])
         for resource in resources:
             name = resource.name
             in_flight[name] = sent.get(name, "")
             sent[name] = resource.version
             brought.pop(name, None)
-            if endpoints is not None:
-                waiting += [each for each in resource.endpoints if each in endpoints.names]
+        if record.type is CLUSTERS:
+            self._send_assignments_again(resources)
+        elif record.type is ENDPOINTS and self._awaited:
+            self._awaited.difference_update(in_flight)
         record.in_flight = in_flight
         record.answer_size = len(in_flight)
-        record.assignments_due = tuple(waiting)
         record.sent_at = now
         record.nonce += 1
         record.answer_due = False

@@ -232,23 +232,52 @@ def test_one_answer_is_in_flight() -> None:
 
 
 def test_assignments_of_changed_clusters_are_sent_again() -> None:
-    """Rule 14: an Envoy asks for none of them, and accepts the clusters only once it has them."""
+    """Rule 14: an Envoy asks for none of them, and would wait for 15 seconds."""
     world = World()
-    world.cds.waits_for["c"] = ("a", "unknown")
+    world.cds.waits_for["c"] = ("a",)
     world.cds.put("c")
     world.eds.put("a", "b")
     talk = Talk(world, DeltaStream)
     talk.change(CDS)
     talk.change(CDS, nonce=heard(talk).nonce)
-    talk.change(EDS, ["a", "b", "unknown"])
+    talk.change(EDS, ["a", "b"])
     talk.change(EDS, nonce=heard(talk).nonce)
     world.cds.put("c")
-    clusters, assignments = heard(talk), heard(talk)
-    assert (clusters.type_url, assignments.type_url) == (CDS, EDS)
-    assert (assignments.resources, assignments.removed) == ({"a": 1}, ("unknown",))
-    talk.change(EDS, nonce=assignments.nonce)
-    talk.change(CDS, nonce=clusters.nonce)
+    changed, answer = talk.hear_all()
+    assert (changed.resources, answer.type_url, answer.resources) == ({"c": 2}, EDS, {"a": 1})
+    talk.change(EDS, nonce=answer.nonce)
+    talk.change(CDS, nonce=changed.nonce)
     assert talk.hear() is None
+
+
+def test_a_changed_cluster_of_an_unknown_service_is_told_again() -> None:
+    """Rule 14: it would wait for an assignment that does not exist."""
+    world = World()
+    world.cds.waits_for["c"] = ("new",)
+    world.cds.put("c")
+    talk = Talk(world, DeltaStream)
+    talk.change(CDS)
+    talk.change(CDS, nonce=heard(talk).nonce)
+    talk.change(EDS, ["new"])
+    talk.change(EDS, nonce=heard(talk).nonce)
+    world.cds.put("c")
+    assert [answer.removed for answer in talk.hear_all()] == [(), ("new",)]
+
+
+@pytest.mark.parametrize(("held", "sent"), [("db:1", [CDS, EDS]), ("db:2", [])])
+def test_a_cluster_that_changed_meanwhile_gets_its_assignment(held: str, sent: list[str]) -> None:
+    """Rules 12 and 14: also one that the client holds, because the cluster begins anew; else not a byte."""
+    world = World()
+    world.cds.waits_for["c"] = ("a",)
+    world.cds.put("other")
+    world.cds.put("c")
+    world.eds.put("a")
+    talk = Talk(world, DeltaStream)
+    talk.change(CDS, initial_resource_versions={"c": held, "other": "db:1"})
+    answers = talk.hear_all()
+    talk.change(EDS, ["a"], initial_resource_versions={"a": "db:1"})
+    answers += talk.hear_all()
+    assert [answer.type_url for answer in answers] == sent
 
 
 def test_clusters_are_removed_last() -> None:
