@@ -52,6 +52,9 @@ def test_a_poll_is_seen_with_all_that_it_says(shared_registry: Registry, service
         "reason": "holds version 1",
         "held": False,
         "last_answer": {"status": 304, "version": None},
+        "rejected_version": None,
+        "rejected_at": None,
+        "error": "",
     }
 
 
