@@ -221,8 +221,12 @@ class Connection:
         self._sender.resume()
 
     def lose(self, now: float) -> None:
-        """Forget all calls: the transport is lost."""
+        """Forget all calls: the transport is lost. Nothing else is called after it but turns that were asked for."""
         self._end(self.ended or "client", now)
+        # h2's connection refers to itself, and the owner's method to the owner: each would be garbage that only a
+        # collection finds, and collections are rare.
+        vars(self._h2).clear()
+        del self._flush
 
     # What comes from the clock, and from the listener.
 
@@ -266,6 +270,8 @@ class Connection:
     def run(self, stream: Stream, now: float) -> None:
         """Send what a stream has, as far as windows, transport and turn allow."""
         stream.queued = False
+        if self.ended is not None:
+            return
         try:
             self._send(stream, now)
         except Exception:

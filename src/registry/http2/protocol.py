@@ -158,6 +158,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         if self._connection is not None:
             self._connection.lose(time.monotonic())
             reason = self._connection.ended or reason
+        self._connection = self._transport = None
         if self.on_lost is not None:
             self.on_lost()
         self._host.on_closed(self, reason)

@@ -1,7 +1,9 @@
 """A connection on its transport: what it reads when, how it writes, and how it closes."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -229,6 +231,28 @@ async def test_the_count_of_a_peer_ends_with_its_connection(fixture: Fixture) ->
     fixture.wire.ended = "closed"
     assert ended == [True]
     assert fixture.listener.count.open == 0
+
+
+async def test_nothing_of_a_connection_is_left_to_the_garbage_collector() -> None:
+    """Collections are rare, and 10,000 clients that come back would be 50 MB of cycles until the next one."""
+    gc.collect()
+    gc.disable()
+    try:
+        lost = Fixture()
+        await lost.begin()
+        lost.service.calls[0].push(b"hello")
+        await turns()
+        lost.service.calls[0].push(b"never sent")
+        connection = lost.connection._connection
+        assert connection is not None
+        left = [weakref.ref(each) for each in (connection._h2, connection._h2.streams[1])]
+        del connection
+        lost.connection.connection_lost(None)
+        await turns()
+        lost.service.calls.clear()
+        assert [each for each in left if each() is not None] == []
+    finally:
+        gc.enable()
 
 
 async def test_room_is_made_of_idle_connections(fixture: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
