@@ -4,7 +4,7 @@ Effective values are compared, not texts. So a value that moves from a service's
 difference, and a default that changes is one difference with a list of whom it concerns.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from msgspec import Struct
@@ -69,14 +69,22 @@ class _Leaf(Struct, frozen=True):
     former: Position
 
 
-def differences(before: Configuration, after: Configuration) -> list[Change]:
-    """Return what differs between two configurations, in the order of files and lines."""
+def differences(
+    before: Configuration, after: Configuration, served: Mapping[str, Collection[str]] | None = None
+) -> list[Change]:
+    """Return what differs between two configurations, in the order of files and lines.
+
+    Args:
+        before: the definitions until now.
+        after: the definitions from now on.
+        served: the services of each gateway and edge; None where nobody knows which of them a gateway selects.
+    """
     leaves = [
         *_mesh(before, after),
         *_callers(before.callers, after.callers),
         *_fronts("gateway", before, after, before.gateways, after.gateways),
         *_fronts("edge", before, after, before.edges, after.edges),
-        *_targets(before, after),
+        *_targets(before, after, served),
         *_objectives(before.objectives, after.objectives),
     ]
     return sorted(_together(leaves), key=lambda change: (change.position, change.subjects, change.field))
@@ -215,7 +223,7 @@ class _Places(Struct, frozen=True):
 
     Attributes:
         subject: its name for people.
-        path: that of its values in the origins.
+        path: that of its values in the origins; empty where these are its own alone.
         node: the node.cluster; empty where it is none.
         before: the origins until now.
         after: the origins from now on.
@@ -231,7 +239,7 @@ class _Places(Struct, frozen=True):
 
     def value(self, field: str, values: tuple[str, str]) -> _Leaf:
         """Return that a value changes."""
-        path = (self.path, *field.split(".")) if self.path else ()
+        path = (*([self.path] if self.path else []), *field.split("."))
         former, origin = (_nearest(each, path) or self.file for each in (self.before, self.after))
         return _Leaf("changed", self.subject, self.node, field, *values, origin, former.position)
 
@@ -255,14 +263,20 @@ def _fronts(
             yield _whole(what, subject, name, kind, origin)
 
 
-def _targets(before: Configuration, after: Configuration) -> Iterator[_Leaf]:
+def _targets(
+    before: Configuration, after: Configuration, served: Mapping[str, Collection[str]] | None
+) -> Iterator[_Leaf]:
     """Yield the differences of policies with which gateways and edges use services that were and are there."""
     for name in sorted(before.targets.keys() & after.targets.keys()):
         kind = "gateway" if name in after.gateways else "edge"
         old, new = before.targets[name], after.targets[name]
+        places_before, places_after = (each.target_origins.get(name, {}) for each in (before, after))
         for service in sorted(old.keys() & new.keys()):
+            if served is not None and service not in served.get(name, ()):
+                continue
             file = Origin("callee", Position(f"{kind}s/{name}.yaml"))
-            places = _Places(f"{kind} {name} → {service}", "", name, {}, {}, file)
+            origins = (places_before.get(service, {}), places_after.get(service, {}))
+            places = _Places(f"{kind} {name} → {service}", "", name, *origins, file)
             yield from _document(places, old[service], new[service])
 
 

@@ -121,13 +121,21 @@ def make_plan(
     versions = fleet.versions if fleet is not None else {}
     return Plan(
         base=base,
-        changes=tuple(differences(before[0], after[0])),
+        changes=tuple(differences(before[0], after[0], _served(before[1], after[1]))),
         nodes=tuple(_node_plans(before[1], after[1], fleet)),
         unproven_versions=tuple(
             EnvoyVersion(version, versions[version]) for version in sorted(versions) if version not in covered
         ),
         warnings=tuple(sorted(warnings)),
     )
+
+
+def _served(*snapshots: Snapshot) -> Mapping[str, frozenset[str]]:
+    """Return the clusters of each node.cluster, which gateways and edges call by their services' names."""
+    return {
+        node: frozenset[str]().union(*(each.nodes.get(node, {}).get("clusters", {}) for each in snapshots))
+        for node in sorted({node for each in snapshots for node in each.nodes})
+    }
 
 
 def _node_plans(before: Snapshot, after: Snapshot, fleet: Fleet | None) -> Iterable[NodePlan]:

@@ -296,6 +296,8 @@ def test_a_gateway_is_compiled_again_by_a_registry_without_an_envoy(
         proof = {"sha256": apply(process, files, unproven=True)["sha256"], "envoy": ["1.40.0"]}
         assert apply(process, files, proof=proof)["proof"]["by"] == "sender"
         assert services_of_gateway(process) == ["greeter"]
+        # A rollback to it compiles the same again, which is as proven as it was.
+        assert process.client.post("/v1/mesh/revisions/2/rollback", json={"reason": "x"}).status_code == 201
         check_unproven(process, [])
         refused = process.client.delete("/v1/mesh/catalog/greeter")
         assert (refused.status_code, "has 1 endpoints" in refused.json()["detail"]) == (422, True)
@@ -318,7 +320,7 @@ def check_unproven(process: Registry, gateways: list[str]) -> None:
     history = registryctl(process.url, "mesh", "history", "-n", "1").out
     assert ("Envoy 1.40.0, but for staging" in history) == bool(gateways)
     shown = registryctl(process.url, "mesh", "show", "staging").out
-    assert ("staging: compiled again since revision 2, for other services, and unproven" in shown) == bool(gateways)
+    assert ("staging: compiled again since revision 3, for other services, and unproven" in shown) == bool(gateways)
     assert ('id="unproven"' in process.client.get("/ui/mesh").text) == bool(gateways)
     eventually(lambda: metric(process, "registry_mesh_gateways_unproven") == len(gateways), within=15)
     eventually(lambda: ("mesh-proven" in troubles(process)) == bool(gateways), within=15)

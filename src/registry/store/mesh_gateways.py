@@ -51,6 +51,11 @@ async def _refusals(connection: AsyncConnection, revision: int) -> list[GatewayR
     return refusals or [GatewayRefusal(row.reason, since=float(row.since))]
 
 
+async def names(connection: AsyncConnection) -> set[str]:
+    """Return the gateways that were compiled again in any revision, as far as that is noted."""
+    return set(await connection.scalars(select(mesh_gateways.c.node_cluster)))
+
+
 async def note(connection: AsyncConnection, revision: int, gateways: Collection[str], envoy: Sequence[str]) -> None:
     """Note that gateways were compiled again.
 

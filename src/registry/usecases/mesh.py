@@ -571,7 +571,8 @@ class MeshConfiguration:
             if checked not in (None, newest):
                 raise RevisionConflictError(checked or 0, newest)
             before = await store.read_newest_contents(connection)
-            wanted: dict[str, NodeNames] = dict(await store.read_contents(connection, number))
+            contents = await store.read_contents(connection, number)
+            wanted: dict[str, NodeNames] = dict(contents)
             compiled = fronts.nodes.contents
             anew = [node for node in compiled if node in wanted]
             wanted |= {node: compiled[node] for node in anew}
@@ -594,7 +595,11 @@ class MeshConfiguration:
                 former.proof,
             )
             await store.add_bodies(connection, fronts.nodes.bodies)
+            noted = await gateways.names(connection)
             for node in anew:
+                if node not in noted and compiled[node] == contents[node]:
+                    # It was never compiled again: it is as its revision was proven.
+                    continue
                 await gateways.note(connection, revision.number, [node], fronts.envoy[node])
             await gateways.carry(connection, revision.number, kept, before=newest)
             if fronts.refused:

@@ -95,6 +95,7 @@ def _wait(step: Step, *, last: bool) -> str:
 
 def _summary(plan: Plan, against: str) -> str:
     counts = [node.envoys for node in plan.nodes if node.envoys is not None]
-    woken = f"; {plural(sum(counts), 'Envoy')} get new resources" if len(counts) == len(plan.nodes) else ""
+    get = "gets" if sum(counts) == 1 else "get"
+    woken = f"; {plural(sum(counts), 'Envoy')} {get} new resources" if len(counts) == len(plan.nodes) else ""
     services = f" for {plural(len(plan.nodes), 'service')}" if plan.nodes else " that no Envoy is served"
     return f"{plural(len(plan.changes), 'change')}{services} against {against}{woken}"

@@ -177,6 +177,21 @@ def test_policies_of_a_gateway_are_compared_for_each_service() -> None:
     assert (change.subjects, change.field, change.after) == (("gateway staging → user",), "timeout", "1s")
 
 
+def test_a_gateway_differs_by_the_services_that_it_serves_alone() -> None:
+    """Where that is known; and the line is the one that is changed, in the callee's file."""
+    gateway = "listen: {port: 50051}\nselect: {metadata: {tier: web}}\n"
+    former, latter = (
+        read({"gateways/staging.yaml": gateway, "services/user.yaml": f"provides: {{defaults: {{timeout: {time}}}}}\n"})
+        for time in ("3s", "4s")
+    )
+    assert former[0] is not None
+    assert latter[0] is not None
+    assert differences(former[0], latter[0], {"staging": ()}) == []
+    (change,) = differences(former[0], latter[0], {"staging": ("user",)})
+    assert (change.subjects, change.field) == (("gateway staging → user",), "timeout")
+    assert str(change.position) == "services/user.yaml:1:32"
+
+
 def test_values_of_the_mesh_gateways_and_edges_have_lines() -> None:
     """Their origins say where each is written; a route of a site is named by its place in the lists."""
     files = {
