@@ -6,11 +6,12 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+import httpx
 from harness.process import eventually
 from harness.registry import Registry
 from msgspec import Struct
 
-from benchmarks import wrk
+from benchmarks import syscalls, wrk
 from benchmarks.envoy_poll import poll_body
 from benchmarks.peers import nginx, one_accept, plain_route, sovereign
 from benchmarks.peers.side import Side
@@ -21,6 +22,7 @@ from benchmarks.stage import Stage, seed, stage
 from benchmarks.writes import Writes, prepare, writing
 
 OURS = "registry"
+_V1, _V3 = "GET of v1 SDS", "EDS poll"
 _SIZES = (10, 100, 1_000)
 _COLUMNS = {"rate": "polls/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a poll"}
 _STORM = 500
@@ -90,6 +92,8 @@ def run(part: Part, plan: Plan) -> None:
         with _sides(part, environment, registry) as sides:
             for case in _CASES:
                 _compare(part, plan, case, sides[case.processes], environment.directory)
+            _compare_v1(part, plan, sides[2][0], environment.directory)
+            _count_calls(part, plan, sides[1], environment.directory)
             for processes in (1, 2):
                 _compare_storms(part, plan, environment, sides[processes], processes)
         _compare_with_writes(part, plan, environment, registry)
@@ -150,6 +154,63 @@ def _compare(part: Part, plan: Plan, case: Case, sides: Sequence[Side], director
         subject = f"polls/s against {bound.peer}: {case}"
         ours, peers = table.values(OURS, "rate"), table.values(bound.peer, "rate")
         part.ratio(subject, ours, peers, at_least=bound.at_least, goal=bound.goal)
+
+
+def _compare_v1(part: Part, plan: Plan, side: Side, directory: Path) -> None:
+    """Compare a GET of v1 SDS with an Envoy's poll for the same endpoints."""
+    case = Case()
+    plan.doing("discovery: GET of v1 SDS")
+    body = _body(case, side, directory)
+    url = side.url(f"/v1/registration/{case.service}")
+    listed = len(httpx.get(url, trust_env=False).json()["hosts"])
+    if listed != case.endpoints:
+        raise RuntimeError(f"v1 SDS answers {listed} hosts")
+    table = part.table(f"v1 SDS beside v3 EDS: {case}", **_COLUMNS)
+    for kind in interleaved((_V1, _V3), plan.rounds(4)):
+        if kind == _V1:
+            measured = wrk.get(url, side.pids, wrk.Gets(case.connections, plan.seconds(1)))
+        else:
+            flood = wrk.Flood(body, case.connections, plan.seconds(1), budget=_NO_HOLD)
+            measured = wrk.flood(side.url(side.path(case.service)), side.pids, flood)
+        _add(table, kind, measured)
+    for column, what in (("cpu", "CPU"), ("p50", "p50")):
+        part.ratio(
+            f"GET of v1 SDS against an EDS poll: {what}",
+            table.values(_V1, column),
+            table.values(_V3, column),
+            at_most=1.5,
+        )
+
+
+def _count_calls(part: Part, plan: Plan, sides: Sequence[Side], directory: Path) -> None:
+    """Count the system calls of a poll, which no other program disturbs."""
+    if not syscalls.installed():
+        part.leave_out("system calls of a poll", syscalls.MISSING)
+        return
+    case = Case(processes=1)
+    table = part.table(
+        "System calls of a poll, 100 endpoints, 64 connections",
+        reads="to read it",
+        writes="to answer it",
+        calls="in all",
+    )
+    for side in sides:
+        if side.name not in {OURS, nginx.NAME}:
+            continue
+        plan.doing(f"discovery: system calls of {side.name}")
+        flood = wrk.Flood(_body(case, side, directory), case.connections, plan.seconds(2), budget=_NO_HOLD)
+        calls = syscalls.count(
+            side.pids[0], directory, partial(wrk.flood, side.url(side.path(case.service)), side.pids, flood)
+        )
+        if calls is None:
+            part.leave_out(f"system calls of {side.name}", "strace may not trace it")
+            continue
+        reads = sum(calls.get(name, 0) for name in ("read", "recvfrom", "recvmsg", "readv"))
+        writes = sum(calls.get(name, 0) for name in ("write", "writev", "sendto", "sendmsg", "sendfile"))
+        table.add(side.name, reads=reads, writes=writes, calls=sum(calls.values()))
+    ours = table.values(OURS, "calls")
+    if ours:
+        part.bar("system calls of a poll: 100 endpoints, 64 connections, 1 process", ours, "calls", at_most=3)
 
 
 def _compare_storms(part: Part, plan: Plan, environment: Stage, sides: Sequence[Side], processes: int) -> None:

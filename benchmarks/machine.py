@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,10 +30,21 @@ class Machine(Struct):
 
 def this_machine() -> Machine:
     """Look around."""
-    versions = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    versions = {"Python": _python()} | {name: version(name) for name in _PACKAGES}
     kernel = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
     memory = psutil.virtual_memory().total / 2**30
     return Machine(_processor(), os.cpu_count() or 1, round(memory, 1), kernel, versions)
+
+
+def _python() -> str:
+    """Return the version of Python and how it was built, by which the time of an interpreted step differs."""
+    options = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    build = [
+        platform.python_compiler(),
+        "PGO" if "--enable-optimizations" in options else "no PGO",
+        "LTO" if "--with-lto" in options else "no LTO",
+    ]
+    return f"{platform.python_version()} ({', '.join(build)})"
 
 
 def _processor() -> str:
