@@ -37,6 +37,8 @@ _CLEANUP_INTERVAL = 60.0
 """Seconds between two deletions of outdated reports, and between two notes of the versions of Envoys."""
 _CLUSTERS_PER_YIELD = 10
 """Node.clusters whose reports are joined between two yields to the event loop; each has dozens of reports."""
+_STREAM_INTERVAL = 300.0
+"""Seconds after which the others are told of a stream again that has not changed: what is older is deleted."""
 _MIN_CLOCK_STEP = 1.0
 """Seconds by which the database's clock has to move against monotonic time to count as set."""
 
@@ -148,9 +150,13 @@ class Sightings:
             anew |= await self._tell_watch(now)
             if anew:
                 self._forget_told()
+            ended = self._ended_streams()
             reports = await self._due_reports(now)
             if reports:
                 await store.store_reports(self._database, reports, self._clock.at(now))
+            for entry in ended:
+                # Only now: while PostgreSQL is away, the end of a stream waits to be told.
+                del self._told_streams[entry]
             if now - self._cleaned_at > _CLEANUP_INTERVAL:
                 self._cleaned_at = now
                 await store.delete_old(self._database, self._process, self._clock.at(now))
@@ -269,20 +275,26 @@ class Sightings:
     async def _due_reports_of_streams(self, now: float) -> list[MeshReport]:
         """Return what is new of this process's streams, those that have ended among them."""
         due: list[MeshReport] = []
-        for entry in [entry for entry in self._told_streams if entry.stream is None]:
-            _, last = self._told_streams.pop(entry)
-            at = self._clock.at(now)
+        at = self._clock.at(now)
+        for entry in self._ended_streams():
+            _, last = self._told_streams[entry]
             due += [replace(report, held=False, polled_at=at, seen_at=at) for report in last]
         async for entry in cooperatively(self._streams.streams):
             if len(due) >= MAX_REPORTS_PUBLISHED:
                 break
-            substance = substance_of(entry, self._streams.caches)
+            facts = substance_of(entry, self._streams.caches)
+            # Streams that began together are told of again at different times.
+            substance = (facts, (now + hash(entry) % _STREAM_INTERVAL) // _STREAM_INTERVAL)
             before, _ = self._told_streams.get(entry, (None, []))
-            if substance and substance != before:
+            if facts and substance != before:
                 reports = list(self._stream_reports.reports(entry, now))
                 self._told_streams[entry] = (substance, reports)
                 due += reports
         return one_of_each(due)
+
+    def _ended_streams(self) -> list[StreamEntry]:
+        """Return the streams that the others take for open, and that have ended."""
+        return [entry for entry in self._told_streams if entry.stream is None]
 
     async def _reports_of_streams(self, clusters: Collection[str] | None, now: float) -> AsyncIterator[MeshReport]:
         """Yield the reports about the streams of some node.clusters; None: of all."""

@@ -276,6 +276,29 @@ async def test_an_acknowledgement_over_a_stream_is_the_proof(process: Process, e
     await holder.tell()
     (report,) = await process.sightings.subscribers_of("web") if elsewhere else [None]
     assert report is None or not report.held
+    assert not holder.sightings._told_streams
+
+
+async def test_a_stream_that_does_not_change_is_told_of_again(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is old is deleted, and an Envoy that nobody knows of would be left behind without a word."""
+    holder = Process(process.database, "p2")
+    await holder.start()
+    envoy = StreamingEnvoy(holder)
+    assert await envoy.take()
+    await holder.tell()
+
+    async def told_at() -> float:
+        async with process.database.session() as connection:
+            return float((await connection.execute(text("SELECT told_at FROM mesh_subscribers"))).scalar_one())
+
+    first = await told_at()
+    await holder.tell()
+    assert await told_at() == first
+    monkeypatch.setattr("registry.rollout.sightings._STREAM_INTERVAL", 1e-6)
+    await holder.tell()
+    assert await told_at() > first
 
 
 async def test_a_spoilt_roll_out_holds_back_itself_alone(process: Process) -> None:
