@@ -62,6 +62,7 @@ class MemorySource(Source):
     Attributes:
         versions: the version of each name.
         sure: whether it answers.
+        doubtful: names of which it is unsure all the same.
         waits_for: the assignments that a cluster waits for.
         size: how large each resource is.
     """
@@ -70,6 +71,7 @@ class MemorySource(Source):
         self._type = resource_type
         self.versions: dict[str, int] = {}
         self.sure = True
+        self.doubtful: AbstractSet[str] = frozenset()
         self.waits_for: dict[str, tuple[str, ...]] = {}
         self.size: dict[str, int] = {}
         self.watches: dict[_Watch, None] = {}
@@ -89,7 +91,7 @@ class MemorySource(Source):
 
     def find(self, node: Node, name: str) -> EncodedResource | None:
         """Return a resource whose bytes are its name and version."""
-        self._check()
+        self._check(name)
         version = self.versions.get(name)
         return None if version is None else self._encoded(name, version)
 
@@ -147,8 +149,8 @@ class MemorySource(Source):
             if mine is None or mine:
                 watch.changed(mine)
 
-    def _check(self) -> None:
-        if not self.sure:
+    def _check(self, name: str = "") -> None:
+        if not self.sure or name in self.doubtful:
             raise UnavailableError("this process has not read the registry's state yet")
 
     def _encoded(self, name: str, version: int) -> EncodedResource:

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, cast
 
+import structlog
 from msgspec import Struct
 
 from registry.cache.snapshot_cache import SnapshotCache
@@ -16,6 +17,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import Node
 from registry.core.versions import MAX_VERSIONS_AHEAD
+from registry.errors import UnavailableError
 from registry.xds.eds import TYPE_URL, AssignmentCache, grouped, locality_weight, subset_metadata
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.source import EncodedResource, Source, encode_resource, make_entry
@@ -24,6 +26,8 @@ from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import ENDPOINTS, ResourceType
 from registry.xds.version_info import format_version, parse_version_info
 from wire.model import Health
+
+log = structlog.get_logger()
 
 Variant = Literal["envoy", "grpc"]
 """An encoding of assignments. That for gRPC libraries has only what they use: healthy endpoints, without metadata."""
@@ -85,18 +89,26 @@ class AssignmentSource(Source):
         """The words for a service that never had an endpoint."""
         return "no service of this name is registered"
 
-    def find(self, node: Node, name: str) -> EncodedResource | None:
+    def find(self, _node: Node, name: str) -> EncodedResource | None:
         """Return the assignment of a service; None if it never had an endpoint, or was forgotten.
 
         Raises:
-            UnavailableError: this process has not read the database yet.
+            UnavailableError: this process has not read the database yet, or cannot encode this one.
         """
-        assignment = self._assignments.find(node, name)
-        if assignment is None:
+        cache = self._cache
+        if not cache.ready:
+            raise UnavailableError("this process has not read the registry's state yet")
+        snapshot = cache.get(name)
+        if not snapshot.version:
             return None
-        kept: _Encoding | None = assignment.snapshot.streamed.get(self._variant)
-        if kept is None or kept.database_id != assignment.database_id:
-            kept = _encode(self._variant, assignment.snapshot, assignment.database_id)
+        kept: _Encoding | None = snapshot.streamed.get(self._variant)
+        if kept is None or kept.database_id != cache.database_id:
+            try:
+                kept = _encode(self._variant, snapshot, cache.database_id)
+            except ValueError as error:
+                # A row that was written past the API must not end the streams that ask for its service.
+                log.exception("assignment_not_encoded", service=name)
+                raise UnavailableError(f"the assignment of {name} cannot be encoded; the log says why") from error
         return kept.resource
 
     def names(self, _node: Node) -> ResourceNames:

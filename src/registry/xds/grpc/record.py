@@ -14,6 +14,7 @@ class TypeRecord:
 
     Attributes:
         source: where its resources come from.
+        type: its type, of the source.
         names: the names that the client has subscribed to, without ``*``, in the order of its last request.
         wildcard: whether it has subscribed to all resources of its node.
         has_named: whether it has ever named anything, after which a request without names asks for nothing.
@@ -65,6 +66,7 @@ class TypeRecord:
         "sent_at",
         "source",
         "too_large",
+        "type",
         "unsure",
         "watch",
         "wildcard",
@@ -72,6 +74,7 @@ class TypeRecord:
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.type: ResourceType = source.type
         self.names: dict[str, None] = {}
         self.wildcard = False
         self.has_named = False
@@ -96,11 +99,6 @@ class TypeRecord:
         self.holds_nothing: set[str] = set()
         self.too_large: dict[str, str] = {}
         self.watch: StandingWatch | None = None
-
-    @property
-    def type(self) -> ResourceType:
-        """The type."""
-        return self.source.type
 
     @property
     def held(self) -> Collection[str]:

@@ -98,7 +98,7 @@ class SotwStream(Stream):
         resources, missing = self._collect(record)
         if record.unsure and not resources:
             return None
-        errors = self._errors(record, missing)
+        errors = self._errors(record, missing) if missing else b""
         # An Envoy that holds nothing waits for its first answer; an empty one is no harm to another client.
         owed = record.answer_due and not record.brought
         record.answer_due = False

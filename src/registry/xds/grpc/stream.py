@@ -38,6 +38,8 @@ MAX_NAME = 1024
 """Characters of a resource name."""
 _MAX_MESSAGE = 1000
 """Characters that are kept of a client's words about a rejected answer."""
+_CLUSTERS_URL, _ENDPOINTS_URL = CLUSTERS.type_urls["v3"], ENDPOINTS.type_urls["v3"]
+"""Bound once, because they are looked for with each answer."""
 WILDCARD = "*"
 """The name of all resources of a node."""
 
@@ -142,7 +144,7 @@ class Stream(ABC):
 
     def _remove_clusters(self, now: float) -> Parts | None:
         """Return an answer that removes clusters, once nothing that was sent can use them any more."""
-        clusters = self._records.get(CLUSTERS.type_urls["v3"])
+        clusters = self._records.get(_CLUSTERS_URL)
         if clusters is None or not clusters.removals_due or not self._is_settled() or not self._may_send(clusters, now):
             return None
         clusters.dirty_all, clusters.removals_due = True, False
@@ -161,7 +163,10 @@ class Stream(ABC):
     def deadline(self) -> float | None:
         """Return when the stream goes on without an ACK; None: it waits for none, or has nothing to send."""
         records = self._records.values()
-        if not any(map(_has_work, records)):
+        for record in records:
+            if _has_work(record):
+                break
+        else:
             return None
         return min((record.sent_at + ACK_TIMEOUT for record in records if record.in_flight is not None), default=None)
 
@@ -320,7 +325,7 @@ class Stream(ABC):
         """
         names = {name for cluster in clusters for name in cluster.endpoints}
         self._awaited |= names
-        endpoints = self._records.get(ENDPOINTS.type_urls["v3"])
+        endpoints = self._records.get(_ENDPOINTS_URL)
         if endpoints is not None:
             for name in names:
                 if endpoints.sent.pop(name, None) is not None or name in endpoints.missing:
@@ -331,7 +336,7 @@ class Stream(ABC):
         """Return whether changed listeners or routes wait for clusters that are on their way, which they may use."""
         if record.type.order <= ENDPOINTS.order or not record.nonce:
             return False
-        clusters = self._records.get(CLUSTERS.type_urls["v3"])
+        clusters = self._records.get(_CLUSTERS_URL)
         return clusters is not None and clusters.in_flight is not None and now - clusters.sent_at < ACK_TIMEOUT
 
     def _collect(self, record: TypeRecord) -> tuple[list[EncodedResource], list[str]]:
@@ -342,14 +347,15 @@ class Stream(ABC):
         """
         node, find = self._client.node, record.source.find
         resources: list[EncodedResource] = []
-        missing = []
+        missing: list[str] = []
         size = 0
+        doubt: UnavailableError | None = None
         for name in list(record.dirty):
             try:
                 resource = None if name in record.refused else find(node, name)
             except UnavailableError as error:
-                # It may be this name alone; it stays dirty.
-                self._note_unsure(record, error)
+                # It may be this name alone, which stays dirty.
+                doubt = error
                 continue
             if resource is None:
                 missing.append(name)
@@ -368,6 +374,10 @@ class Stream(ABC):
                     break
             record.holds_nothing.discard(name)
             del record.dirty[name]
+        if doubt is not None and (resources or missing):
+            record.unsure = True
+        elif doubt is not None:
+            self._note_unsure(record, doubt)
         return resources, missing
 
     def _absent(self, _record: TypeRecord, _name: str) -> EncodedResource | None:

@@ -163,3 +163,12 @@ def test_a_newer_version_is_claimed(held: str, *, behind: bool) -> None:
     cache = a_cache(snapshot(endpoint(1), version=7))
     assert AssignmentSource(cache, "envoy").is_behind(ANONYMOUS, "shop", held) is behind
     assert cache.take_claims() == ({"shop": 8} if behind else {})
+
+
+def test_an_assignment_that_cannot_be_encoded_is_unsure() -> None:
+    """A row was written past the API; others of the stream go on."""
+    bad = snapshot(endpoint(1, stored=registration(region="\ud800")))
+    source = AssignmentSource(a_cache(bad, snapshot(endpoint(2, service="good"), service="good")), "envoy")
+    with pytest.raises(UnavailableError, match="shop cannot be encoded"):
+        source.find(ANONYMOUS, "shop")
+    assert source.find(ANONYMOUS, "good") is not None

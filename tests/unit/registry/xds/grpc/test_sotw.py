@@ -434,6 +434,18 @@ def test_an_unsure_process_ends_a_stream_without_an_answer() -> None:
     assert error.value.status is Status.UNAVAILABLE
 
 
+def test_doubt_about_one_name_holds_back_no_other() -> None:
+    """It is looked for again with the next change, and after the next ACK."""
+    world, talk = a_talk("a", "b")
+    world.eds.doubtful = {"a"}
+    talk.ask(names=["a", "b"])
+    answer = heard(talk)
+    assert answer.resources == {"b": 2}
+    world.eds.doubtful = set()
+    talk.ask(names=["a", "b"], nonce=answer.nonce)
+    assert heard(talk).resources == {"a": 1}
+
+
 @pytest.mark.parametrize("type_url", [EDS, CDS, LDS, RDS])
 def test_an_unsure_process_is_silent(type_url: str) -> None:
     """Decision 9: nothing empty, and everything once it is sure again."""
