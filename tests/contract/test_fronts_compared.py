@@ -243,6 +243,9 @@ OTHERS = st.sampled_from(
     [
         b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n",
         b"GET /nowhere HTTP/1.1\r\nhost: test\r\n\r\n",
+        b"GET /v1/prometheus/targets?service=shop HTTP/1.1\r\nhost: test\r\n\r\n",
+        b"HEAD /v1/prometheus/targets?service=shop HTTP/1.1\r\nhost: test\r\nif-none-match: *\r\n\r\n",
+        b"GET /v1/services/nowhere HTTP/1.1\r\nhost: test\r\n\r\n",
         b"DELETE /v1/services/shop/endpoints/10.0.0.2:80?instance_id=i-10.0.0.2:80 HTTP/1.1\r\nhost: test\r\n\r\n",
         b"\r\n",
         b"garbage\r\n\r\n",
@@ -266,6 +269,7 @@ ORDINARY = [
         % (SERVICE.encode(), PLACES[0].encode(), RENEWED),
     ),
     ("POST /v3/discovery:endpoints HTTP/1.1", b'{"resource_names":["%b"]}' % SERVICE.encode()),
+    (f"GET /v1/prometheus/targets?service={SERVICE} HTTP/1.1", b""),
 ]
 REPEATED = [framed(line, [], body, "length") for line, body in ORDINARY]
 REPEATED.append(framed(ORDINARY[-1][0], [], ORDINARY[-1][1].ljust(9000), "length"))
