@@ -1,232 +1,48 @@
 """The registry's settings, which are read from the environment at the start, never at import."""
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     IPvAnyNetwork,
     SecretStr,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from registry.database_url import check_url
 from registry.errors import BadSettingsError
-from registry.link_template import ENDPOINT_PLACEHOLDERS, SERVICE_PLACEHOLDERS, LinkTemplate
-from wire.address import parse_port
-from wire.aws_partition import partition_of
-from wire.duration import parse_duration
+from registry.setting_types import (
+    OIDC_CALLBACK,
+    Audiences,
+    DatabaseUrlSecret,
+    Duration,
+    EndpointLinks,
+    HostNames,
+    Issuer,
+    KeysEndpoint,
+    ListenOrOff,
+    LoadBalancerArn,
+    LoginRegions,
+    Networks,
+    OptionalListen,
+    Redirect,
+    ServiceLinks,
+    StsEndpoint,
+    Verbs,
+    listens_on_loopback,
+)
 from wire.spelling import spelling_hint
 
 _PREFIX = "REGISTRY_"
 # Variables that Docker's container links and Kubernetes inject for anything that is named "registry", and one of the
 # tests.
 _FOREIGN = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?|TEST_DATABASE_URL")
-
-
-_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
-
-_LOAD_BALANCER = re.compile(
-    r"arn:(?P<partition>aws|aws-us-gov):elasticloadbalancing:(?P<region>[a-z0-9-]{1,32}):[0-9]{12}:"
-    r"loadbalancer/app/[A-Za-z0-9-]{1,32}/[0-9a-f]{16}"
-)
-
-_AUDIENCE = re.compile(r"[!-~]{1,255}")
-
 _STREAM_FILES = ("xds_tls_cert_file", "xds_tls_key_file", "xds_tls_client_ca_file")
-
-OIDC_CALLBACK = "/ui/login/oidc/callback"
-"""The path to which a sign-in provider sends people back."""
-
-
-def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
-
-
-def _listen(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host:
-        raise ValueError(f"{value!r} is no host:port, like 127.0.0.1:8080 or [::1]:8080")
-    parse_port(port)
-    if host == "*":
-        raise ValueError(f"{value!r} names no address; all addresses are 0.0.0.0:{port} (IPv4) or [::]:{port} (both)")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"{value!r}: an IPv6 address is written in brackets, like [::1]:{port}")
-    return value
-
-
-def _optional_listen(value: str | None) -> str | None:
-    return None if value is None else _listen(value)
-
-
-def _listen_or_off(value: str | None) -> str | None:
-    return None if value in {None, "off"} else _optional_listen(value)
-
-
-def _comma_separated(value: object) -> object:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-
-
-def _blank_separated(value: object) -> object:
-    return value.split() if isinstance(value, str) else value
-
-
-def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_host_name(name) for name in names)
-
-
-def _host_name(name: str) -> str:
-    if not name.isascii():
-        raise ValueError(f"{name!r} has to be written as browsers send it: in ASCII, beginning with xn--")
-    if not _HOST_NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no host name, like registry.example.com: without scheme, port, path and wildcard"
-        )
-    return name.removesuffix(".").lower()
-
-
-def _database_url(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        check_url(value.get_secret_value())
-    return value
-
-
-def _service_links(links: tuple[str, ...]) -> tuple[str, ...]:
-    return _links(links, SERVICE_PLACEHOLDERS)
-
-
-def _endpoint_links(links: tuple[str, ...]) -> tuple[str, ...]:
-    return _links(links, ENDPOINT_PLACEHOLDERS)
-
-
-def _links(links: tuple[str, ...], allowed: frozenset[str]) -> tuple[str, ...]:
-    names = [LinkTemplate.parse(link, allowed).name for link in links]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"there are two links {twice}; each needs a name of its own")
-    return links
-
-
-def _audiences(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if not _AUDIENCE.fullmatch(name):
-            raise ValueError(f"{name[:80]!r} has to be 1 to 255 printable ASCII characters without blanks")
-    return names
-
-
-def _regions(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if partition_of(name) is None:
-            raise ValueError(
-                f"{name[:80]!r} is no region like eu-west-1 of the partitions aws, aws-cn and aws-us-gov, whose "
-                "endpoints are known"
-            )
-    return names
-
-
-def _with_audience(regions: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    # A field that is wrong itself is not in the data.
-    if regions and info.data.get("aws_audience", "wrong") == ():
-        raise ValueError(
-            "AWS login needs REGISTRY_AWS_AUDIENCE too, a name that this installation alone has, like "
-            "headcount-production"
-        )
-    return regions
-
-
-def _sts_endpoint(value: str | None) -> str | None:
-    """Refuse an endpoint that somebody between could answer for, and parts of a URL that would be ignored."""
-    if value is None:
-        return None
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
-        # Not quoted: it may have a password.
-        raise ValueError("has to be a URL like https://sts.eu-west-1.amazonaws.com, without user, query and fragment")
-    if url.path not in ("", "/"):
-        raise ValueError(f"{value!r} has a path; requests to STS have none")
-    if url.port == 0:
-        raise ValueError(f"{value!r} has no port that can be connected to")
-    if url.scheme == "http" and not listens_on_loopback(f"{url.hostname}:80"):
-        raise ValueError(f"{value!r} has to begin with https://: who answers for STS decides who is who")
-    return value.removesuffix("/")
-
-
-def _load_balancer(value: str | None) -> str | None:
-    """Refuse what is no load balancer that can sign people in, and regions whose keys are at no known place."""
-    if value is None:
-        return None
-    named = _LOAD_BALANCER.fullmatch(value)
-    partition = partition_of(named["region"]) if named else None
-    if named is None or partition is None or partition.name != named["partition"] or partition.name == "aws-cn":
-        raise ValueError(
-            f"{value[:200]!r} is no ARN like arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/name/"
-            "0123456789abcdef, of the partitions aws and aws-us-gov, whose keys are at a known place"
-        )
-    return value
-
-
-def _keys_endpoint(value: str | None) -> str | None:
-    if value is None:
-        return None
-    _check_party(value)
-    url = urlsplit(value)
-    if not listens_on_loopback(f"{url.hostname}:80") or url.path not in ("", "/"):
-        raise ValueError(f"{value!r} has to be on loopback, without a path: who has the keys decides who is who")
-    return value.removesuffix("/")
-
-
-def _issuer(value: str | None) -> str | None:
-    if value is not None:
-        _check_party(value)
-    return value
-
-
-def _redirect(value: str | None) -> str | None:
-    if value is not None:
-        _check_party(value)
-        if urlsplit(value).path != OIDC_CALLBACK:
-            raise ValueError(f"{value!r} has to end with {OIDC_CALLBACK}, where people come back to")
-    return value
-
-
-def _check_party(value: str) -> None:
-    """Refuse a URL for which somebody between could answer, and parts that would be ignored."""
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
-        # Not quoted: it may have a password.
-        raise ValueError("has to be a URL like https://login.example.com/realm, without user, query and fragment")
-    if url.scheme == "http" and not listens_on_loopback(f"{url.hostname}:80"):
-        raise ValueError(f"{value!r} has to begin with https://: who answers for it decides who is who")
-
-
-def listens_on_loopback(listen: str) -> bool:
-    """Return whether a listen address can be reached from its own machine only."""
-    host = listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-Duration = Annotated[float, BeforeValidator(_seconds)]
-HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_host_names)]
-AuditVerb = Literal["discover", "read", "register", "operate", "configure", "inspect", "debug", "observe"]
-"""The verbs of ``registry.auth.verbs`` but ``admin``, whose refusals are always enforced; a test compares them."""
-Verbs = Annotated[tuple[AuditVerb, ...], NoDecode, BeforeValidator(_comma_separated)]
-Audiences = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_audiences)]
-Links = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_blank_separated)]
-Regions = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_regions)]
-Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
 class Settings(BaseSettings):
@@ -234,7 +50,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    listen: Annotated[str | None, AfterValidator(_listen_or_off)] = Field(
+    listen: ListenOrOff = Field(
         "127.0.0.1:8080",
         description="Address to serve on. Anything but loopback opens the registry to that network. `off`: this "
         "process serves streams alone, on REGISTRY_XDS_LISTEN, and has no metrics, API and console.",
@@ -256,12 +72,12 @@ class Settings(BaseSettings):
     tls_min_version: Literal["1.2", "1.3"] = Field(
         "1.2", description="Lowest version of TLS. An Envoy speaks at most 1.2 to its clusters unless it is told to."
     )
-    plain_listen: Annotated[str | None, AfterValidator(_optional_listen)] = Field(
+    plain_listen: OptionalListen = Field(
         None,
         description="Address to serve the same without TLS, beside a listen address with TLS: for probes on loopback, "
         "and for clients that have not moved yet.",
     )
-    xds_listen: Annotated[str | None, AfterValidator(_listen_or_off)] = Field(
+    xds_listen: ListenOrOff = Field(
         None,
         description="Address to serve discovery by gRPC on, to Envoys (ADS, EDS) and to proxyless clients. Unset or "
         "`off`: there are no streams, and Envoys poll. Needs `headcount[grpc]`.",
@@ -308,7 +124,7 @@ class Settings(BaseSettings):
         description="Verbs whose refusals are only noted while REGISTRY_AUTH is `on`, comma separated: "
         "discover, read, register, operate, configure, inspect, debug, observe.",
     )
-    oidc_issuer: Annotated[str | None, AfterValidator(_issuer)] = Field(
+    oidc_issuer: Issuer = Field(
         None,
         description="Sign-in provider of OpenID Connect for people at the console, exactly as its discovery document "
         "names it. Needs `headcount[oidc]`, REGISTRY_OIDC_CLIENT_ID, and identities of the source `oidc`.",
@@ -320,12 +136,12 @@ class Settings(BaseSettings):
     oidc_client_secret_file: Path | None = Field(
         None, description="File that has the secret, read at the start; rather this than an environment variable."
     )
-    oidc_redirect: Annotated[str | None, AfterValidator(_redirect)] = Field(
+    oidc_redirect: Redirect = Field(
         None,
         description="URL to which the provider sends people back, as it is registered there: the registry's own with "
         "the path `/ui/login/oidc/callback`. Unset: of the first name of REGISTRY_HOSTS, by TLS.",
     )
-    alb_arn: Annotated[str | None, AfterValidator(_load_balancer)] = Field(
+    alb_arn: LoadBalancerArn = Field(
         None,
         description="ARN of the Application Load Balancer in front that signs people in by itself: its "
         "`x-amzn-oidc-data` is then their credential, from REGISTRY_TRUSTED_PROXIES alone. Needs `headcount[oidc]`, "
@@ -341,7 +157,7 @@ class Settings(BaseSettings):
         description="The load balancer's provider, exactly as its rule has it (`Issuer`); of Cognito "
         "`https://cognito-idp.eu-west-1.amazonaws.com/` and the id of the pool.",
     )
-    alb_keys_endpoint: Annotated[str | None, AfterValidator(_keys_endpoint)] = Field(
+    alb_keys_endpoint: KeysEndpoint = Field(
         None,
         description="Where the keys of load balancers are asked for, on loopback alone, for tests. Unset: AWS's own "
         "server in the region of REGISTRY_ALB_ARN.",
@@ -353,7 +169,7 @@ class Settings(BaseSettings):
         "other name a browser gets 421, since a page on the internet could have pointed it here (DNS rebinding). "
         "Envoy, curl, registrars and drop-in clients may use any name.",
     )
-    database_url: Annotated[SecretStr | None, AfterValidator(_database_url)] = Field(
+    database_url: DatabaseUrlSecret = Field(
         None,
         description="PostgreSQL 15 or newer, as a libpq URL. Unset, and no file either: an embedded PostgreSQL in the "
         "data directory, for one machine.",
@@ -464,12 +280,12 @@ class Settings(BaseSettings):
         "`headcount-production`; registrars send theirs as REGISTRAR_LOGIN_AUDIENCE. Every installation has its own: "
         "a login that one receives is then of no use at another.",
     )
-    aws_sts_endpoint: Annotated[str | None, AfterValidator(_sts_endpoint)] = Field(
+    aws_sts_endpoint: StsEndpoint = Field(
         None,
         description="Where AWS logins are sent, like `https://vpce-0abc.sts.eu-west-1.vpce.amazonaws.com`. Unset: the "
         "public STS of the region that the workload signed for. An endpoint serves one region.",
     )
-    aws_regions: Annotated[Regions, AfterValidator(_with_audience)] = Field(
+    aws_regions: LoginRegions = Field(
         (),
         description="Regions for whose STS workloads may sign AWS logins, comma separated. Unset: AWS login is off. "
         "Needs REGISTRY_AWS_AUDIENCE.",
@@ -480,13 +296,13 @@ class Settings(BaseSettings):
         "the mass-expiry guard; and use the desired counts of ECS services as expected numbers. Needs "
         "`headcount[aws]`, and `ecs:DescribeTasks` and `ecs:DescribeServices` for the clusters that registrars name.",
     )
-    link_service: Annotated[Links, AfterValidator(_service_links)] = Field(
+    link_service: ServiceLinks = Field(
         (),
         description="Links from the console's page of a service, separated by blanks, like "
         "`Grafana=https://grafana.example.com/d/svc?var-service={service}`. `{service}` is replaced by the name, "
         "percent-encoded.",
     )
-    link_endpoint: Annotated[Links, AfterValidator(_endpoint_links)] = Field(
+    link_endpoint: EndpointLinks = Field(
         (),
         description="Links from the console's page of an endpoint, as REGISTRY_LINK_SERVICE, like "
         "`Logs=https://logs.example.com/?q={instance}`. Beside `{service}` they may have `{endpoint}`, `{address}`, "

@@ -14,7 +14,8 @@ from registry.core import access_review
 from registry.core.clock import Clock
 from registry.core.status import AccessState, TokenState, WouldRefuseState
 from registry.errors import UnavailableError
-from registry.settings import Settings, listens_on_loopback
+from registry.setting_types import listens_on_loopback
+from registry.settings import Settings
 from registry.store.database import Database
 from registry.store.would_refuse import WouldRefuse, count_would_refuse
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from registry.errors import BadSettingsError
-from registry.settings import OIDC_CALLBACK, Settings, load_settings
+from registry.setting_types import OIDC_CALLBACK
+from registry.settings import Settings, load_settings
 
 ALB = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/headcount/0123456789abcdef"
 

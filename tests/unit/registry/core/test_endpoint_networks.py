@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.core.endpoint_networks import EndpointNetworks, Network
-from registry.settings import listens_on_loopback
+from registry.setting_types import listens_on_loopback
 from wire.address import parse_ip
 
 ORDINARY = EndpointNetworks((), loopback=False)
