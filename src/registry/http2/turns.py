@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 MAX_ITEMS_PER_TURN: Final = 50
 """Items of work in one turn: a millisecond where each is a push."""
-MAX_TURN: Final = 0.004
+MAX_TURN: Final = 0.002
 """Seconds of a turn, after which the rest waits: the first answer of a connection takes one, a push 0.02 ms."""
 
 
