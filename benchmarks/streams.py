@@ -166,7 +166,7 @@ def _compare_pushes(part: Part, plan: Plan, environment: Stage, sides: Sequence[
         idle="kB an idle stream",
         size="bytes a push",
     )
-    for side in interleaved(sides, plan.rounds(5)):
+    for side in interleaved(sides, plan.rounds(3)):
         with side.start() as server, subscribers(server.port, protocol, _SERVICE, environment.directory) as client:
             _measure_pushes(table, side.name, server, client, 4 if plan.quick else _CHANGES)
     for peer, at_most, goal in ((LINEAR, 0.5, 0.3), (SNAPSHOT, 0.25, 0.13)):
@@ -276,7 +276,7 @@ def _measure_polls(part: Part, plan: Plan, environment: Stage, side: Side) -> No
     with side.start() as server, subscribers(server.port, "sotw", _SERVICE, environment.directory) as client:
         assert isinstance(server, RegistryServer), "it is the registry"  # noqa: S101  # for the type checker
         _check(client.open(_STREAMS, _TOGETHER))
-        for pushes in interleaved((False, True), plan.rounds(5)):
+        for pushes in interleaved((False, True), plan.rounds(3)):
             _wait_until_quiet(server)
             with ThreadPoolExecutor(1) as beside:
                 polling = beside.submit(wrk.flood, f"{server.registry.url}/v3/discovery:endpoints", [server.pid], flood)
