@@ -382,6 +382,7 @@ def refused_gateways(process: Registry) -> Any:
 
 
 @pytest.mark.envoy
+@pytest.mark.proof
 def test_one_refused_service_holds_back_neither_gateway_nor_neighbours(migrated: str, workplace: Path) -> None:
     """An Envoy that refuses one cluster: the service is left out and named, and all others are served."""
     picky = workplace / "picky-envoy"
