@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import json
 import random
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection
@@ -37,12 +38,13 @@ from registry.core.versions import MAX_LOST_VERSIONS
 from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.store import change_feed as feed
-from registry.store import history, leases
+from registry.store import history, leases, transaction
 from registry.store.database import CHANNEL, FORGET_LOCK, Database, read_clock
-from registry.store.driver import Statement
+from registry.store.driver import Driver, Statement
 from registry.store.forgetting import forget_services
 from registry.store.migration import migrate_now
 from registry.store.restored import read_identity
+from registry.store.single_change import SINGLE_CHANGE
 from registry.store.tables import events
 from registry.store.transaction import StoredVersion, change_at_addresses, change_service
 from registry.usecases.lease_renewal import LeaseRenewals
@@ -393,6 +395,53 @@ async def test_an_ended_override_is_found(store: Database) -> None:
         assert await leases.ended_overrides(connection, await read_clock(connection)) == [KEY]
     await change(store, KEY, lambda changeset: changeset.end_override(KEY))
     assert (await read(store)).endpoints[KEY[1:]].override is None
+
+
+_REPORTS: list[dict[str, Any]] = [
+    {"health": Report.UNHEALTHY},
+    {"health": Report.HEALTHY, "weight": 7, "metadata": {"a": [1, "b"]}, "repository": "x"},
+    {"detail": "of no interest to Envoy"},
+    {"incarnation": 9, "revision": "r2", "canary": True, "zone": "z", "region": "r", "expected": 3},
+    {"draining": True, "incarnation": 9},
+]
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[0-9:.+]+")
+_ROWS = (
+    "SELECT string_agg((kind, reason, actor, status, version)::text, '' ORDER BY id) FROM events WHERE service = :name",
+    "SELECT (to_jsonb(leases) - 'endpoint_id')::text FROM leases, endpoints WHERE id = endpoint_id AND service = :name",
+    "SELECT (version, change, floor, timeline)::text FROM services WHERE name = :name",
+    "SELECT (to_jsonb(endpoints) - '{id,service,address}'::text[])::text FROM endpoints WHERE service = :name",
+)
+
+
+async def test_one_statement_stores_what_several_do(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the usual change, each row is the same but for its times, whichever way it went; and it is notified."""
+    heard: list[str] = []
+    statements: list[Statement] = []
+    run = Driver.run
+
+    async def noting(self: Driver, statement: Statement, **parameters: object) -> None:
+        statements.append(statement)
+        await run(self, statement, **parameters)
+
+    async def play(service: str, address: str) -> list[str]:
+        await register(store, (service, address, 80), told())
+        for report in _REPORTS:
+            await register(store, (service, address, 80), told(**report))
+        return [_TIME.sub("", str(await execute(store, statement, name=service))) for statement in _ROWS]
+
+    monkeypatch.setattr(Driver, "run", noting)
+    async with store.listen({CHANNEL: heard.append}, lambda: None):
+        one = await play("one", "10.0.0.1")
+        assert statements.count(SINGLE_CHANGE) == len(_REPORTS)
+        monkeypatch.setattr(transaction, "_is_single", lambda *_: False)
+        assert await play("two", "10.0.0.2") == one
+        assert statements.count(SINGLE_CHANGE) == len(_REPORTS)
+        async with asyncio.timeout(20):
+            while len(heard) < 2 * (1 + len(_REPORTS)):
+                await asyncio.sleep(0.01)
+    assert [each for each in heard if each.startswith("one")] == [
+        each.replace("two", "one") for each in heard if each.startswith("two")
+    ]
 
 
 async def test_versions_count_what_envoys_see(store: Database) -> None:

@@ -46,6 +46,7 @@ from registry.store.rows import (
     select_endpoints,
     to_row,
 )
+from registry.store.single_change import SINGLE_CHANGE, parameters
 from registry.store.tables import endpoints, events, leases, overrides, services
 from registry.store.timeline import crossed, generation, move_on
 
@@ -391,6 +392,9 @@ async def _save(
     changed = list(changeset.changed())
     after = _next_versions(changed, locked.numbers, locked.generation, {row.service for row in quarantined})
     raised = sorted(name for name in after if after[name] != locked.numbers[name])
+    if _is_single(changeset, changed, locked.numbers, raised, quarantined):
+        await _save_single(driver, changeset, changed[0], after)
+        return after
     # First, because a new endpoint may take the address of one of them.
     for row in quarantined:
         await _remove_quarantined(driver, changeset, row, after[row.service].change)
@@ -407,6 +411,40 @@ async def _save(
         }
         await driver.run(_SET_VERSIONS, names=raised, **versions)
     return after
+
+
+def _is_single(
+    changeset: Changeset,
+    changed: Sequence[EndpointChange],
+    before: Mapping[str, StoredVersion],
+    raised: Sequence[str],
+    quarantined: Collection[Quarantined],
+) -> bool:
+    """Return whether this is the usual change, of one stored endpoint that renews its lease by it."""
+    return (
+        len(changed) == len(raised) == len(changeset.events) == 1
+        and changed[0].after.id > 0
+        and changed[0].before is not None
+        and before[raised[0]].version > 0
+        and list(changeset.granted()) == list(changed)
+        and not quarantined
+        and not changeset.overrides
+    )
+
+
+async def _save_single(
+    driver: Driver, changeset: Changeset, entry: EndpointChange, after: Mapping[str, StoredVersion]
+) -> None:
+    numbers = after[entry.after.service]
+    await driver.run(
+        SINGLE_CHANGE,
+        **parameters(
+            to_row(entry.after, numbers.change),
+            _event(changeset.events[0], changeset.now, numbers.version),
+            _lease(entry, changeset.now, numbers.change),
+            numbers.version,
+        ),
+    )
 
 
 async def _remove_quarantined(driver: Driver, changeset: Changeset, row: Quarantined, change: int) -> None:
