@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import statistics
 import time
@@ -76,6 +77,10 @@ def run(part: Part, plan: Plan) -> None:
         "`registry_sweep_seconds`, `registry_resync_seconds` and `registry_lease_read_seconds`. The probe asks "
         "`/livez` every 2 ms while nothing else is asked. PostgreSQL's memory is that of its processes (PSS), with its "
         "shared buffers of 128 MB as far as they are used."
+    )
+    part.note(
+        f"At the beginning the machine's load average was {os.getloadavg()[0]:.1f}. "
+        "Above two, elapsed times are those of a busy machine; processor times and memory hold."
     )
     growth = part.table("How each cost grows", **_COLUMNS)
     changes = part.table("One change to a service", **_CHANGE_COLUMNS)
@@ -192,7 +197,8 @@ def _look_on(one: Registry, found: Stage, seconds: float) -> _Steady:
     return _Steady(
         sweep=after.mean_since(before, "registry_sweep_seconds") * 1000,
         resync=after.mean_since(before, "registry_resync_seconds") * 1000,
-        leases=after.mean_since(before, "registry_lease_read_seconds") * 1000,
+        # Since the start: where they are very many, none may have been due.
+        leases=after.mean("registry_lease_read_seconds") * 1000,
         stall=max(waits) * 1000,
         cpu=spent / seconds * 100,
         postgres=spent_there and spent_there / seconds * 100,
@@ -220,9 +226,19 @@ class _Metrics:
         self.values = {name: float(value) for name, value in found}
 
     def mean_since(self, before: "_Metrics", name: str) -> float:
-        """Return the mean of what was observed since; not a number when nothing was."""
+        """Return the mean of what was observed since.
+
+        Raises:
+            RuntimeError: nothing was, so there is no figure.
+        """
         times, total = (self.values[name + end] - before.values[name + end] for end in ("_count", "_sum"))
-        return total / times if times else float("nan")
+        if not times:
+            raise RuntimeError(f"{name} was not observed")
+        return total / times
+
+    def mean(self, name: str) -> float:
+        """Return the mean of all that was observed."""
+        return self.values[f"{name}_sum"] / self.values[f"{name}_count"]
 
 
 def _poll_all(one: Registry, population: Population) -> None:

@@ -1,5 +1,6 @@
 """What a fleet costs, by the unit costs that were measured: the tables of docs/scaling.md."""
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,10 @@ from benchmarks.report import Part
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 _MARKS = re.compile(r"(<!-- sizing: written by make bench -->\n).*?(<!-- end -->)", re.DOTALL)
 _MISSING = "not measured yet"
+_FULL = 0.5
+"""Cores that a process may need on average: the rest is for moments."""
+_MOST_HELD = 50_000
+"""Polls that a process may hold, each with a connection of its own: there are 65,536 file descriptors."""
 
 
 class Unit(Struct, frozen=True):
@@ -25,6 +30,8 @@ class Unit(Struct, frozen=True):
     """The beginning of its title."""
     row: str
     column: str
+    of_streams: bool = False
+    """Whether it is of gRPC streams; fleets are planned without them where it was not measured."""
 
 
 UNITS = (
@@ -65,6 +72,17 @@ UNITS = (
         "100,000 endpoints",
         "cpu",
     ),
+    Unit(
+        "q",
+        "CPU of a push to a stream, 100 endpoints",
+        "µs",
+        "streams",
+        "1,000 streams, delta",
+        "registry",
+        "push",
+        of_streams=True,
+    ),
+    Unit("t", "memory of an idle stream", "kB", "streams", "1,000 streams, delta", "registry", "idle", of_streams=True),
 )
 
 
@@ -120,7 +138,7 @@ def _number(value: float) -> str:
 
 def _examples(costs: Mapping[str, float | None]) -> Iterator[str]:
     known = {letter: cost for letter, cost in costs.items() if cost is not None}
-    if len(known) < len(costs):
+    if any(costs[unit.letter] is None for unit in UNITS if not unit.of_streams):
         yield f"The worked examples: {_MISSING}."
         return
     yield "| | " + " | ".join(fleet.name for fleet in FLEETS) + " |"
@@ -144,6 +162,9 @@ def _figures(cost: Mapping[str, float]) -> dict[str, list[str]]:
         idle_cores = cost["i"] / 100 * fleet.endpoints / 100_000
         memory = (cost["e"] + fleet.endpoints * cost["m"]) / 1_000
         held = polls * cost["h"] / 1_000
+        cores = poll_cores + beat_cores
+        processes = max(math.ceil(cores / _FULL), math.ceil(polls / _MOST_HELD))
+        return_seconds = polls * cost["p"] * max(1.0, fleet.per_service / 100) / 1e6
         figures = {
             "Envoys, services that each polls": f"{fleet.envoys:,}, {fleet.watched}",
             "endpoints, services": f"{fleet.endpoints:,}, {services:,.0f}",
@@ -157,7 +178,18 @@ def _figures(cost: Mapping[str, float]) -> dict[str, list[str]]:
             "memory of each process, held polls apart": f"{memory:,.0f} MB",
             "memory of held polls, all processes together": f"{held:,.0f} MB",
             "WAL": f"{beats * cost['w'] / 1e6:,.2f} MB/s",
+            "processes for polls: half a core and 50,000 held polls each": f"{processes}",
+            "memory of all of them": f"{processes * memory + held:,.0f} MB",
+            "CPU of the moment in which all Envoys come back, all processes together": f"{return_seconds:.1f} s",
         }
+        if "q" in cost and "t" in cost:
+            push_cores = pushed * cost["q"] * max(1.0, fleet.per_service / 100) / 1e6
+            streams = max(math.ceil((push_cores + beat_cores) / _FULL), math.ceil(fleet.envoys / _MOST_HELD))
+            figures |= {
+                "with streams: cores for pushes": f"{push_cores:.2f}",
+                "with streams: memory of streams": f"{fleet.envoys * cost['t'] / 1_000:,.0f} MB",
+                "with streams: processes": f"{streams}",
+            }
         for name, figure in figures.items():
             rows.setdefault(name, []).append(figure)
     return rows
