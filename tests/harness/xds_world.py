@@ -301,6 +301,8 @@ class Talk:
         """Return the next answer; None: there is none."""
         parts = self.stream.next(self.now)
         if parts is None:
+            deadline = self.stream.deadline()
+            assert deadline is None or deadline > self.now, "the stream is asked again at once, and for ever"
             return None
         message = b"".join(parts)
         return _read_delta(message) if self.stream.delta else _read(message)

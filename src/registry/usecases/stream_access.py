@@ -242,8 +242,8 @@ class WaitingCall(Call):
         self._wake = wake
         self._call: Call | None = None
         """The call behind this one, once the search has ended. Written by _look()."""
-        self._error: StatusError | None = None
-        """What ends the call. Written by _look()."""
+        self._error: Exception | None = None
+        """What ends the call: a StatusError, or a defect. Written by _look()."""
         self._requests: list[bytes] = []
         """The requests so far, while the search goes on."""
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._look(search))
@@ -293,7 +293,7 @@ class WaitingCall(Call):
         try:
             await search
             self._call = self._open()
-        except StatusError as error:
+        except Exception as error:  # noqa: BLE001  # next() raises it, and its owner decides as for all calls
             self._error = error
         self._wake()
 

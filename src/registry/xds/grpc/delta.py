@@ -104,7 +104,7 @@ class DeltaStream(Stream):
                 self._note_unsure(record, error)
                 return None
         resources, missing = self._collect(record)
-        if record.unsure and not resources:
+        if record.unsure and not resources and not missing:
             return None
         removed = [name for name in missing if self._is_to_remove(record, name)]
         owed, record.answer_due = record.answer_due, False

@@ -96,7 +96,7 @@ class SotwStream(Stream):
             record.dirty_all = False
             record.dirty.update(record.names)
         resources, missing = self._collect(record)
-        if record.unsure and not resources:
+        if record.unsure and not resources and not missing:
             return None
         errors = self._errors(record, missing) if missing else b""
         # An Envoy that holds nothing waits for its first answer; an empty one is no harm to another client.

@@ -13,7 +13,7 @@ and delta have in common is here:
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from sys import intern
+from sys import intern, version_info
 
 from msgspec import Struct
 
@@ -40,6 +40,8 @@ _MAX_MESSAGE = 1000
 """Characters that are kept of a client's words about a rejected answer."""
 _CLUSTERS_URL, _ENDPOINTS_URL = CLUSTERS.type_urls["v3"], ENDPOINTS.type_urls["v3"]
 """Bound once, because they are looked for with each answer."""
+_share: Callable[[str], str] = str if version_info[:2] == (3, 12) else intern
+"""Returns the text that all streams share. Python 3.12.1 never frees one of these, and clients may ask for any name."""
 WILDCARD = "*"
 """The name of all resources of a node."""
 
@@ -161,14 +163,16 @@ class Stream(ABC):
         )
 
     def deadline(self) -> float | None:
-        """Return when the stream goes on without an ACK; None: it waits for none, or has nothing to send."""
-        records = self._records.values()
-        for record in records:
+        """Return when the stream goes on without an ACK; None: nothing that is to be sent waits for one."""
+        deadline: float | None = None
+        for record in self._records.values():
             if _has_work(record):
-                break
-        else:
-            return None
-        return min((record.sent_at + ACK_TIMEOUT for record in records if record.in_flight is not None), default=None)
+                # Another answer that is in flight, perhaps for minutes, holds nothing up: its time may be over.
+                awaited = record if record.in_flight is not None else self._records.get(_CLUSTERS_URL)
+                if awaited is not None and awaited.in_flight is not None:
+                    at = awaited.sent_at + ACK_TIMEOUT
+                    deadline = at if deadline is None else min(deadline, at)
+        return deadline
 
     def close(self, now: float) -> None:
         """Stop watching."""
@@ -458,4 +462,4 @@ def distinct_names(requested: Sequence[str]) -> dict[str, None]:
                 Status.INVALID_ARGUMENT, f"a name has {len(name)} characters; at most {MAX_NAME} are allowed"
             )
     # Names of services are the same texts on all streams, which share them.
-    return dict.fromkeys(map(intern, requested))
+    return dict.fromkeys(map(_share, requested))

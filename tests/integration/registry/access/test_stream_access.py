@@ -312,3 +312,17 @@ async def test_requests_wait_for_the_search_and_are_bounded(setting: Setting) ->
     await until_woken(woken)
     assert call.next(0.0) is not None
     call.close(0.0)
+
+
+async def test_a_defect_behind_a_search_ends_its_call() -> None:
+    """It is raised where the connection ends a call with INTERNAL; the client does not wait for ever."""
+    woken: list[None] = []
+
+    async def search() -> None:
+        raise ZeroDivisionError
+
+    call = WaitingCall(search(), pytest.fail, lambda: woken.append(None))
+    await until_woken(woken)
+    with pytest.raises(ZeroDivisionError):
+        call.next(0.0)
+    call.close(0.0)

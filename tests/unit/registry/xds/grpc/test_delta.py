@@ -338,3 +338,15 @@ def test_what_is_no_message() -> None:
     _, talk = a_talk()
     with pytest.raises(StatusError, match="no DeltaDiscoveryRequest"):
         talk.stream.receive(b"\xff\xff", 0.0)
+
+
+def test_doubt_about_one_name_holds_back_no_word_about_another() -> None:
+    """A service that cannot be encoded, and one that is not registered, for which an Envoy would wait 15 seconds."""
+    world, talk = a_talk("a")
+    world.eds.doubtful = {"a"}
+    talk.change(names=["a", "nothing"])
+    answer = heard(talk)
+    assert (answer.resources, answer.removed) == ({}, ("nothing",))
+    world.eds.doubtful = set()
+    talk.change(nonce=answer.nonce)
+    assert heard(talk).resources == {"a": 1}

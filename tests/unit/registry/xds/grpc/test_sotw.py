@@ -326,6 +326,22 @@ def test_one_answer_is_in_flight() -> None:
     assert heard(talk).resources == {"a": 202, "b": 203}
 
 
+def test_an_answer_that_is_never_accepted_has_no_deadline_of_its_own() -> None:
+    """Rule 17: an Envoy may warm a cluster for minutes; its stream is not asked again and again meanwhile."""
+    world, talk = a_talk("a")
+    world.cds.put("a")
+    talk.ask(CDS)
+    talk.ask(names=["a"])
+    assert [answer.type_url for answer in talk.hear_all()] == [CDS, EDS]
+    talk.ask(names=["a"], nonce="1")
+    talk.now = ACK_TIMEOUT + 1
+    world.eds.put("a")
+    heard(talk)
+    world.eds.put("a")
+    assert talk.hear() is None
+    assert talk.stream.deadline() == talk.now + ACK_TIMEOUT
+
+
 def test_a_client_that_never_answers_is_not_waited_for_any_longer() -> None:
     """Rule 17: after ten seconds the newest state goes out, and its ACK counts."""
     world, talk = a_talk("a", "b")
