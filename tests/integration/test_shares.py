@@ -110,6 +110,9 @@ def test_shares_that_mean_nothing_are_refused_and_change_nothing(shared_registry
         put("/v1/services/nobody-knows/shares", json={"shares": [{"selector": "a=b", "percent": 1}]}).status_code == 404
     )
     assert shared_registry.client.get("/v1/services/nobody-knows/shares").status_code == 404
+    for selector in ("revision=a\0b", "revision=a\nb"):
+        refused_by_api = put(url, json={"shares": [{"selector": selector, "percent": 1}]})
+        assert (refused_by_api.status_code, "control character" in refused_by_api.text) == (422, True)
     refused = registryctl(shared_registry.url, "share", service, "revision=b")
     assert (refused.status, "write it like revision=abc=10" in refused.err) == (2, True)
     assert shared_registry.client.get(url).json()["groups"] == []

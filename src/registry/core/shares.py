@@ -5,6 +5,7 @@ is made, from what is routable then: constants would drift, since a group of thr
 right for one has three times its share.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from registry.core.endpoint import Endpoint, has_metadata
 from registry.errors import InvalidError
+from wire.model import PRINTABLE_PATTERN
 
 WHOLE = 1_000_000
 """The sum of the weights of a service under shares; a share of 0.01 % of it is still 100."""
@@ -23,6 +25,10 @@ MAX_GROUPS = 16
 _FULL = 100.0
 _TOLERANCE = 1e-9
 """The difference to 100 at which percentages still count as 100: 33.3, 33.3 and 33.4 are not exact in binary."""
+
+_DECIMALS = 9
+"""Digits of the rest's percentage; with fewer, a rest above the tolerance would be none, and drained."""
+_PRINTABLE = re.compile(PRINTABLE_PATTERN)
 
 
 class Share(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +115,8 @@ def check_shares(groups: Sequence[Share]) -> None:
     seen: set[str] = set()
     for number, share in enumerate(groups):
         pointer = f"$.shares[{number}]"
+        if not _PRINTABLE.fullmatch(share.selector):
+            raise InvalidError(f"{share.selector!r} has a control character; a selector has none", pointer)
         key, equals, value = share.selector.partition("=")
         if not (key and equals and value):
             raise InvalidError(f"{share.selector!r} is no key=value, like revision=abc or canary=true", pointer)
@@ -228,7 +236,7 @@ def _with_weight(endpoint: Endpoint, weight: int | None) -> Endpoint:
 def _percents(groups: Sequence[Share]) -> list[float]:
     """Return the percentages of the groups, with that of the rest as the last one."""
     left = _FULL - sum(share.percent for share in groups)
-    return [*(share.percent for share in groups), round(left, 6) if left > _TOLERANCE else 0.0]
+    return [*(share.percent for share in groups), round(left, _DECIMALS) if left > _TOLERANCE else 0.0]
 
 
 def _grouping(groups: Sequence[Share]) -> Callable[[Endpoint], int]:

@@ -9,7 +9,7 @@ from registry.core.shares import MAX_GROUPS, Share
 from registry.core.snapshot import Snapshot
 from registry.http.openapi import show_examples
 from registry.http.views.epoch import Epoch
-from wire.model import Text
+from wire.model import PRINTABLE_PATTERN, Text
 
 
 class ShareRequest(Struct, forbid_unknown_fields=True, frozen=True):
@@ -19,6 +19,7 @@ class ShareRequest(Struct, forbid_unknown_fields=True, frozen=True):
         str,
         Meta(
             max_length=1000,
+            pattern=PRINTABLE_PATTERN,
             description="`key=value`: the endpoints whose revision, canary, zone, region, instance_id or metadata "
             "has this value. An endpoint is in the first group that fits it.",
         ),

@@ -191,6 +191,8 @@ def test_the_first_group_that_fits_counts() -> None:
         (tuple(Share(f"revision={n}", 1.0) for n in range(MAX_GROUPS + 1)), "1 to 16"),
         ((Share("revision", 1.0),), "no key=value"),
         ((Share("=abc", 1.0),), "no key=value"),
+        ((Share("revision=a\0b", 1.0),), "control character"),
+        ((Share("revision=a\nb", 1.0),), "control character"),
         ((Share("canary=yes", 1.0),), "canary is true or false"),
         ((Share("revision=a", 100.5),), "from 0 to 100"),
         ((Share("revision=a", float("nan")),), "from 0 to 100"),
@@ -211,6 +213,14 @@ def test_thirds_add_up() -> None:
     assert shares_in_words(groups).endswith("the rest 0 %")
     shared = apply_shares(at(of(1), of(2, "b"), of(3, "c"), of(4, "other")), groups)
     assert [each.routable for each in shared.values()] == [True, True, True, False]
+
+
+def test_a_rest_is_drained_only_where_nothing_is_left() -> None:
+    """However little it is: 0 is an order, and a millionth of a percent is none."""
+    groups = (Share("revision=a", 99.9999999),)
+    check_shares(groups)
+    shared = apply_shares(at(of(1), of(2, "b")), groups)
+    assert [(each.routable, each.share_weight) for each in shared.values()] == [(True, WHOLE), (True, 1)]
 
 
 def test_a_snapshot_follows_its_shares() -> None:
