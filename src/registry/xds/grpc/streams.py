@@ -284,7 +284,8 @@ class ReportMaker:
                 rejected_version=None if rejection is None else self._number(name, rejection.versions.get(name, "")),
                 rejected_at=None if rejection is None else at(rejection.at),
                 error="" if rejection is None else rejection.message[:MAX_ERROR],
-                refusal=record.refusal(name),
+                # It quotes the name, which may be any text.
+                refusal=printable(record.refusal(name)),
                 oversized=record.oversized(name),
             )
 

@@ -209,3 +209,15 @@ async def test_a_turn_writes_a_bounded_part_and_every_stream_has_its_turn(
     assert len(await rows_of(postgresql)) == 8
     await ours.sync.publish()
     assert not (await ours.sync.list_subscribers(SubscriberFilter(service="s-5"))).complete
+
+
+async def test_a_refused_name_that_postgresql_cannot_store_keeps_no_stream_back(postgresql: Database) -> None:
+    """Refusals quote the name, which may be any text; all streams of the turn are stored together."""
+    ours, other = Process(postgresql, "ours"), Process(postgresql, "other")
+    await other.live()
+    record = RecordedType({"a\0b": ""})
+    record.refusals = {"a\0b": "no grant of token:web allows the verb discover for the service a\0b"}
+    other.open("i-1", record)
+    other.open("i-2", RecordedType({"s-1": "db:7"}))
+    await other.sync.publish()
+    assert await ours.states() == {("i-1", "ab"): "stuck", ("i-2", "s-1"): "current"}
