@@ -127,6 +127,24 @@ def test_shares_that_cannot_be_read_harm_no_endpoint(
         _unreadable_shares(own_registry, server, database, service)
 
 
+def test_shares_are_taken_back_by_a_process_that_has_not_read_them(
+    server: Postgres, workplace: Path, database: str, service: str
+) -> None:
+    """PostgreSQL knows them, and a second time there is nothing to take back."""
+    with registry(database, workplace, resync_interval=300) as own_registry:
+        populated(own_registry, service)
+        # No notification: the change feed has nothing to read.
+        stored = '{"groups":[{"selector":"revision=b","percent":10}],"actor":"ann","reason":"","set_at":1}'
+        setting = f"shares = '{stored}', version = version + 1, change = change + 1"
+        server.execute(f"UPDATE services SET {setting}", url=database)
+        url = f"/v1/services/{service}/shares"
+        assert own_registry.client.get(url).json()["groups"] == []
+        version = own_registry.client.get(f"/v1/services/{service}").json()["version"]
+        assert own_registry.client.delete(url).json()["version"] == version + 2
+        again = own_registry.client.delete(url)
+        assert (again.status_code, "nothing to take back" in again.text) == (404, True)
+
+
 def _unreadable_shares(own_registry: Registry, server: Postgres, database: str, service: str) -> None:
     populated(own_registry, service)
     registryctl(own_registry.url, "share", service, "revision=b=10", "--reason", "try it")

@@ -21,7 +21,7 @@ _SET_EXPECTED = Statement(
 _SET_SHARES = Statement(
     text(
         "UPDATE services SET shares = :shares, version = version + 1, change = change + 1"
-        " WHERE name = :name AND version > 0"
+        " WHERE name = :name AND version > 0 AND (shares <> '' OR :shares <> '')"
         " RETURNING version, change, pg_notify(:channel, name || ' ' || change)"
     ).bindparams(bindparam("shares", type_=Text), channel=CHANNEL)
 )
@@ -55,9 +55,10 @@ async def set_expected(
 async def set_shares(
     database: Database, service: str, groups: tuple[Share, ...], *, actor: str, reason: str
 ) -> StoredVersion | None:
-    """Set the shares of a service's groups, and return its numbers; None: it is not known.
+    """Set the shares of a service's groups, and return its numbers; None: nothing was stored.
 
-    They replace those that it has. All weights of a service change with one version.
+    Nothing is, for a service that is not known, and for one that has none to take back. They replace those that
+    it has. All weights of a service change with one version.
 
     Args:
         database: the database.

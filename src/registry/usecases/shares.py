@@ -67,10 +67,7 @@ class TrafficShares:
             UnknownServiceError: the service is not known.
             UnavailableError: it could not be stored.
         """
-        self._policy.allow(principal, Verb.OPERATE, service)
-        snapshot = self._cache.get(service)
-        if snapshot.version and snapshot.shares is None:
-            raise NotFoundError(f"{service} has no shares of traffic; there is nothing to take back")
+        # PostgreSQL says whether it has any: this process may not have read yet what another one has stored.
         return await self._store(principal, service, (), reason)
 
     async def warnings(self, snapshot: Snapshot) -> list[str]:
@@ -93,7 +90,12 @@ class TrafficShares:
         with self._audit.noting(principal, "shares_set", Verb.OPERATE, service, reason=reason):
             stored = await set_shares(self._database, service, groups, actor=principal.name, reason=reason)
             if stored is None:
-                raise UnknownServiceError(service)
+                raise self._nothing_stored(service, groups)
             self._change_feed.nudge(service, stored.change)
             await self._cache.wait_for_change(service, stored.change, _MAX_WAIT)
             return self._cache.get(service)
+
+    def _nothing_stored(self, service: str, groups: Sequence[Share]) -> NotFoundError:
+        if groups or not self._cache.knows(service):
+            return UnknownServiceError(service)
+        return NotFoundError(f"{service} has no shares of traffic; there is nothing to take back")
