@@ -56,6 +56,8 @@ class SnapshotCache:
         """Written by read_unlisted_overrides(). As old as the last complete reading."""
         self._desired_counts: Mapping[EcsService, int] = {}
         """Written by read_desired_counts(). As old as `registry.core.ecs_services.MAX_AGE` at most."""
+        self._desired_changes = 0
+        """Raised by read_desired_counts() when they are others than before."""
         self._snapshots: dict[str, Snapshot] = {}
         """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
@@ -133,6 +135,11 @@ class SnapshotCache:
     def desired_counts(self) -> Mapping[EcsService, int]:
         """The desired counts of ECS services, as far as ECS was asked and has said something."""
         return self._desired_counts
+
+    @property
+    def desired_changes(self) -> int:
+        """The number of changes of the desired counts so far: while it is the same, so are they."""
+        return self._desired_changes
 
     def set_database(self, database_id: str) -> bool:
         """Set the database whose versions these are, and drop everything that came from another one.
@@ -272,8 +279,10 @@ class SnapshotCache:
         self._pauses = pauses
 
     def read_desired_counts(self, desired: Mapping[EcsService, int]) -> None:
-        """Replace the desired counts of ECS services."""
-        self._desired_counts = desired
+        """Replace the desired counts of ECS services, which are mostly the same: they are read every second."""
+        if desired != self._desired_counts:
+            self._desired_counts = desired
+            self._desired_changes += 1
 
     def read_unlisted_overrides(self, overrides: Mapping[Key, Override]) -> None:
         """Replace the overrides without a listed endpoint by those that were just read."""

@@ -84,6 +84,7 @@ class Moment(Struct, frozen=True):
         lease_reading: the number of readings of the leases so far.
         pauses: the pauses of expiry, by scope.
         desired_counts: the desired counts of ECS services.
+        desired_changes: the number of changes of these so far.
         now: the database's time.
     """
 
@@ -92,11 +93,12 @@ class Moment(Struct, frozen=True):
     lease_reading: int
     pauses: Mapping[str, Pause]
     desired_counts: Mapping[EcsService, int]
+    desired_changes: int
     now: float
 
     def stamp_of(self, snapshot: Snapshot) -> tuple[object, ...]:
-        """Return what the numbers of a service depend on, apart from the time."""
-        return (self.database_id, snapshot.change, self.desired_counts)
+        """Return what the numbers of a service depend on, apart from the time; numbers, since each row compares it."""
+        return (self.database_id, snapshot.change, self.desired_changes)
 
 
 class Catalog:
@@ -131,6 +133,7 @@ class Catalog:
             cache.lease_reading,
             cache.pauses,
             cache.desired_counts,
+            cache.desired_changes,
             cache.clock.now(),
         )
 

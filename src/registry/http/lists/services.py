@@ -58,7 +58,7 @@ class ServiceDocuments:
         reach = self._catalog.reach(principal)
         moment = self._catalog.moment()
         key = (request, reach)
-        stamp = (moment.database_id, moment.advances, moment.desired_counts)
+        stamp = (moment.database_id, moment.advances, moment.desired_changes)
         kept = self._documents.get(key)
         if kept is not None and kept.is_current(stamp, moment.now):
             return kept.document
