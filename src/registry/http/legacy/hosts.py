@@ -16,6 +16,8 @@ METHODS = (b"GET", b"HEAD")
 
 _MAX_URLS = 4096
 """Addresses of requests that are remembered as read."""
+_MAX_URL = 300
+"""Bytes of an address that is read here: no longer one is of a request for hosts, and what is remembered is bounded."""
 _URL = re.compile(rb"/v1/registration/(?:(repo)/)?([A-Za-z0-9._-]{1,255})(/?)")
 """An address that needs no decoding. Routes try the path of repositories first, as the expression does."""
 
@@ -40,9 +42,13 @@ class HostsRequest(Struct, frozen=True):
         return hosts.known_of_service(principal, self.name, subscriber)
 
 
-@lru_cache(maxsize=_MAX_URLS)
 def read_hosts_request(url: bytes) -> HostsRequest | None:
     """Return the request that an address makes; None for every other one, and for one that needs decoding."""
+    return _read(url) if len(url) <= _MAX_URL else None
+
+
+@lru_cache(maxsize=_MAX_URLS)
+def _read(url: bytes) -> HostsRequest | None:
     match = _URL.fullmatch(url)
     if match is None:
         return None

@@ -28,6 +28,8 @@ _TAG_SIZE = 12
 """Bytes of the digest in an entity tag."""
 _MAX_READ = 256
 """Values of Accept-Encoding that are remembered as read."""
+_MAX_ACCEPTED = 512
+"""Bytes of a value of Accept-Encoding that is read; with a longer one the plain document is sent, which all take."""
 _VARY = (b"vary", b"accept-encoding")
 
 
@@ -109,11 +111,15 @@ def document_of(view: object) -> Document:
     return Document(msgspec.json.encode(view))
 
 
-@lru_cache(maxsize=_MAX_READ)
 def accepts_gzip(accept_encoding: bytes | None) -> bool:
     """Return whether a client takes gzip, by its header of that name (RFC 9110, 12.5.3)."""
+    return accept_encoding is not None and len(accept_encoding) <= _MAX_ACCEPTED and _takes_gzip(accept_encoding)
+
+
+@lru_cache(maxsize=_MAX_READ)
+def _takes_gzip(accept_encoding: bytes) -> bool:
     weights: dict[bytes, float] = {}
-    for item in (accept_encoding or b"").lower().split(b","):
+    for item in accept_encoding.lower().split(b","):
         coding, *parameters = (part.strip() for part in item.split(b";"))
         weights[coding] = _weight(parameters)
     return weights.get(b"gzip", weights.get(b"*", 0.0)) > 0

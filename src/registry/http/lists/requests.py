@@ -23,7 +23,7 @@ from registry.usecases.catalog import EndpointFilter
 _MAX_URLS = 4096
 """Addresses of requests that are remembered as read."""
 _MAX_URL = 2048
-"""Bytes of an address that is read here."""
+"""Bytes of an address that is read here, and remembered."""
 _URL = re.compile(
     rb"/v1/(?:services(?:/(?P<service>[A-Za-z0-9][A-Za-z0-9._:@~-]{0,254})(?P<endpoints>/endpoints)?)?"
     rb"|(?P<targets>prometheus/targets))(?:\?(?P<query>[A-Za-z0-9._:@~/=&%+,-]*))?"
@@ -114,10 +114,14 @@ ListRequest = ServicesRequest | ServiceRequest | EndpointsRequest | TargetsReque
 _Query = dict[str, list[str]]
 
 
-@lru_cache(maxsize=_MAX_URLS)
 def read_list_request(url: bytes) -> ListRequest | None:
     """Return the request that an address makes; None for one that a route has to judge, or of no list."""
-    match = _URL.fullmatch(url) if len(url) <= _MAX_URL else None
+    return _read(url) if len(url) <= _MAX_URL else None
+
+
+@lru_cache(maxsize=_MAX_URLS)
+def _read(url: bytes) -> ListRequest | None:
+    match = _URL.fullmatch(url)
     if match is None:
         return None
     query: _Query = {}

@@ -20,7 +20,10 @@ from registry.auth.principal import Principal
 from registry.auth.tokens import TOKEN, new_token
 from registry.auth.verbs import Verb
 from registry.core.silence import STATUSES_FOR_PEOPLE
-from registry.http.lists.document import Document
+from registry.http.legacy import hosts
+from registry.http.legacy.hosts import read_hosts_request
+from registry.http.lists import document, requests
+from registry.http.lists.document import Document, accepts_gzip
 from registry.http.lists.lists import Lists
 from registry.http.lists.requests import ListRequest, TargetsRequest, read_list_request
 from registry.http.parameters import write_cursor
@@ -258,3 +261,16 @@ def test_ordinary_addresses_are_read() -> None:
     assert all(read_list_request(url.encode()) is not None for url in AT_ONCE)
     assert read_list_request(b"/v1/prometheus/targets?service=a&service=b&port=p") == TargetsRequest(("a", "b"), "p")
     assert read_list_request(b"/v1/services?prefix=" + b"a" * 3000) is None
+
+
+def test_what_is_remembered_as_read_is_short() -> None:
+    """Anybody sends addresses and headers of 64 KiB: thousands would be kept, and one takes 25 ms to be read."""
+    remembered = (hosts._read, requests._read, document._takes_gzip)
+    before = [read.cache_info() for read in remembered]
+    for number in range(3):
+        long = b"%d" % number + b"," * 65_000
+        assert read_hosts_request(b"/v1/registration/" + long) is None
+        assert read_list_request(b"/v1/services?prefix=" + long) is None
+        assert not accepts_gzip(b"gzip," + long)
+    assert [read.cache_info() for read in remembered] == before
+    assert read_hosts_request(b"/v1/registration/repo/" + b"a" * 255 + b"/") is not None
