@@ -433,7 +433,8 @@ class Settings(BaseSettings):
     max_body: int = Field(
         1_048_576,
         ge=131_072,
-        description="Largest request body in bytes; beyond it 413. An Envoy's poll is about 77 kB.",
+        description="Largest request body in bytes; beyond it 413. An Envoy's poll is about 77 kB. Also the largest "
+        "message over a gRPC stream: an Envoy that comes again over delta brings 77 kB and some 100 bytes a service.",
     )
     database_connections: int = Field(10, ge=8, le=200, description="Connections to PostgreSQL of one process at most.")
     database_timeout: Duration = Field(
