@@ -19,6 +19,7 @@ PARTS = {
     "propagation": "Propagation: from a report to Envoy",
     "streams": "Streams: pushes over gRPC",
     "heartbeats": "Heartbeats: leases renewed durably",
+    "registries": "Registries: beside Eureka and ZooKeeper",
     "lists": "Lists: services, endpoints and targets",
     "access": "Access: what the decision costs",
     "scale": "Scale: what many endpoints cost",

@@ -75,18 +75,18 @@ def run(part: Part, plan: Plan) -> None:
         with found.registry(workers=2) as two:
             _single(part, plan, found, two, lines[1])
             _batched(part, plan, found, two, lines[_BATCH])
-            _vary(part, plan, _Load(two, lines), f"{_MANY:,} leases, 2 processes")
-            _look_at_table(part, plan, found, _Load(two, lines))
+            _vary(part, plan, Load(two, lines), f"{_MANY:,} leases, 2 processes")
+            _look_at_table(part, plan, found, Load(two, lines))
         with found.registry() as one:
-            _vary(part, plan, _Load(one, lines), f"{_MANY:,} leases, 1 process")
+            _vary(part, plan, Load(one, lines), f"{_MANY:,} leases, 1 process")
         few = Population(_FEW)
         populate(found, few)
         lines = {size: renewals(found.directory, few, size) for size in (1, _BATCH)}
         with found.registry(workers=2) as two:
-            _vary(part, plan, _Load(two, lines), f"{_FEW:,} leases, 2 processes")
+            _vary(part, plan, Load(two, lines), f"{_FEW:,} leases, 2 processes")
 
 
-class _Load:
+class Load:
     """A registry, and the requests that renew all its leases; by how many heartbeats each carries."""
 
     def __init__(self, found: Registry, lines: dict[int, Path]) -> None:
@@ -116,7 +116,7 @@ class _Load:
 
 
 def _single(part: Part, plan: Plan, found: Stage, registry: Registry, lines: Path) -> None:
-    ours = _Load(registry, {1: lines})
+    ours = Load(registry, {1: lines})
     with contextlib.ExitStack() as running:
         plain = running.enter_context(one_transaction.one_transaction(found.directory, found.database, 2))
         why = etcd.missing()
@@ -136,7 +136,7 @@ def _single(part: Part, plan: Plan, found: Stage, registry: Registry, lines: Pat
                     measured = etcd.beat(store, connections, plan.seconds(2))
                 else:
                     beats = wrk.Beats(lines, "PUT", connections, plan.seconds(2))
-                    measured = _answered(wrk.beat(plain.url(""), plain.pids, beats))
+                    measured = answered(wrk.beat(plain.url(""), plain.pids, beats))
                 _add(table, side, measured)
             _compare(part, table, case)
 
@@ -150,9 +150,14 @@ def _compare(part: Part, table: Table, case: Case) -> None:
         part.ratio(subject, table.values(OURS, "rate"), table.values(peer, "rate"), at_least=least, goal=goal)
 
 
-def _answered(measured: wrk.Measured | None) -> wrk.Measured:
+def answered(measured: wrk.Measured | None) -> wrk.Measured:
+    """Return what was measured.
+
+    Raises:
+        RuntimeError: no request was answered.
+    """
     if measured is None:
-        raise RuntimeError("no heartbeat was answered")
+        raise RuntimeError("no request was answered")
     return measured
 
 
@@ -162,7 +167,7 @@ def _add(table: Table, row: str, measured: wrk.Measured) -> None:
 
 
 def _batched(part: Part, plan: Plan, found: Stage, registry: Registry, lines: Path) -> None:
-    ours, case = _Load(registry, {_BATCH: lines}), Case(batch=_BATCH)
+    ours, case = Load(registry, {_BATCH: lines}), Case(batch=_BATCH)
     table = part.table(f"{case}, 2 processes", **_COLUMNS)
     plan.doing(f"heartbeats: {case}")
     for side in interleaved([OURS, BARE], plan.rounds(3)):
@@ -199,14 +204,14 @@ async def _bare(url: str, seconds: float) -> tuple[float, float, float]:
         await asyncio.sleep(0)
 
 
-def _vary(part: Part, plan: Plan, load: _Load, title: str) -> None:
+def _vary(part: Part, plan: Plan, load: Load, title: str) -> None:
     table = part.table(title, **_COLUMNS)
     plan.doing(f"heartbeats: {title}")
     for case in interleaved([Case(), Case(512), Case(batch=_BATCH)], plan.rounds(2)):
         _add(table, str(case), load.beat(case, plan.seconds(2)))
 
 
-def _look_at_table(part: Part, plan: Plan, found: Stage, load: _Load) -> None:
+def _look_at_table(part: Part, plan: Plan, found: Stage, load: Load) -> None:
     """Renew for a minute, and see what it leaves in PostgreSQL."""
     seconds = 5.0 if plan.quick else 60.0
     plan.doing(f"heartbeats: {seconds:.0f} s of them, and what they leave")

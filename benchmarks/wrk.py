@@ -56,13 +56,15 @@ class Beats(Struct, frozen=True):
 class Gets(Struct, frozen=True):
     """What to send: the same GET over so many connections.
 
-    ``etag`` is what the client holds, ``coding`` what it accepts; empty: it says nothing of that.
+    ``etag`` is what the client holds, ``coding`` and ``accept`` the coding and the type that it accepts; empty: it says
+    nothing of that.
     """
 
     connections: int
     seconds: float
     etag: str = ""
     coding: str = ""
+    accept: str = ""
     token: str = ""
 
 
@@ -123,7 +125,7 @@ def get(url: str, pids: Sequence[int], what: Gets) -> Measured | None:
     Raises:
         RuntimeError: a request was answered by an error, or not at all.
     """
-    told = {"GET_ETAG": what.etag, "GET_CODING": what.coding}
+    told = {"GET_ETAG": what.etag, "GET_CODING": what.coding, "GET_ACCEPT": what.accept}
     return _run(_GET, url, pids, what, {name: value for name, value in told.items() if value})
 
 

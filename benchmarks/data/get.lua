@@ -9,6 +9,10 @@ local coding = os.getenv("GET_CODING")
 if coding then
   wrk.headers["accept-encoding"] = coding
 end
+local accept = os.getenv("GET_ACCEPT")
+if accept then
+  wrk.headers["accept"] = accept
+end
 
 function done(summary, latency)
   local errors = summary.errors
