@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from registry.cache.disk_file import PRIVATE, documents_in, encode, write_file
 from registry.cache.snapshot_cache import SnapshotCache
@@ -41,7 +41,7 @@ class _Service(Struct, frozen=True):
     lost: list[Endpoint] = []
     expected: int | None = None
     expected_by: str = ""
-    shares: Shares | None = None
+    shares: Shares | UnsetType | None = UNSET
 
 
 class DiskSnapshot:
@@ -129,7 +129,12 @@ def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
     for document in documents[1:]:
         kept = _service.decode(document)
         endpoints = EndpointTable(kept.endpoints)
-        snapshots[kept.service] = snapshot = Snapshot(kept.service, kept.version, kept.change, endpoints)
+        shares = None if kept.shares is UNSET else kept.shares
+        # Written by a version that knows no shares: the weights may be others than those that this version number was
+        # served with, so it counts as the one before, and the service is read again.
+        behind = int(kept.shares is UNSET and kept.version > 1)
+        snapshot = Snapshot(kept.service, kept.version - behind, kept.change - behind, endpoints)
+        snapshots[kept.service] = snapshot
         snapshot.lost = {endpoint.id: endpoint for endpoint in kept.lost}
-        snapshot.expected, snapshot.expected_by, snapshot.shares = kept.expected, kept.expected_by, kept.shares
+        snapshot.expected, snapshot.expected_by, snapshot.shares = kept.expected, kept.expected_by, shares
     return header.database_id, snapshots

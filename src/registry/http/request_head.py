@@ -37,6 +37,8 @@ and that it waits for 100 Continue."""
 _ONCE = (_CONNECTION, _CODING, REQUEST_ID)
 """Headers of a head that is not kept: the connection may end, the body has no length, or the next head differs."""
 _END = b"\r\n\r\n"
+MAX_KEPT_HEAD = 8192
+"""Bytes of a head that is kept for the next request of its connection; Envoy's have some 700."""
 _PUT = b"PUT "
 _HEARTBEAT = _PUT + _SERVICES
 _VERSION = b" HTTP/1.1\r\n"
@@ -185,7 +187,7 @@ class HeadReader:
         """
         size = len(data) - body
         raw = bytes(data[:size])
-        if head.length is None or raw.find(_END) != size - len(_END):
+        if head.length is None or size > MAX_KEPT_HEAD or raw.find(_END) != size - len(_END):
             return None
         place: Place | None = Place(url, size, size + head.length)
         line = _PUT + url

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from unit.registry.making import NOW, endpoint, registration
 
+from registry.cache.disk_file import documents_in, encode
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Override
@@ -88,6 +89,24 @@ async def test_shares_are_restored_with_what_they_did(tmp_path: Path) -> None:
     filled = (await restored(tmp_path / "snapshot")).get("shop")
     assert (filled.shares, filled.routable, filled.counts["DRAINING"]) == (shares, 1, 1)
     assert resource("v3", filled) == resource("v3", cache.get("shop"))
+
+
+async def test_a_file_without_shares_counts_as_the_version_before(tmp_path: Path) -> None:
+    """A version that knows no shares wrote it: what it has may not be served under the number that had shares."""
+    path = tmp_path / "snapshot"
+    await DiskSnapshot(path).keep(
+        known(step(endpoint(1)), step(endpoint(9, "cart"), service="cart", change=1, version=1))
+    )
+    content = path.read_bytes()
+    documents = documents_in(content)
+    older = [msgspec.msgpack.decode(document) for document in documents]
+    for service in older[1:]:
+        del service["shares"]
+    path.write_bytes(b"".join(map(encode, older)))
+    filled = await restored(path)
+    assert (filled.get("shop").version, filled.get("shop").change) == (4, 6)
+    # Version 1 is older than any share.
+    assert (filled.get("cart").version, filled.get("cart").change) == (1, 1)
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=8)
