@@ -113,6 +113,7 @@ class Connection:
         "_unreturned",
         "due",
         "ended",
+        "fault",
     )
 
     def __init__(  # noqa: PLR0913  # all parts of a connection come from its owner
@@ -156,9 +157,16 @@ class Connection:
         """When streams that have not ended by themselves are reset; None: they have not been asked to end."""
         self.ended: EndReason | None = None
         """Why the connection has ended: nothing more is to be read then, and what is in ``out`` is the last."""
+        self.fault = ""
+        """What the client did that ended the connection, in the words that it was told; empty: nothing."""
         self.due = self._lifetime.next_check(now)
         """When on_time() is to be called at the latest. It only becomes earlier between two calls of on_time()."""
         self._sender.collect()
+
+    @property
+    def peer(self) -> str:
+        """The address of the client."""
+        return self._peer.address
 
     @property
     def is_idle(self) -> bool:
@@ -563,6 +571,7 @@ class Connection:
         if self.ended is None:
             self._sender.collect()
             self._sender.out.append(frames.goaway(self._h2.highest_inbound_stream_id, code, words.encode()))
+            self.fault = words
             self._end(reason, now)
 
     def _end(self, reason: EndReason, now: float) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from registry.core.token_bucket import TokenBucket
 from registry.http2.call import Service
 from registry.http2.connection import END_TIMEOUT, GRACE
 from registry.http2.lifetime import EndReason
@@ -18,6 +19,8 @@ from registry.metrics import STREAM_CONNECTIONS, STREAM_CONNECTIONS_ENDED, STREA
 
 log = structlog.get_logger()
 
+_MAX_LOGGED: Final = 1.0
+"""Faults of clients that are logged a second; `registry_xds_ended_total` counts all of them."""
 MIN_IDLE: Final = 1.0
 """Seconds for which a connection has to be open before it is closed to make room for others."""
 
@@ -46,6 +49,8 @@ class Http2Listener:
         self._empty = asyncio.Event()
         """Set while there is no connection."""
         self._empty.set()
+        self._logged = TokenBucket(_MAX_LOGGED, _MAX_LOGGED, time.monotonic())
+        """The faults of clients that are logged."""
 
     def make_protocol(self) -> Http2Protocol:
         """Return the protocol of a new connection."""
@@ -65,6 +70,11 @@ class Http2Listener:
             self._empty.set()
         STREAM_CONNECTIONS_ENDED.labels(reason).inc()
         STREAM_CONNECTIONS.dec()
+
+    def on_fault(self, peer: str, reason: EndReason, words: str) -> None:
+        """Log what a client did that ended its connection; it comes again, and is told nowhere else."""
+        if self._logged.take(time.monotonic()):
+            log.warning("stream_connection_refused", peer=peer, reason=reason, error=words)
 
     def make_room(self, count: int) -> int:
         """Close up to ``count`` connections without a stream, the oldest first; return their number.

@@ -48,6 +48,9 @@ class Host(Protocol):
     def on_closed(self, connection: "Http2Protocol", reason: EndReason) -> None:
         """Note that a connection has ended."""
 
+    def on_fault(self, peer: str, reason: EndReason, words: str) -> None:
+        """Note what a client did that ended its connection."""
+
 
 class Http2Protocol(asyncio.BufferedProtocol):
     """One connection, which reads into a buffer that all connections of the listener share.
@@ -158,6 +161,8 @@ class Http2Protocol(asyncio.BufferedProtocol):
         if self._connection is not None:
             self._connection.lose(time.monotonic())
             reason = self._connection.ended or reason
+            if self._connection.fault:
+                self._host.on_fault(self._connection.peer, reason, self._connection.fault)
         self._connection = self._transport = None
         if self.on_lost is not None:
             self.on_lost()

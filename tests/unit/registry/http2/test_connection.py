@@ -435,6 +435,7 @@ def test_a_message_that_is_too_long_ends_the_connection(beside: bool) -> None:
     client.client.send_data(stream, b"\x00" + (10 * 2**20).to_bytes(4, "big"))
     client.exchange()
     assert client.server.ended == "oversized"
+    assert "10485760" in client.server.fault
     status = client.status(stream)
     assert status is not None
     assert status[0] == Status.RESOURCE_EXHAUSTED

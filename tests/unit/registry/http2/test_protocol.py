@@ -10,6 +10,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from harness.http2_memory import ECHO, LIMITS, EchoService, frame
+from structlog.testing import capture_logs
 
 from registry.http2 import protocol as protocol_module
 from registry.http2.lifetime import KEEPALIVE_INTERVAL
@@ -267,3 +268,20 @@ async def test_room_is_made_of_idle_connections(fixture: Fixture, monkeypatch: p
     assert fixture.listener.make_room(5) == 1
     assert fixture.wire.ended == "closed"
     fixture.connection.connection_lost(None)
+
+
+async def test_what_a_client_did_wrong_is_logged_once_a_second() -> None:
+    """With its address: it comes again for ever, keeps old endpoints, and nothing else says who it is."""
+    made = Fixture()
+    await made.begin()
+    with capture_logs() as logged:
+        made.client.send_data(1, b"\x00" + (10 * 2**20).to_bytes(4, "big"))
+        made.receive(made.client.data_to_send())
+        await turns()
+        made.connection.connection_lost(None)
+        for _ in range(5):
+            made.listener.on_fault("203.0.113.8", "flood", "too many frames")
+    assert [(each["event"], each["peer"], each["reason"]) for each in logged] == [
+        ("stream_connection_refused", "203.0.113.7", "oversized")
+    ]
+    assert "REGISTRY_MAX_BODY" in logged[0]["error"]
