@@ -281,7 +281,9 @@ def _hashes_of_pins(text: str) -> dict[str, set[str]]:
     return {re.split(r"[ ;]", entry, maxsplit=1)[0]: set(re.findall(r"--hash=(\S+)", entry)) for entry in entries}
 
 
-@pytest.mark.parametrize(("image", "extras"), [("registry", {"server", "aws", "oidc"}), ("registrar", {"yaml"})])
+@pytest.mark.parametrize(
+    ("image", "extras"), [("registry", {"server", "aws", "oidc", "grpc"}), ("registrar", {"yaml"})]
+)
 def test_an_image_holds_the_extras_it_needs_and_no_more(image: str, extras: set[str]) -> None:
     """Each requirement of the base and of the image's extras is in its lock; the sidecar's has three packages."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
