@@ -11,6 +11,7 @@
     ├── AdminRefused            a running registrar refused a request
     ├── MetadataUnavailable     a metadata service gave no usable response
     ├── AwsIdentityUnavailable  the AWS role of this process cannot be proven
+    ├── EnvoyAdminError         the admin interface of the Envoy beside this process gave no usable response
     └── RegistryRequestError    a request to the registry failed
         ├── RegistryUnavailable     no usable response; retry soon
         └── RegistryRefused         a refusal; a retry would be refused too
@@ -89,6 +90,20 @@ class AwsIdentityUnavailable(RegistrarError):  # noqa: N818 - a state of the mac
     def __init__(self, reason: str, fix: str) -> None:
         super().__init__(reason)
         self.fix = fix
+
+
+class EnvoyAdminError(RegistrarError):
+    """The admin interface of the Envoy beside this process gave no usable response.
+
+    Attributes:
+        reason: what went wrong.
+        status: the status of a refusal; None if there was no response, or an unusable one.
+    """
+
+    def __init__(self, address: str, path: str, reason: str, status: int | None = None) -> None:
+        super().__init__(f"Envoy's admin interface at {address}, {path}: {reason}")
+        self.reason = reason
+        self.status = status
 
 
 class AppNotStarted(RegistrarError):  # noqa: N818 - what happened, in two words

@@ -10,13 +10,14 @@ from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.config.switch import Switch
 from registrar.duration import Duration
+from registrar.envoy_admin.address import EnvoyAdminAddress
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 from wire.validation_message import predicate
 
 T = TypeVar("T")
 
-_TEXTUAL = (Duration, EndpointSpec, ListenAddress, RegistryUrls, Secret, StatusRange, Switch)
+_TEXTUAL = (Duration, EndpointSpec, EnvoyAdminAddress, ListenAddress, RegistryUrls, Secret, StatusRange, Switch)
 _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 

@@ -15,6 +15,7 @@ from registrar.config.secret import Secret
 from registrar.config.settings import Settings
 from registrar.config.switch import Switch
 from registrar.duration import Duration
+from registrar.envoy_admin.address import EnvoyAdminAddress
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 
@@ -22,6 +23,7 @@ from registrar.registry_client.registries import RegistryUrls
 _WRITTEN: dict[type, dict[str, Any]] = {
     Duration: {"type": ["string", "number"], "examples": ["5s", "500ms", "1m30s"]},
     EndpointSpec: {"type": "string", "examples": [":8080", "10.0.0.5:8080", "iface:eth0:8080", "cidr:10.0.0.0/8:8080"]},
+    EnvoyAdminAddress: {"type": "string", "examples": ["http://127.0.0.1:9901", "unix:/run/envoy/admin.sock"]},
     RegistryUrls: {"type": "string", "examples": ["http://10.0.0.2:8080,http://10.0.0.3:8080"]},
     Secret: {"type": "string"},
     Switch: {"enum": ["on", "off", True, False]},

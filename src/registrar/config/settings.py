@@ -17,6 +17,7 @@ from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.config.switch import Switch
 from registrar.duration import Duration
+from registrar.envoy_admin.address import EnvoyAdminAddress
 from registrar.identity.spec import EndpointSpec
 from registrar.registry_client.registries import RegistryUrls
 from registrar.registry_client.tls import RegistryTls
@@ -28,6 +29,10 @@ FilePath = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$(?!\n)")]
 Audience = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[!-~]+$(?!\n)")]
 STOP_RESERVE = 3.0
 """Seconds of the stop timeout that are left when a drain is given up, for the exit of the process."""
+
+
+MIN_TRAFFIC_INTERVAL = 1.0
+"""Seconds between two readings of Envoy's statistics at least."""
 
 
 class OnSigterm(enum.StrEnum):
@@ -244,6 +249,22 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "registry to tell dead hosts from a network that is cut."
         ),
     ] = Switch(on=False)
+    envoy_admin: Annotated[
+        EnvoyAdminAddress | None,
+        Meta(
+            description="Admin interface of the Envoy beside the registrar, like `http://127.0.0.1:9901` or "
+            "`unix:/run/envoy/admin.sock`: its statistics then go to the registry, as figures of who calls whom. "
+            "Loopback alone: whoever reaches the interface can stop Envoy. Unset: nothing of this."
+        ),
+    ] = None
+    traffic_interval: Annotated[
+        Duration,
+        Meta(
+            description="Seconds between two readings of Envoy's statistics, at least 1s; `0` reads none. Shorter than "
+            "10s, latencies are uneven, because Envoy merges them each 5s. A registry asks for 2s while it shifts "
+            "traffic."
+        ),
+    ] = Duration(10)
     log_level: Annotated[
         LogLevel, Meta(description="Least severe event to log; info has a line for each transition.")
     ] = LogLevel.INFO
@@ -274,6 +295,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(
                 f"login is {self.login}, and login_audience is not set: it names the registry, by its "
                 "REGISTRY_AWS_AUDIENCE"
+            )
+        if 0 < self.traffic_interval < MIN_TRAFFIC_INTERVAL or self.traffic_interval < 0:
+            raise ValueError(
+                f"traffic_interval {self.traffic_interval} is less than {MIN_TRAFFIC_INTERVAL:g}s; write 10s, or 0 to "
+                "read no statistics"
             )
         if self.registry_key_file and not self.registry_cert_file:
             raise ValueError("registry_key_file needs a registry_cert_file")
@@ -359,6 +385,8 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_REGISTRATOR_NAMES": (LaunchSettings, "registrator_names"),
     "REGISTRAR_CONFIG": (LaunchSettings, "config"),
     "REGISTRAR_PROBES": (Settings, "probes"),
+    "REGISTRAR_ENVOY_ADMIN": (Settings, "envoy_admin"),
+    "REGISTRAR_TRAFFIC_INTERVAL": (Settings, "traffic_interval"),
     "REGISTRAR_LOG_LEVEL": (Settings, "log_level"),
 }
 
@@ -417,6 +445,7 @@ def _kind(variable: str, origin: Any) -> str:  # noqa: ANN401 - as above
         RegistryUrls: "URLs",
         EndpointSpec: "endpoint",
         ListenAddress: "address",
+        EnvoyAdminAddress: "URL or unix path",
         Switch: "on or off",
     }
     if variable.endswith(("_FILE", "_SOURCE")):

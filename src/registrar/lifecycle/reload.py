@@ -27,6 +27,8 @@ _AT_START_ONLY = (
     "login_audience",
     "envoy_token_file",
     "probes",
+    "envoy_admin",
+    "traffic_interval",
     "instance_id",
     "region",
     "zone",

@@ -1,0 +1,1 @@
+"""The admin interface of the Envoy beside the registrar: where it is, and requests to it."""
