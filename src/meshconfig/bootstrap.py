@@ -4,9 +4,9 @@ It is the same for all tasks of a service. Node id, locality and the tag ``servi
 come from an overlay that Envoy merges (``--config-yaml``), which ``registrar bootstrap`` writes.
 """
 
-from meshconfig.address import address_of, datagram_address_of, discovery_of
+from meshconfig.address import address_of, discovery_of
 from meshconfig.cluster import config_source
-from meshconfig.definition import Listen, Mesh, Tracing
+from meshconfig.definition import Admin, Listen, Mesh, Tracing
 from meshconfig.effective import Caller, Configuration
 from meshconfig.layout import resource_key
 from meshconfig.listener import egress
@@ -14,10 +14,10 @@ from meshconfig.proto_json import Document, duration, extension, socket_address,
 from meshconfig.registry_cluster import registry_cluster
 from meshconfig.resource import Kind
 from meshconfig.route import ROUTES
+from meshconfig.statistics import admin_cluster, dog_statsd, metrics_listener
 from meshconfig.tracing import TRACING_CLUSTER
+from wire.address import format_endpoint
 
-ADMIN_CLUSTER = "envoy-admin"
-"""The cluster of Envoy's own admin interface, to which the metrics listener leads."""
 LOCAL_CLUSTER = "local-service"
 """The cluster of the service's own endpoints, by whose zones Envoy knows how much traffic to keep in its zone."""
 
@@ -26,16 +26,11 @@ MAX_DOWNSTREAM_CONNECTIONS = 50_000
 DIRECTORY_FETCH_TIMEOUT = 15.0
 """Seconds that a starting Envoy waits for endpoints where configuration comes from files: there, nobody promises that
 a registry answers, and its ports stay closed while it waits."""
-METRICS_PATHS = ("/stats/prometheus", "/ready")
-"""The only paths of the admin interface that the metrics listener leads to: others can stop Envoy."""
 
 _CONNECTION_LIMIT = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-_DOG_STATSD = "envoy.config.metrics.v3.DogStatsdSink"
 _GRPC_RECEIVERS = {"opentelemetry", "skywalking"}
 """Providers of tracing that get spans by gRPC."""
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 
 
 def bootstrap(configuration: Configuration, name: str, *, directory: str = "") -> Document:
@@ -66,8 +61,7 @@ def bootstrap(configuration: Configuration, name: str, *, directory: str = "") -
         document["static_resources"]["clusters"].append(_local_cluster(mesh, name, directory))
         document["cluster_manager"] = {"local_cluster_name": LOCAL_CLUSTER}
     if mesh.statistics.dog_statsd is not None:
-        sink = {"address": datagram_address_of(mesh.statistics.dog_statsd)}
-        document["stats_sinks"] = [extension("envoy.stat_sinks.dog_statsd", _DOG_STATSD, sink)]
+        document |= dog_statsd(mesh.statistics.dog_statsd, {"service-cluster": name})
     return document
 
 
@@ -93,7 +87,7 @@ def _listeners(mesh: Mesh, caller: Caller | None, directory: str) -> list[Docume
         rds = {"route_config_name": ROUTES, "config_source": source}
         listeners.append(egress(mesh, caller.service, {"rds": rds}))
     if mesh.statistics.prometheus is not None:
-        listeners.append(_metrics_listener(mesh.statistics.prometheus))
+        listeners.append(metrics_listener(_text(mesh.statistics.prometheus)))
     return listeners
 
 
@@ -103,8 +97,12 @@ def _clusters(mesh: Mesh) -> list[Document]:
     if mesh.tracing is not None and mesh.tracing.provider != "xray":
         clusters.append(_tracing_cluster(mesh.tracing, mesh.dns_family))
     if mesh.statistics.prometheus is not None:
-        clusters.append(_admin_cluster(mesh))
+        clusters.append(admin_cluster(_text(mesh.admin)))
     return clusters
+
+
+def _text(listen: Listen | Admin) -> str:
+    return format_endpoint(listen.address, listen.port)
 
 
 def _tracing_cluster(tracing: Tracing, dns_family: str) -> Document:
@@ -119,16 +117,6 @@ def _tracing_cluster(tracing: Tracing, dns_family: str) -> Document:
         options: Document = {"explicit_http_config": {"http2_protocol_options": {}}}
         document["typed_extension_protocol_options"] = {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, options)}
     return document
-
-
-def _admin_cluster(mesh: Mesh) -> Document:
-    endpoint = {"endpoint": {"address": socket_address(mesh.admin.address, mesh.admin.port)}}
-    return {
-        "name": ADMIN_CLUSTER,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
 
 
 def _local_cluster(mesh: Mesh, service: str, directory: str) -> Document:
@@ -147,26 +135,3 @@ def _connection_limit() -> Document:
         _CONNECTION_LIMIT,
         {"max_active_downstream_connections": MAX_DOWNSTREAM_CONNECTIONS},
     )
-
-
-def _metrics_listener(listen: Listen) -> Document:
-    """Return a listener for Prometheus that reaches two paths of the admin interface and no other."""
-    get = [{"name": ":method", "string_match": {"exact": "GET"}}]
-    routes = [{"match": {"path": path, "headers": get}, "route": {"cluster": ADMIN_CLUSTER}} for path in METRICS_PATHS]
-    manager = {
-        "stat_prefix": "metrics",
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "route_config": {
-            "name": "metrics",
-            "virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": routes}],
-        },
-        "http_filters": [extension("envoy.filters.http.router", _ROUTER)],
-    }
-    filters = [extension("envoy.filters.network.http_connection_manager", _MANAGER, manager)]
-    return {
-        "name": "metrics",
-        "address": socket_address(listen.address, listen.port),
-        "filter_chains": [{"filters": filters}],
-    }

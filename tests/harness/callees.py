@@ -15,6 +15,7 @@ import httpx
 
 from harness.envoy import binary
 from harness.process import eventually, free_port, running
+from meshconfig.statistics import prometheus
 
 _HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -119,8 +120,9 @@ def callees(app: int) -> list[Callee]:
 class Callees:
     """A running Envoy with a cluster for each callee."""
 
-    def __init__(self, admin: int, listener: int, callees: list[Callee]) -> None:
+    def __init__(self, admin: int, listener: int, metrics: int, callees: list[Callee]) -> None:
         self.admin = admin
+        self.metrics = metrics
         self.callees = callees
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
         self._requests = httpx.Client(base_url=f"http://127.0.0.1:{listener}", timeout=5, trust_env=False)
@@ -157,16 +159,16 @@ class Callees:
 @contextlib.contextmanager
 def failing_callees(directory: Path) -> Iterator[Callees]:
     """Run an Envoy with a cluster for each way to fail, until the end of the block."""
-    admin, listener = free_port(), free_port()
+    admin, listener, metrics = free_port(), free_port(), free_port()
     with _app() as app:
         configured = callees(app)
         path = directory / f"callees-{admin}.json"
-        path.write_text(json.dumps(_bootstrap(admin, listener, configured)))
+        path.write_text(json.dumps(_bootstrap(admin, listener, metrics, configured)))
         log = path.with_suffix(".log")
         command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
         with (
             running(command, log=log) as process,
-            contextlib.closing(Callees(admin, listener, configured)) as running_envoy,
+            contextlib.closing(Callees(admin, listener, metrics, configured)) as running_envoy,
         ):
             eventually(
                 lambda: process.poll() is not None or running_envoy.live(),
@@ -177,7 +179,7 @@ def failing_callees(directory: Path) -> Iterator[Callees]:
             yield running_envoy
 
 
-def _bootstrap(admin: int, listener: int, configured: list[Callee]) -> dict[str, Any]:
+def _bootstrap(admin: int, listener: int, metrics: int, configured: list[Callee]) -> dict[str, Any]:
     routes = [
         {"match": {"prefix": f"/{callee.name}/"}, "route": {"cluster": callee.name} | callee.route}
         for callee in configured
@@ -192,6 +194,7 @@ def _bootstrap(admin: int, listener: int, configured: list[Callee]) -> dict[str,
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [{"name": f"envoy.filters.http.{name}", "typed_config": config} for name, config in filters],
     }
+    scraped = prometheus(f"127.0.0.1:{admin}", f"127.0.0.1:{metrics}")["static_resources"]
     return {
         "node": {"id": "callees", "cluster": "caller"},
         "admin": {"address": _address(admin)},
@@ -207,9 +210,10 @@ def _bootstrap(admin: int, listener: int, configured: list[Callee]) -> dict[str,
                             ]
                         }
                     ],
-                }
+                },
+                *scraped["listeners"],
             ],
-            "clusters": [_named(callee) for callee in configured],
+            "clusters": [*(_named(callee) for callee in configured), *scraped["clusters"]],
         },
     }
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,9 @@ class Envoy:
         """Write the log at a level, like ``trace``."""
         self._client.post(f"/logging?level={level}")
 
-    def stats(self) -> str:
-        """Return all its statistics as Prometheus scrapes them."""
-        return self._client.get("/stats/prometheus").text
+    def stats(self, parameters: Mapping[str, list[str]]) -> str:
+        """Return its statistics as Prometheus scrapes them with these parameters."""
+        return self._client.get("/stats/prometheus", params=dict(parameters)).text
 
     def control_plane(self) -> str:
         """Return the name of the process at the other end of its stream, as it shows it."""

@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from harness.process import eventually, free_port, running
+
+_CONFIGURATION = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yaml"
 
 
 def program(name: str) -> str:
@@ -28,6 +31,14 @@ def promtool(*arguments: str, text: str = "") -> str:
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said
+
+
+def scrape_parameters_of_envoys() -> dict[str, list[str]]:
+    """Return the parameters by which our scrape configuration keeps a part of an Envoy's statistics."""
+    jobs = yaml.safe_load(_CONFIGURATION.read_text())["scrape_configs"]
+    (parameters,) = [job["params"] for job in jobs if job["job_name"] == "envoys"]
+    kept: dict[str, list[str]] = parameters
+    return kept
 
 
 class Prometheus:

@@ -106,7 +106,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path
 
 
 def test_the_wheel_holds_the_licences(wheel: Path) -> None:
-    """Ours travels with the program, and so do those of Swagger UI, htmx and uPlot, which we ship."""
+    """Ours travels with the program, and so do those of Swagger UI, htmx, uPlot and dagre, which we ship."""
     with zipfile.ZipFile(wheel) as archive:
         held = [name for name in archive.namelist() if ".dist-info/licenses/" in name]
     assert {name.partition("/licenses/")[2] for name in held} == set(_project()["project"]["license-files"])

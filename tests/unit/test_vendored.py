@@ -8,14 +8,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "src" / "registry" / "console" / "static"
-FOLDERS = [*(SHIPPED / name for name in ("htmx", "swagger", "uplot")), ROOT / "tests" / "browser" / "axe"]
+FOLDERS = [*(SHIPPED / name for name in ("dagre", "htmx", "swagger", "uplot")), ROOT / "tests" / "browser" / "axe"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_vendored_files_are_as_published(folder: Path) -> None:
     """Every file has the checksum that CHECKSUMS notes with its release, and the licence lies beside it."""
     first, *lines = (folder / "CHECKSUMS").read_text().splitlines()
-    assert re.fullmatch(r"[a-z.-]+ [0-9.]+ \(npm\), [^;]+;.* sha256:", first)
+    assert re.fullmatch(r"[@a-z./-]+ [0-9.]+ \(npm\), [^;]+;.* sha256:", first)
     noted = {name: checksum for checksum, name in (line.split("  ") for line in lines)}
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     own = {"CHECKSUMS", "LICENSE", "NOTICE"}

@@ -4,12 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshconfig.bootstrap import (
-    ADMIN_CLUSTER,
-    DIRECTORY_FETCH_TIMEOUT,
-    LOCAL_CLUSTER,
-    bootstrap,
-)
+from meshconfig.bootstrap import DIRECTORY_FETCH_TIMEOUT, LOCAL_CLUSTER, bootstrap
 from meshconfig.definition import (
     Dependency,
     Gateway,
@@ -25,6 +20,7 @@ from meshconfig.definition import (
 from meshconfig.effective import Caller, Configuration
 from meshconfig.field_types import RESERVED_CLUSTERS
 from meshconfig.proto_json import duration
+from meshconfig.statistics import ADMIN_CLUSTER
 
 GATEWAY = Gateway(gateway="front", listen=GatewayListen(port=80), select=Select())
 
