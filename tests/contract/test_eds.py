@@ -21,9 +21,9 @@ from registry.http.asgi import DiscoveryMiddleware
 from registry.http.lists.lists import Lists
 from registry.process import RegistryProcess
 from registry.settings import load_settings
-from registry.xds import discovery_request as poll
 from registry.xds.eds import TYPE_URL
 from registry.xds.resources import ENDPOINTS, Api, RestPath
+from wire import discovery_poll as poll
 from wire.model import Registration
 
 APIS: list[Api] = ["v3", "v2"]
@@ -395,10 +395,10 @@ def test_a_real_envoys_body_works(each_front: Registry, service: str, api: Api) 
     each_front.register(service, "10.0.0.1:80")
     first = envoy_body(service, api=api)
     assert 70_000 < len(first) < 90_000
-    assert poll.read_ends(RestPath(ENDPOINTS, api), first) == poll.DiscoveryRequest((service,), "")
+    assert poll.read_ends(RestPath(ENDPOINTS, api), first) == ((service,), "")
     held = post(each_front, first, api).json()["version_info"]
     second = envoy_body(service, api=api, version=held)
-    assert poll.read_ends(RestPath(ENDPOINTS, api), second) == poll.DiscoveryRequest((service,), held)
+    assert poll.read_ends(RestPath(ENDPOINTS, api), second) == ((service,), held)
     assert post(each_front, second, api).status_code == 304
 
 
@@ -411,8 +411,8 @@ def test_cutting_and_parsing_agree(name: str, told: str) -> None:
     ).encode()
     assert (
         poll.read_ends(RestPath(ENDPOINTS, "v3"), body)
-        == poll._parse(RestPath(ENDPOINTS, "v3"), body)
-        == poll.DiscoveryRequest((name,), told)
+        == poll.parse(RestPath(ENDPOINTS, "v3"), body)
+        == ((name,), told)
     )
 
 

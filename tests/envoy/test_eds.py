@@ -15,8 +15,8 @@ from harness.envoy import Envoy, envoy
 from harness.process import end, eventually
 from harness.registry import Registry, registry
 
-from registry.xds import discovery_request as poll
 from registry.xds.resources import ENDPOINTS, RestPath
+from wire import discovery_poll as poll
 
 pytestmark = pytest.mark.envoy
 
@@ -208,13 +208,13 @@ def test_what_envoy_sends_is_cut_and_not_parsed(workplace: Path, service: str) -
     assert len(first) > 50_000
     assert (
         poll.read_ends(RestPath(ENDPOINTS, "v3"), first)
-        == poll._parse(RestPath(ENDPOINTS, "v3"), first)
-        == poll.DiscoveryRequest((service,), "")
+        == poll.parse(RestPath(ENDPOINTS, "v3"), first)
+        == ((service,), "")
     )
     assert (
         poll.read_ends(RestPath(ENDPOINTS, "v3"), second)
-        == poll._parse(RestPath(ENDPOINTS, "v3"), second)
-        == poll.DiscoveryRequest((service,), "5f0c1a9e:7")
+        == poll.parse(RestPath(ENDPOINTS, "v3"), second)
+        == ((service,), "5f0c1a9e:7")
     )
 
 

@@ -15,7 +15,6 @@ from harness.xds_messages import (
     DiscoveryResponse,
 )
 from registry.cache.standing_watches import Changed
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.grpc.client import Client
 from registry.xds.grpc.observer import Guard, NoGuard, ObservedStream, Observer, Rejection
@@ -25,6 +24,7 @@ from registry.xds.grpc.source import EncodedResource, Source, encode_resource, m
 from registry.xds.grpc.stream import Discoverable, Stream
 from registry.xds.resource_cache import ResourceNames
 from registry.xds.resources import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, ResourceType
+from wire.node import Node
 
 EDS = ENDPOINTS.type_urls["v3"]
 CDS = CLUSTERS.type_urls["v3"]

@@ -14,12 +14,13 @@ from msgspec.structs import replace
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamReport, StreamRow, Trouble, evaluate_stream, trouble_of
-from registry.core.subscriber import SUBSCRIBER_TIMEOUT, ServiceVersion, State, SubscriberFilter, printable
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT, ServiceVersion, State, SubscriberFilter
 from registry.store import stream_subscribers as store
 from registry.store.database import Database
 from registry.xds.grpc.observer import Record
 from registry.xds.grpc.streams import ReportMaker, StreamEntry, Streams, client_of, troubled_names
 from registry.xds.resources import ENDPOINTS
+from wire.node import printable
 
 MAX_NAMES_PUBLISHED = 1_000_000
 """Services of all streams of a process that it tells the others of, each about 20 bytes in PostgreSQL."""

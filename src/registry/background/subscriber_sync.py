@@ -30,7 +30,6 @@ from registry.core.subscriber import (
     Subscription,
     evaluate,
     merge_reports,
-    printable,
     report_lag,
 )
 from registry.errors import UnavailableError
@@ -40,6 +39,7 @@ from registry.store.subscribers import SubscriberMemory
 from registry.xds.grpc.streams import Streams
 from registry.xds.resources import ENDPOINTS
 from registry.xds.version_info import parse_version_info
+from wire.node import printable
 
 _CLEANUP_INTERVAL = 60.0
 """Seconds between two deletions of outdated reports."""

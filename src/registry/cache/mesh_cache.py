@@ -10,8 +10,8 @@ from meshconfig.resource import Kind
 from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch, Watches
 from registry.core.mesh import KINDS, ServedNode, ServedSet
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
+from wire.node import Node
 
 _NOT_READ = "this process has not read the mesh configuration yet"
 _NOT_ON_DISK = "this process has the mesh configuration from disk, which may be older than the definition of {}"

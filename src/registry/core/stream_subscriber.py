@@ -9,7 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from registry.core.subscriber import Evaluation, Node, ServiceVersion, SubscriberReport
+from registry.core.subscriber import Evaluation, ServiceVersion, SubscriberReport
+from wire.node import Node
 
 StreamApi = Literal["grpc", "grpc-delta"]
 """The variants of the protocol, as lists of subscribers have them beside v1, v2 and v3."""

@@ -10,6 +10,8 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from wire.node import ANONYMOUS, Node, printable
+
 State = Literal["current", "behind", "stuck", "rejected", "silent"]
 """How a subscriber keeps up; only one over a stream says itself that it has rejected a version."""
 
@@ -64,18 +66,6 @@ _REFUSED = {
 _SMOOTHING = 0.2
 """Share of the newest pause in the smoothed one."""
 
-
-class Node(Struct, frozen=True, gc=False):
-    """The node of a discovery request, as far as it is read; ``version`` is Envoy's own."""
-
-    id: str = ""
-    cluster: str = ""
-    zone: str = ""
-    version: str = ""
-
-
-ANONYMOUS = Node()
-"""The node of a request that names none."""
 
 SubscriptionKey = tuple[str, str, tuple[str, ...], str]
 """Node id, address, names and API. A node id alone is not enough: copies of one configuration often share it."""
@@ -506,8 +496,3 @@ def _why_current(report: SubscriberReport, ours: ServiceVersion, quiet: float) -
 def report_lag(sightings: int) -> float:
     """Return the seconds by which the reports of a process with so many sightings may be old."""
     return max(REPORT_INTERVAL, PUBLISH_INTERVAL * sightings / MAX_REPORTS_PUBLISHED) + REPORT_LAG - REPORT_INTERVAL
-
-
-def printable(text: str) -> str:
-    """Return a subscriber's text without the characters that PostgreSQL and terminals do not take."""
-    return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable())

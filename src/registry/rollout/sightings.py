@@ -19,7 +19,7 @@ from registry.core.mesh import KINDS
 from registry.core.mesh_subscriber import MeshReport, ProcessWatch, certainty, gather, one_of_each
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.stream_subscriber import SeenRow, reports_of
-from registry.core.subscriber import MAX_REPORTS_PUBLISHED, SubscriberReport, Subscribers, Subscription, printable
+from registry.core.subscriber import MAX_REPORTS_PUBLISHED, SubscriberReport, Subscribers, Subscription
 from registry.errors import UnavailableError
 from registry.rollout.stream_reports import StreamReports, substance_of
 from registry.store import mesh_subscribers as store
@@ -28,6 +28,7 @@ from registry.xds.grpc.streams import StreamEntry, Streams
 from registry.xds.resource_cache import ResourceCache
 from registry.xds.resources import MESH_TYPES, ResourceType
 from registry.xds.version_info import parse_version_info
+from wire.node import printable
 
 TELL_INTERVAL = 1.0
 """Seconds between two turns of telling."""

@@ -10,13 +10,13 @@ from registry.core.clock import Clock
 from registry.core.mesh import KINDS
 from registry.core.mesh_subscriber import MeshReport
 from registry.core.stream_subscriber import MAX_ERROR
-from registry.core.subscriber import printable
 from registry.errors import UnavailableError
 from registry.xds.grpc.observer import ObservedStream, Record
 from registry.xds.grpc.streams import StreamEntry, client_of
 from registry.xds.resource_cache import ResourceCache
 from registry.xds.resources import MESH_TYPES, ResourceType
 from registry.xds.version_info import parse_version_info
+from wire.node import printable
 
 _TYPES: Mapping[str, ResourceType] = {each.name: each for each in MESH_TYPES}
 

@@ -15,7 +15,6 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cooperative import cooperatively
-from registry.core.subscriber import Node
 from registry.errors import NotAllowedError, RegistryError, UnauthenticatedError, UnavailableError
 from registry.http2.call import Call, Metadata, Peer, Service, Status, StatusError
 from registry.metrics import XDS_REFUSED
@@ -23,6 +22,7 @@ from registry.usecases.authentication import Authentication, Sender
 from registry.xds.grpc.observer import Guard, NoGuard, ObservedStream, Observer, Record
 from registry.xds.grpc.streams import StreamEntry, Streams
 from registry.xds.resources import ResourceType
+from wire.node import Node
 
 log = structlog.get_logger()
 

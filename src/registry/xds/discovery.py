@@ -22,11 +22,12 @@ from registry.xds.discovery_request import DiscoveryRequest, read_request
 from registry.xds.discovery_response import DiscoveryResponse, encode_response
 from registry.xds.held_refusals import HeldRefusals
 from registry.xds.long_poll import LongPoll
-from registry.xds.node import read_node
 from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ResourceCache, ServedType
-from registry.xds.resources import WILDCARD, Api, RestPath, rest_paths
+from registry.xds.resources import Api, RestPath, rest_paths
 from registry.xds.version_info import Comparison, compare, format_version_info, parse_version_info
+from wire.discovery_poll import WILDCARD
+from wire.node import read_node
 
 _ANSWER_MARGIN = 0.25
 """Seconds by which a held poll is answered before Envoy's own time-out."""
@@ -56,13 +57,12 @@ _OBSERVE = PROPAGATION.labels("poll").observe
 class ServedPath(RestPath):
     """A REST path with the cache that answers it, and the subscribers that poll it."""
 
-    __slots__ = ("cache", "keyed_by_cluster", "offered_once", "subscribers", "wildcard")
+    __slots__ = ("cache", "keyed_by_cluster", "offered_once", "subscribers")
 
     def __init__(self, path: RestPath, cache: ResourceCache, subscribers: Subscribers) -> None:
         super().__init__(path.type, path.api)
         self.cache = cache
         self.subscribers = subscribers
-        self.wildcard = path.type.wildcard
         self.keyed_by_cluster = path.type.keyed_by_cluster
         self.offered_once = path.type.offered_once
 

@@ -16,12 +16,12 @@ from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.discovery_response import DiscoveryResponse, closing, opening
 from registry.xds.resource_cache import ResourceCache
 from registry.xds.resources import ENDPOINTS, Api, RestPath
 from registry.xds.version_info import format_version
+from wire.node import Node
 from wire.reserved_metadata import without_reserved_keys
 
 TYPE_URL = ENDPOINTS.type_urls

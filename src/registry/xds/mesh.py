@@ -8,10 +8,11 @@ from registry.cache.mesh_cache import MeshCache
 from registry.cache.standing_watches import Changed
 from registry.cache.watches import Watch
 from registry.core.mesh import KINDS, ServedResource, ServedSet, revision_of
-from registry.core.subscriber import Node
 from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames, StandingWatch
-from registry.xds.resources import WILDCARD, Api, ResourceType
+from registry.xds.resources import Api, ResourceType
 from registry.xds.version_info import format_stepped, format_version_info
+from wire.discovery_poll import WILDCARD
+from wire.node import Node
 
 
 class MeshResource(Resource):

@@ -10,10 +10,10 @@ from typing import cast
 from msgspec import Struct
 
 from registry.auth.principal import Principal
-from registry.core.subscriber import Node
-from registry.xds.discovery_request import DiscoveryRequest, names_place, read_ends
-from registry.xds.node import head_end
+from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.resources import RestPath
+from wire.discovery_poll import names_place, read_ends
+from wire.node import Node, head_end
 
 FIRST_PART = 6_144
 """Bytes of a long body that are cut out together: its version and its node begin in the first 5,120."""

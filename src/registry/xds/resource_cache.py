@@ -6,10 +6,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from registry.cache.standing_watches import Changed
-from registry.core.subscriber import Node
 from registry.xds.discovery_response import DiscoveryResponse, encode_response
 from registry.xds.resources import Api, ResourceType, RestPath
 from registry.xds.version_info import format_version
+from wire.node import Node
 
 
 class Watch(Protocol):

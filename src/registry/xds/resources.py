@@ -15,9 +15,6 @@ from meshconfig.resource import TYPE_URLS
 Api = Literal["v2", "v3"]
 """A version of Envoy's discovery API. It says nothing about the type of a resource."""
 
-WILDCARD = ("*",)
-"""The resource names of a request for all resources of a node, as xDS writes them."""
-
 
 class ResourceType(Struct, frozen=True):
     """One type of xDS resource.
@@ -60,9 +57,10 @@ class RestPath:
         url: where Envoy posts its discovery requests.
         type_url: the type URL of the resources in this API version.
         type_url_bytes: the same, as it stands in a request.
+        wildcard: whether a request without resource names asks for all resources of its node.
     """
 
-    __slots__ = ("api", "type", "type_url", "type_url_bytes", "url")
+    __slots__ = ("api", "type", "type_url", "type_url_bytes", "url", "wildcard")
 
     def __init__(self, resource_type: ResourceType, api: Api) -> None:
         self.type = resource_type
@@ -70,6 +68,7 @@ class RestPath:
         self.url = f"/{api}/discovery:{resource_type.name}"
         self.type_url = resource_type.type_urls[api]
         self.type_url_bytes = self.type_url.encode()
+        self.wildcard = resource_type.wildcard
 
 
 def rest_paths(resource_type: ResourceType) -> list[RestPath]:

@@ -14,7 +14,8 @@ from enum import Enum, auto
 
 from registry.core.mesh import MAX_REVISIONS_AHEAD, revision_of, step_of, version_of
 from registry.core.versions import MAX_VERSIONS_AHEAD
-from registry.xds.resources import WILDCARD, ResourceType
+from registry.xds.resources import ResourceType
+from wire.discovery_poll import WILDCARD
 
 _MAX_DIGITS = 16
 """Digits of a number that is read; no counter of ours has as many."""

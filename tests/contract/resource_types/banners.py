@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 
 from registry.cache.standing_watches import Changed, StandingWatch, StandingWatches
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.resource_cache import Resource, ResourceCache, ResourceNames
 from registry.xds.resources import Api, ResourceType
+from wire.node import Node
 
 BANNERS = ResourceType("banners", order=11, type_urls={"v3": "type.googleapis.com/test.Banner"}, wildcard=True)
 

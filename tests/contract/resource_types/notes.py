@@ -5,10 +5,10 @@ import json
 from collections.abc import Callable, Collection, Iterable
 
 from registry.cache.standing_watches import Changed, StandingWatch, StandingWatches
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.resource_cache import Resource, ResourceCache
 from registry.xds.resources import Api, ResourceType
+from wire.node import Node
 
 NOTES = ResourceType("notes", order=10, type_urls={"v3": "type.googleapis.com/test.Note"})
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from meshconfig.resource import Kind
 from registry.cache.mesh_cache import MeshCache
 from registry.core.mesh import KINDS, ServedNode, ServedResource, ServedSet, version_of
-from registry.core.subscriber import Node
+from wire.node import Node
 
 
 def resource(name: str, revision: int, body: str) -> ServedResource:

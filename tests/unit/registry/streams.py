@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from registry.core.subscriber import Node
 from registry.http2.call import StatusError
 from registry.xds.grpc.observer import ObservedStream, Record, Rejection
 from registry.xds.resources import ENDPOINTS, ResourceType
+from wire.node import Node
 
 
 class RecordedType(Record):

@@ -15,7 +15,6 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.cache.standing_watches import Changed
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
-from registry.core.subscriber import Node
 from registry.core.versions import MAX_VERSIONS_AHEAD
 from registry.errors import UnavailableError
 from registry.xds.eds import TYPE_URL, AssignmentCache, grouped, locality_weight, subset_metadata
@@ -26,6 +25,7 @@ from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import ENDPOINTS, ResourceType
 from registry.xds.version_info import format_version, parse_version_info
 from wire.model import Health
+from wire.node import Node
 
 log = structlog.get_logger()
 

@@ -3,8 +3,8 @@
 from google.protobuf.message import DecodeError
 from msgspec import Struct
 
-from registry.core.subscriber import ANONYMOUS, Node, printable
 from registry.xds.grpc import messages_pb2 as messages
+from wire.node import ANONYMOUS, Node, printable
 
 _MAX_TEXT = 255
 """Characters that are kept of an id, a cluster, a zone or a version."""

@@ -13,7 +13,6 @@ from meshconfig.ads import with_ads_sources
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.standing_watches import Changed
 from registry.core.mesh import MAX_REVISIONS_AHEAD, version_of
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.grpc.envoy_api import encode_document
 from registry.xds.grpc.source import EncodedResource, Source, encode_resource, make_entry
@@ -21,6 +20,7 @@ from registry.xds.mesh import MeshResources
 from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import ResourceType
 from registry.xds.version_info import parse_version_info
+from wire.node import Node
 
 log = structlog.get_logger()
 

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from registry.core.subscriber import Node
 from registry.http2.call import StatusError
 from registry.xds.resources import ResourceType
+from wire.node import Node
 
 
 class Rejection(Struct, frozen=True):

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 from meshconfig.proto_json import extension, typed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cache.standing_watches import Changed
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.grpc.envoy_api import encode_document
 from registry.xds.grpc.source import EncodedResource, Source, encode_resource, make_entry
 from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import CLUSTERS, LISTENERS, ResourceType
 from registry.xds.version_info import format_version
+from wire.node import Node
 
 _OF_SERVICES = {"wildcard": False, "keyed_by_cluster": False, "stepped": False, "offered_once": False}
 """How these types differ from those of mesh configuration: a name is that of a service, and the same for all nodes."""

@@ -10,10 +10,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from registry.cache.standing_watches import Changed
-from registry.core.subscriber import Node
 from registry.xds.grpc.wire_format import field, key, text
 from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import ResourceType
+from wire.node import Node
 
 _VERSION_INFO = 1
 """The field of `DiscoveryResponse` with its version."""

@@ -17,7 +17,6 @@ from sys import intern, version_info
 
 from msgspec import Struct
 
-from registry.core.subscriber import Node, printable
 from registry.errors import UnavailableError
 from registry.http2.call import Status, StatusError
 from registry.xds.grpc import messages_pb2 as messages
@@ -27,6 +26,7 @@ from registry.xds.grpc.record import TypeRecord
 from registry.xds.grpc.response import Parts, ResponseTails
 from registry.xds.grpc.source import EncodedResource, Source
 from registry.xds.resources import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
+from wire.node import Node, printable
 
 ACK_TIMEOUT = 10.0
 """Seconds after which a stream goes on although its last answer was neither accepted nor rejected."""

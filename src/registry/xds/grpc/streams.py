@@ -11,7 +11,6 @@ import structlog
 
 from registry.core.clock import Clock
 from registry.core.stream_subscriber import BEHIND_AFTER, MAX_ERROR, StreamReport
-from registry.core.subscriber import ANONYMOUS, Node, printable
 from registry.metrics import (
     PROPAGATION,
     XDS_ANSWERS,
@@ -25,6 +24,7 @@ from registry.xds.grpc.observer import Guard, ObservedStream, Observer, Record, 
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS, ResourceType
 from registry.xds.version_info import parse_version_info
+from wire.node import ANONYMOUS, Node, printable
 
 log = structlog.get_logger()
 

@@ -15,10 +15,10 @@ from registry.background.mesh_feed import MeshFeed
 from registry.cache.disk_mesh import DiskMesh
 from registry.cache.mesh_cache import MeshCache
 from registry.core.mesh import ServedSet, show_version, version_of
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.store import mesh as store
 from registry.store.database import MESH_CHANNEL, Database
+from wire.node import Node
 
 FIRST: Nodes = {
     "web": {"clusters": {"user": {}, "cart": {}}, "routes": {"default": {}}, "listeners": {}},

@@ -12,7 +12,7 @@ from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.processes import ProcessReport
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import ClusterSubscribers, Node, SubscriberFilter, Subscribers
+from registry.core.subscriber import ClusterSubscribers, SubscriberFilter, Subscribers
 from registry.store import processes
 from registry.store.database import Database
 from registry.store.migration import migrate_now
@@ -21,6 +21,7 @@ from registry.xds.grpc.observer import Rejection
 from registry.xds.grpc.streams import StreamEntry, Streams
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
+from wire.node import Node
 
 NAMES = [f"s-{number}" for number in range(20)]
 

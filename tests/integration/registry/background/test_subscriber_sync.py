@@ -13,19 +13,13 @@ from registry.background import subscriber_sync
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import (
-    SUBSCRIBER_TIMEOUT,
-    Node,
-    SubscriberFilter,
-    SubscriberReport,
-    Subscribers,
-    Subscription,
-)
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT, SubscriberFilter, SubscriberReport, Subscribers, Subscription
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.migration import migrate_now
 from registry.store.subscribers import SubscriberMemory
 from registry.xds.grpc.streams import Streams
+from wire.node import Node
 
 MANY = 5_000
 

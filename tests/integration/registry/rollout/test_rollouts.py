@@ -20,7 +20,7 @@ from registry.core.mesh import in_share, show_version
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.rollout import NodeRollout, Pause
 from registry.core.stream_subscriber import SeenRow
-from registry.core.subscriber import Node, SubscriberReport, Subscribers
+from registry.core.subscriber import SubscriberReport, Subscribers
 from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
 from registry.rollout.rollouts import Rollouts
@@ -36,8 +36,10 @@ from registry.xds.grpc.stream import Discoverable
 from registry.xds.grpc.streams import Streams
 from registry.xds.mesh import MeshResources
 from registry.xds.resource_cache import ServedType
-from registry.xds.resources import CLUSTERS, MESH_TYPES, ROUTES, TYPES, WILDCARD
+from registry.xds.resources import CLUSTERS, MESH_TYPES, ROUTES, TYPES
 from registry.xds.version_info import format_version_info
+from wire.discovery_poll import WILDCARD
+from wire.node import Node
 
 
 def resources(*names: str, kind: str = "STRICT_DNS", body: str = "") -> NodeResources:

@@ -6,8 +6,8 @@ import pytest
 from unit.registry.mesh import node_of, resource, served
 
 from registry.cache.mesh_cache import MeshCache
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
+from wire.node import Node
 
 WEB = Node("i-1", "web")
 

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.subscriber import (
-    ANONYMOUS,
     REPORT_LAG,
     SUBSCRIBER_TIMEOUT,
-    Node,
     ServiceVersion,
     SubscriberReport,
     Subscribers,
@@ -19,6 +17,7 @@ from registry.core.subscriber import (
     evaluate,
     merge_reports,
 )
+from wire.node import ANONYMOUS, Node
 
 NODE = Node("i-1", "web", "zone-a", "1.40.0")
 NOW = 1000.0

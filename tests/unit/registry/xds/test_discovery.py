@@ -17,7 +17,6 @@ from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import Node
 from registry.errors import NotAllowedError, UnauthenticatedError, UnavailableError
 from registry.metrics import POLLS_HELD
 from registry.xds.discovery import Discovery, ServedPath
@@ -28,6 +27,7 @@ from registry.xds.long_poll import LongPoll
 from registry.xds.peer_polls import MAX_UNPROVEN, PeerPolls
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
+from wire.node import Node
 
 
 async def test_a_subscriber_that_leaves_as_its_answer_comes_is_let_go_once() -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from registry.auth.principal import Principal
 from registry.errors import RegistryError
 from registry.xds.discovery_request import DiscoveryRequest, read_request
-from registry.xds.node import read_node
 from registry.xds.repeated_poll import FIRST_PART, LAST_PART, RepeatedPoll, pieces, remember
 from registry.xds.resources import CLUSTERS, ENDPOINTS, RestPath
+from wire.node import read_node
 
 PRINCIPAL = Principal("192.0.2.1")
 PATHS = [RestPath(ENDPOINTS, "v3"), RestPath(ENDPOINTS, "v2"), RestPath(CLUSTERS, "v3")]

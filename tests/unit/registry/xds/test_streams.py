@@ -8,12 +8,12 @@ from unit.registry.streams import RecordedType, ShownStream
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import Node
 from registry.xds.eds import AssignmentCache
 from registry.xds.grpc.observer import Rejection
 from registry.xds.grpc.streams import ReportMaker, Streams, label_of, troubled_names
 from registry.xds.resource_cache import ServedType
 from registry.xds.resources import ENDPOINTS
+from wire.node import Node
 
 
 def cache_of(*names: str) -> SnapshotCache:

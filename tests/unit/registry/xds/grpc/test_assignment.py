@@ -17,12 +17,12 @@ from unit.registry.xds.test_eds import populations
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot, SnapshotDelta
-from registry.core.subscriber import ANONYMOUS
 from registry.errors import UnavailableError
 from registry.xds.eds import resource
 from registry.xds.grpc.assignment import AssignmentSource, Variant
 from registry.xds.grpc.source import EncodedResource
 from wire.model import Report
+from wire.node import ANONYMOUS
 
 VARIANTS: tuple[Variant, ...] = ("envoy", "grpc")
 _STATUSES = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")

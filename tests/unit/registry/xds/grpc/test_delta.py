@@ -3,12 +3,12 @@
 import pytest
 from harness.xds_world import CDS, EDS, RDS, Answer, Talk, World
 
-from registry.core.subscriber import Node
 from registry.http2.call import StatusError
 from registry.xds.grpc.delta import DeltaStream
 from registry.xds.grpc.observer import NoGuard
 from registry.xds.grpc.stream import ACK_TIMEOUT, MAX_NAMES
 from registry.xds.resources import ResourceType
+from wire.node import Node
 
 WORDS = {"code": 3, "message": "malformed IP address"}
 

@@ -16,11 +16,11 @@ from meshconfig.resource import Resource
 from meshconfig.snapshot import compile_mesh
 from registry.cache.mesh_cache import MeshCache
 from registry.core.mesh import ServedNode, ServedResource, ServedSet, version_of
-from registry.core.subscriber import Node
 from registry.errors import UnavailableError
 from registry.xds.grpc.envoy_api import encode_document
 from registry.xds.grpc.mesh import MeshSource
 from registry.xds.resources import CLUSTERS, LISTENERS, ROUTES
+from wire.node import Node
 
 WEB = Node("envoy-1", "web")
 

@@ -9,7 +9,6 @@ from harness.xds_messages import DiscoveryResponse
 from unit.registry.making import endpoint, snapshot
 
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.subscriber import ANONYMOUS
 from registry.errors import UnavailableError
 from registry.xds.grpc.proxyless import (
     SERVICE_CLUSTERS,
@@ -19,6 +18,7 @@ from registry.xds.grpc.proxyless import (
     service_listener,
 )
 from registry.xds.resources import ResourceType
+from wire.node import ANONYMOUS
 
 
 @pytest.mark.parametrize(

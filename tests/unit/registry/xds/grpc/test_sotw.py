@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from harness.xds_world import CDS, EDS, LDS, RDS, Answer, Talk, World
 
-from registry.core.subscriber import Node
 from registry.http2.call import Status, StatusError
 from registry.xds.grpc.observer import NoGuard
 from registry.xds.grpc.stream import ACK_TIMEOUT, MAX_ANSWER, MAX_NAME, MAX_NAMES
 from registry.xds.resources import ResourceType
+from wire.node import Node
 
 WORDS = {"code": 3, "message": "malformed IP address"}
 

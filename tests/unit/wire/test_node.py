@@ -8,9 +8,8 @@ from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.core.subscriber import ANONYMOUS, Node
-from registry.xds import node
-from registry.xds.node import read_node
+from wire import node
+from wire.node import ANONYMOUS, Node, read_node
 
 # As Envoy 1.40 wrote it.
 HEAD = (

@@ -5,8 +5,6 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from registry.core.subscriber import ANONYMOUS, Node, printable
-
 _NODE = b'"node":{'
 _EXTENSIONS = b'"extensions":['
 _MAX_VERSION_INFO = 1024
@@ -17,6 +15,19 @@ _MAX_NODES = 4096
 """Heads whose nodes are kept; an Envoy sends the same with each request."""
 _MAX_TEXT = 255
 """Characters that are kept of an id, a cluster or a zone."""
+
+
+class Node(Struct, frozen=True, gc=False):
+    """The node of a discovery request, as far as it is read; ``version`` is Envoy's own."""
+
+    id: str = ""
+    cluster: str = ""
+    zone: str = ""
+    version: str = ""
+
+
+ANONYMOUS = Node()
+"""The node of a request that names none."""
 
 
 class _Locality(Struct):
@@ -105,3 +116,8 @@ def _version(node: _Node) -> str:
     if build is None or build.version is None:
         return ""
     return f"{build.version.major_number}.{build.version.minor_number}.{build.version.patch}"
+
+
+def printable(text: str) -> str:
+    """Return a subscriber's text without the characters that PostgreSQL and terminals do not take."""
+    return text if text.isprintable() else "".join(letter for letter in text if letter.isprintable())
