@@ -34,6 +34,9 @@ _STREAM_IDLE_TIMEOUT = 300.0
 _MIN_SHARING = 2
 """Routes of a virtual host that have the same retry policy, from which on it stands there once."""
 _NO_RETRIES = b"null"
+_STATUS_CODES, _GATEWAY_ERROR = "retriable-status-codes", "gateway-error"
+_GATEWAY_ERRORS = frozenset({502, 503, 504})
+"""The statuses that ``gateway-error`` means."""
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -333,13 +336,30 @@ def _shadow(way: Way, route: Route) -> Document:
 
 
 def _full_retries(retry: Retry, timeout: float) -> Document:
-    document = {"retry_on": ",".join(retry.when), **_retries(retry)}
-    if "retriable-status-codes" in retry.when:
+    conditions = _shortest(retry)
+    document = {"retry_on": ",".join(conditions), **_retries(retry)}
+    if _STATUS_CODES in conditions:
         document["retriable_status_codes"] = list(retry.statuses)
     # Envoy ignores one that is not shorter than the timeout of the whole.
     if retry.per_try_timeout and (not timeout or retry.per_try_timeout < timeout):
         document["per_try_timeout"] = duration(retry.per_try_timeout)
     return document
+
+
+def _shortest(retry: Retry) -> tuple[str, ...]:
+    """Return the shortest list of conditions with the effect of those of a policy, in their order.
+
+    Envoy tries again after every reset, before and after it has sent the request, for each of ``reset``, ``5xx`` and
+    ``gateway-error``, and ``gateway-error`` means the statuses 502, 503 and 504 (``RetryStateImpl``, Envoy 1.36 to
+    1.40). An Envoy has forty such lists, and each is compared, sent and parsed.
+    """
+    conditions = retry.when
+    if {"reset", _STATUS_CODES} <= set(conditions) and set(retry.statuses) == _GATEWAY_ERRORS:
+        rest = (condition for condition in conditions if condition not in ("reset", _STATUS_CODES, _GATEWAY_ERROR))
+        conditions = (_GATEWAY_ERROR, *rest)
+    if not {"reset", "5xx", _GATEWAY_ERROR}.isdisjoint(conditions):
+        conditions = tuple(condition for condition in conditions if condition not in SAFE_CONDITIONS)
+    return conditions
 
 
 def _careful_retries(retry: Retry) -> Document:

@@ -26,6 +26,7 @@ from meshconfig.definition import (
     Tls,
 )
 from meshconfig.effective import Caller, Configuration
+from meshconfig.field_types import GRPC_CONDITIONS, RETRY_CONDITIONS
 from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import compile_mesh
 
@@ -116,6 +117,51 @@ def test_methods_decide_over_retries() -> None:
     assert only["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset-before-request"
     both = routes_of(uses("user", Route(prefix="/", methods=("PUT", "GET", "POST"), retry=Retry(idempotent=("PUT",)))))
     assert [methods_of(route) for route in both][:2] == ["GET|PUT", "POST"]
+
+
+RESETS = {
+    "overflow": frozenset[str](),
+    "connection failure": frozenset({"connect-failure", "reset-before-request", "reset", "5xx", "gateway-error"}),
+    "before the request": frozenset({"reset-before-request", "reset", "5xx", "gateway-error"}),
+    "refused stream": frozenset({"refused-stream", "reset", "5xx", "gateway-error"}),
+    "after the request": frozenset({"reset", "5xx", "gateway-error"}),
+}
+"""The conditions that make Envoy retry after each kind of reset: wouldRetryFromReset() of its retry_state_impl.cc."""
+
+
+def repeats(conditions: set[str], statuses: set[int]) -> set[object]:
+    """Return the resets and statuses after which Envoy tries again: wouldRetryFromHeaders() has the statuses."""
+    resets = {reset for reset, met in RESETS.items() if met & conditions}
+    wanted = {
+        "5xx": set(range(500, 600)),
+        "gateway-error": {502, 503, 504},
+        "retriable-4xx": {409},
+        "retriable-status-codes": statuses,
+    }
+    return resets.union(*(codes for condition, codes in wanted.items() if condition in conditions))
+
+
+@given(
+    when=st.lists(st.sampled_from(RETRY_CONDITIONS), min_size=1, unique=True),
+    statuses=st.sampled_from([(502, 503, 504), (504, 503, 502), (503,), (409, 502, 503, 504)]),
+)
+def test_conditions_are_as_short_as_their_effect_allows(when: list[str], statuses: tuple[int, ...]) -> None:
+    """Envoy retries after the same resets and statuses, and other conditions stay as they are."""
+    retry = Retry(when=tuple(when), statuses=statuses, attempts=3)
+    policy = routes_of(uses("user", Route(prefix="/", retry=retry)))[0]["route"]["retry_policy"]
+    written = policy["retry_on"].split(",")
+    assert len(written) <= len(when)
+    assert repeats(set(written), set(policy.get("retriable_status_codes", ()))) == repeats(set(when), set(statuses))
+    assert ("retriable_status_codes" in policy) == ("retriable-status-codes" in written)
+    others = {"envoy-ratelimited", *GRPC_CONDITIONS}
+    assert [condition for condition in written if condition in others] == [each for each in when if each in others]
+
+
+def test_the_default_conditions_are_one_word() -> None:
+    """It stands in each of the twenty dependencies of an Envoy."""
+    policy = routes_of(uses("user"))[0]["route"]["retry_policy"]
+    assert policy["retry_on"] == "gateway-error"
+    assert "retriable_status_codes" not in policy
 
 
 @pytest.mark.parametrize("retry", [None, Retry(attempts=1)])
