@@ -274,7 +274,7 @@ class RegistryProcess:
             StreamSightings(
                 self.streams,
                 {each.name: MeshResources(each, self.mesh) for each in MESH_TYPES},
-                lambda cluster: self.subscriber_sync.streams.of_others(SubscriberFilter(cluster=cluster)),
+                self.subscriber_sync.streams.of_clusters,
             ),
         )
         self.rollouts = Rollouts(self.database, self.sightings, lambda: self.sweeper.leads, self.mesh_feed.nudge)

@@ -6,7 +6,7 @@ service under a thousand streams writes nothing.
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -142,6 +142,14 @@ class StreamSync:
             UnavailableError: they cannot be read.
         """
         return await store.streams_of_others(self._database, self._process_id, wanted)
+
+    async def of_clusters(self, clusters: Collection[str]) -> list[SeenRow]:
+        """Return the streams of the other processes whose node has one of these clusters.
+
+        Raises:
+            UnavailableError: they cannot be read.
+        """
+        return await store.streams_of_clusters(self._database, self._process_id, clusters)
 
     async def own_reports(self, wanted: SubscriberFilter, limit: int | None = None) -> AsyncIterator[StreamReport]:
         """Yield reports about the services of this process's streams that match a filter.

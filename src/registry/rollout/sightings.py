@@ -60,8 +60,8 @@ class ProcessList(Protocol):
 
 EndpointReports = Callable[[str], AsyncIterator[SubscriberReport]]
 """Yields this process's reports about the Envoys that ask for the endpoints of a service."""
-StreamRows = Callable[[str], Awaitable[list[SeenRow]]]
-"""Returns the streams of the other processes whose node has a cluster."""
+StreamRows = Callable[[Collection[str]], Awaitable[list[SeenRow]]]
+"""Returns the streams of the other processes whose node has one of these clusters."""
 
 
 class StreamSightings(Struct, frozen=True):
@@ -186,9 +186,9 @@ class Sightings:
                 if subscription.node.cluster in services and subscription.names:
                     reports += self._reports_of(subscription, resource_type)
         reports += [report async for report in self._reports_of_streams(services, now)]
-        for cluster, names in services.items():
-            rows = await self._streams.rows(cluster)
-            endpoints += [report for row in rows if row.alive for name in names for report in reports_of(row, name)]
+        async for row in cooperatively(await self._rows(services)):
+            names = services[row.row.cluster] if row.alive else ()
+            endpoints += [report for name in names for report in reports_of(row, name)]
         for service in {name for each in services.values() for name in each}:
             # Newer than what this process has told the others.
             endpoints += [report async for report in self._endpoint_reports(service)]
@@ -201,6 +201,11 @@ class Sightings:
             set_ago,
         )
         return Observation(at, await _gather(reports, endpoints, at), certain.watched, certain.overlooked)
+
+    async def _rows(self, services: Mapping[str, Collection[str]]) -> list[SeenRow]:
+        """Return the streams of the other processes that may show the endpoints of services: one statement for all."""
+        clusters = [cluster for cluster, names in services.items() if names]
+        return await self._streams.rows(clusters) if clusters else []
 
     async def all_subscribers(self) -> list[MeshReport]:
         """Return the reports of all processes about all node.clusters.

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Row, bindparam, delete, func, literal, select, text
+from sqlalchemy import BigInteger, Row, Select, Text, bindparam, delete, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from registry.cooperative import cooperatively
@@ -85,9 +85,31 @@ async def streams_of_others(database: Database, process_id: str, wanted: Subscri
         UnavailableError: they cannot be read.
     """
     table = subscriber_streams.c
+    query = _of_others(process_id)
+    for name in ("node_id", "cluster", "zone"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table[name] == value)
+    if wanted.service is not None:
+        query = query.where(literal(wanted.service) == func.any(table.services))
+    return await _read(database, query)
+
+
+async def streams_of_clusters(database: Database, process_id: str, clusters: Collection[str]) -> list[SeenRow]:
+    """Return the streams that the other processes have told of whose node has one of these clusters.
+
+    Raises:
+        UnavailableError: they cannot be read.
+    """
+    parameter = bindparam("clusters", list(clusters), ARRAY(Text))
+    return await _read(database, _of_others(process_id).where(subscriber_streams.c.cluster == func.any(parameter)))
+
+
+def _of_others(process_id: str) -> Select[*tuple[Any, ...]]:
+    table = subscriber_streams.c
     seen = func.coalesce(processes.c.seen_at, table.told_at)
     age = func.extract("epoch", func.clock_timestamp() - seen)
-    query = (
+    return (
         select(
             *(table[name] for name in StreamRow.__struct_fields__),
             processes.c.id.is_not(None).label("reports"),
@@ -97,12 +119,9 @@ async def streams_of_others(database: Database, process_id: str, wanted: Subscri
         .select_from(subscriber_streams.outerjoin(processes, processes.c.id == table.process_id))
         .where(table.process_id != process_id, age < SUBSCRIBER_TIMEOUT)
     )
-    for name in ("node_id", "cluster", "zone"):
-        value = getattr(wanted, name)
-        if value is not None:
-            query = query.where(table[name] == value)
-    if wanted.service is not None:
-        query = query.where(literal(wanted.service) == func.any(table.services))
+
+
+async def _read(database: Database, query: Select[*tuple[Any, ...]]) -> list[SeenRow]:
     async with database.session() as connection:
         rows = await connection.execute(query)
         return [_seen(row) async for row in cooperatively(rows)]

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
 from harness.mesh_revisions import store_resources
 from harness.xds_messages import DiscoveryRequest, DiscoveryResponse
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from meshconfig import phases
@@ -19,7 +20,7 @@ from registry.core.clock import Clock
 from registry.core.mesh import in_share, show_version
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.rollout import NodeRollout, Pause
-from registry.core.stream_subscriber import SeenRow
+from registry.core.stream_subscriber import SeenRow, StreamRow
 from registry.core.subscriber import SubscriberReport, Subscribers
 from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
@@ -28,6 +29,7 @@ from registry.rollout.sightings import Sightings, StreamSightings
 from registry.store import mesh as store
 from registry.store import mesh_subscribers, rollouts
 from registry.store.database import Database
+from registry.store.stream_subscribers import store_streams, streams_of_clusters
 from registry.xds.grpc.mesh import MeshSource
 from registry.xds.grpc.observer import NoGuard
 from registry.xds.grpc.response import ResponseTails
@@ -86,6 +88,8 @@ class Process:
             StreamSightings(self.streams, self.resources, self._rows),
         )
         self.leads = True
+        self.asked: list[list[str]] = []
+        """The node.clusters of which the streams of others were asked for, by statement."""
         self.rollouts = Rollouts(database, self.sightings, lambda: self.leads, self.feed.nudge)
 
     async def _endpoints(self, _service: str) -> AsyncIterator[SubscriberReport]:
@@ -94,8 +98,9 @@ class Process:
         for report in none:
             yield report
 
-    async def _rows(self, _cluster: str) -> list[SeenRow]:
+    async def _rows(self, clusters: Collection[str]) -> list[SeenRow]:
         """Return nothing, as above."""
+        self.asked.append(sorted(clusters))
         return []
 
     async def start(self, watching_for: float = 100.0) -> None:
@@ -221,6 +226,23 @@ async def test_a_revision_goes_through_its_phases_as_its_envoy_follows(process: 
     assert process.names("web") == (["cart"], "2.2")
     assert process.names("api") == (["user"], "1.1")
     assert [kind for kind, _ in await history(process.database, "web")] == ["mesh_switched", "mesh_rolled_out"]
+
+
+async def test_the_streams_of_others_are_read_by_one_statement(process: Process) -> None:
+    """Each look at 500 node.clusters took as many, while polls waited; those that await no endpoints need none."""
+    await process.sightings.observe({"web": {"user", "cart"}, "api": set(), "shop": {"user"}})
+    await process.sightings.observe({"api": set()})
+    assert process.asked == [["shop", "web"]]
+
+
+async def test_the_streams_of_some_node_clusters_are_found(database: Database) -> None:
+    """Those of this process are not among them, and each row says which node.cluster it is of."""
+    row = StreamRow("p2", 1, "p2", "e1", "10.0.0.1", "sotw", "web", "", "envoy 1.40.0", 0.0, ["user"])
+    others = [replace(row, stream=2, cluster="api"), replace(row, stream=3, cluster="shop")]
+    await store_streams(database, [row, *others, replace(row, process_id="p1")])
+    seen = await streams_of_clusters(database, "p1", ["web", "api"])
+    assert sorted(each.row.cluster for each in seen) == ["api", "web"]
+    assert await streams_of_clusters(database, "p1", []) == []
 
 
 async def test_a_stuck_envoy_holds_back_its_own_service_alone(process: Process) -> None:
