@@ -15,6 +15,7 @@ RegistryError
 │   ├── UnknownServiceError   the service is not known
 │   └── UnknownEndpointError  the endpoint is not registered
 ├── RevisionConflictError  another revision of the mesh came between      409
+├── ShiftConflictError    the shift of the service does not allow it now  409
 ├── FencedError           another instance or incarnation owns it         409
 ├── NotOwnerError         another identity owns it                        409
 ├── GuardedError          too many endpoints would leave at once          409
@@ -93,6 +94,10 @@ class RevisionConflictError(RegistryError):
             f"revision {newest} is in force, and the request is based on {base}: somebody applied in between. Look at "
             f"what changed (registryctl mesh diff {base} {newest}), merge it, plan again and apply"
         )
+
+
+class ShiftConflictError(RegistryError):
+    """The service has a shift whose state does not allow the order; the text says which order it allows."""
 
 
 class LimitError(RegistryError):

@@ -138,6 +138,21 @@ MESH_ROLLOUT_FAILURES = Gauge(
     "Roll-outs that could not be advanced at the last look of this process.",
     multiprocess_mode="livemax",
 )
+SHIFTS_RUNNING = Gauge(
+    "registry_shifts_running",
+    "Shifts of traffic that are running; counted by the process that sweeps.",
+    multiprocess_mode="livemax",
+)
+SHIFT_STEPS = Counter(
+    "registry_shift_events_total",
+    "Steps, aborts and ends of shifts that this process has made by their rule, by kind of event.",
+    ["kind"],
+)
+SHIFT_FAILURES = Gauge(
+    "registry_shift_failures",
+    "Shifts that could not be looked at by this process the last time; they hold.",
+    multiprocess_mode="livemax",
+)
 MESH_GATEWAYS_REFUSED = Gauge(
     "registry_mesh_gateways_refused",
     "Gateways, and services of them, that do not follow the services that are registered; of the process that sweeps.",

@@ -37,6 +37,8 @@ from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTER
 from registry.background.process_reports import ProcessReports
 from registry.background.rejection_events import RejectionEvents
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
+from registry.background.shifts import LOOK_INTERVAL as SHIFT_INTERVAL
+from registry.background.shifts import EndpointTotals, Shifts
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
 from registry.cache.disk_access import DiskAccess
@@ -90,6 +92,7 @@ from registry.usecases.presence import ServiceStrength
 from registry.usecases.probe_reports import ProbeReports
 from registry.usecases.registration import Registrations
 from registry.usecases.shares import TrafficShares
+from registry.usecases.shifts import TrafficShifts
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
@@ -239,6 +242,7 @@ class RegistryProcess:
         self.sweeper = Sweeper(
             self.database, self.cache, self.change_feed, settings, self.reports.credit_reason, self.evidence.of
         )
+        self.shifts = Shifts(self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, _no_figures)
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
 
@@ -416,6 +420,7 @@ class RegistryProcess:
             ProbeReports(policy, self.registrations, cache, database),
             ServiceStrength(policy, database, cache, self.change_feed, self.audit),
             TrafficShares(policy, database, cache, self.change_feed, self.subscriber_sync, self.audit),
+            TrafficShifts(policy, database, cache, self.change_feed, self.audit),
             deregistration,
             BulkChanges(policy, self.registrations, deregistration),
             self.health,
@@ -449,6 +454,7 @@ class RegistryProcess:
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
         self._jobs.every(TELL_INTERVAL, "mesh_subscribers", self._tell_mesh_subscribers)
         self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
+        self._jobs.every(SHIFT_INTERVAL, "shifts", self.shifts.advance)
         self._jobs.every(mesh_pruner.PRUNE_INTERVAL, "prune_mesh", self.mesh_pruner.prune)
         self._jobs.every(GATEWAY_INTERVAL, "mesh_gateways", self.gateways.compile)
         if self.prober is not None:
@@ -619,6 +625,10 @@ class RegistryProcess:
         longest = sorted(held, key=lambda service: -held[service])[: metrics.MAX_SERVICE_SERIES]
         metrics.SILENT_SECONDS.set({service: held[service] for service in longest})
         metrics.SILENT_ENDPOINTS.set({service: len(silent[service]) for service in longest})
+
+
+def _no_figures(_service: str, _within: float) -> EndpointTotals:
+    return EndpointTotals({}, 0, 0)
 
 
 async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:

@@ -20,6 +20,8 @@ _KINDS = {
     "expelled": "cyan",
     "overridden": "cyan",
     "paused": "yellow",
+    "shift_aborted": "red",
+    "shift_held": "yellow",
 }
 _OF_REGISTRARS = ("registered", "health", "changed", "drained", "returned", "deregistered")
 """Kinds of events whose actor is a registrar."""

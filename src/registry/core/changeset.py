@@ -42,13 +42,22 @@ EventKind = Literal[
     "lost_acknowledged",
     "expected_set",
     "shares_set",
+    "shift_started",
+    "shift_step",
+    "shift_held",
+    "shift_paused",
+    "shift_resumed",
+    "shift_aborted",
+    "shift_promoted",
+    "shift_done",
     "update_rejected",
     "paused",
     "resumed",
 ]
 """The kinds of events.
 
-``expected_set``, ``shares_set`` and ``update_rejected`` are of a service, pauses of a service or of all.
+``expected_set``, ``shares_set``, ``update_rejected`` and those of shifts are of a service, pauses of a service or of
+all.
 """
 
 LAPSED = "its registrar went silent, and its lease expired"

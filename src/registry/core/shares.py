@@ -44,6 +44,18 @@ class Share(Struct, frozen=True, forbid_unknown_fields=True):
     percent: float
 
 
+class ShiftMark(Struct, frozen=True):
+    """The shift that sets the shares of a service, as all processes know it (``registry.core.shift``).
+
+    Attributes:
+        selector: the group that gets more and more.
+        state: running or paused.
+    """
+
+    selector: str
+    state: str
+
+
 class Shares(Struct, frozen=True):
     """The shares of a service, with their author.
 
@@ -54,12 +66,14 @@ class Shares(Struct, frozen=True):
         actor: the operator who set them.
         reason: why.
         set_at: when, by the database's clock.
+        shift: the shift that sets them; None: a person does.
     """
 
     groups: tuple[Share, ...]
     actor: str
     reason: str
     set_at: float
+    shift: ShiftMark | None = None
 
 
 class GroupShare(Struct, frozen=True):
@@ -196,18 +210,23 @@ def groups_in(endpoints: Collection[Endpoint], groups: Sequence[Share]) -> list[
     ]
 
 
+def rest_percent(groups: Sequence[Share]) -> float:
+    """Return the percentage that the shares of groups leave to the rest."""
+    return _percents(groups)[-1]
+
+
 def share_of(endpoint: Endpoint, shares: Shares) -> GroupShare:
     """Return the share of the group that an endpoint is in."""
     groups = shares.groups
     number = _grouping(groups)(endpoint)
-    share = groups[number] if number < len(groups) else Share("", _percents(groups)[-1])
+    share = groups[number] if number < len(groups) else Share("", rest_percent(groups))
     return GroupShare(share, shares.actor, shares.reason)
 
 
 def shares_in_words(groups: Sequence[Share]) -> str:
     """Return shares as one line for people."""
     named = [f"{share.selector} gets {share.percent:g} %" for share in groups]
-    return ", ".join([*named, f"the rest {_percents(groups)[-1]:g} %"])
+    return ", ".join([*named, f"the rest {rest_percent(groups):g} %"])
 
 
 def misleading_shares(groups: Sequence[Group]) -> list[str]:
@@ -247,11 +266,12 @@ def _grouping(groups: Sequence[Share]) -> Callable[[Endpoint], int]:
         # Most shares are of revisions, and a service may have ten thousand endpoints.
         read, numbers = _REGISTERED[keys.pop()], {value: number for number, (_, _, value) in enumerate(parts)}
         return lambda endpoint: numbers.get(read(endpoint.registration), len(parts))
-    fitting = [_fits(share.selector) for share in groups]
+    fitting = [fits_selector(share.selector) for share in groups]
     return lambda endpoint: next((number for number, fits in enumerate(fitting) if fits(endpoint)), len(fitting))
 
 
-def _fits(selector: str) -> Callable[[Endpoint], bool]:
+def fits_selector(selector: str) -> Callable[[Endpoint], bool]:
+    """Return what tells whether an endpoint is in the group of a selector."""
     key, _, value = selector.partition("=")
     if key == "canary":
         wanted = _BOOLEANS.get(value)

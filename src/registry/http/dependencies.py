@@ -38,6 +38,7 @@ from registry.usecases.presence import ServiceStrength
 from registry.usecases.probe_reports import ProbeReports
 from registry.usecases.registration import Registrations
 from registry.usecases.shares import TrafficShares
+from registry.usecases.shifts import TrafficShifts
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
@@ -91,6 +92,7 @@ RegistrationsPart = Annotated[Registrations, _part(Registrations)]
 SettingsPart = Annotated[Settings, _part(Settings)]
 SignInsPart = Annotated[SignIns, _part(SignIns)]
 SharesPart = Annotated[TrafficShares, _part(TrafficShares)]
+ShiftsPart = Annotated[TrafficShifts, _part(TrafficShifts)]
 SilencesPart = Annotated[Silences, _part(Silences)]
 StrengthPart = Annotated[ServiceStrength, _part(ServiceStrength)]
 StatusPart = Annotated[Status, _part(Status)]

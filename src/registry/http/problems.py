@@ -26,6 +26,7 @@ from registry.errors import (
     NotOwnerError,
     RegistryError,
     RevisionConflictError,
+    ShiftConflictError,
     TooLargeError,
     UnauthenticatedError,
     UnavailableError,
@@ -59,6 +60,7 @@ _TITLE_OF: dict[type[RegistryError], str] = {
     NotAllowedError: "Not allowed",
     NotOwnerError: "Not yours",
     RevisionConflictError: "Another revision came between",
+    ShiftConflictError: "The shift does not allow it",
 }
 """Titles of errors that share a status with another one."""
 _STATUS: dict[type[RegistryError], int] = {
@@ -71,6 +73,7 @@ _STATUS: dict[type[RegistryError], int] = {
     GuardedError: 409,
     NotOwnerError: 409,
     RevisionConflictError: 409,
+    ShiftConflictError: 409,
     TooLargeError: 413,
     MisdirectedError: 421,
     InvalidError: 422,

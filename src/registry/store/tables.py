@@ -466,6 +466,16 @@ mesh_rollout = Table(
     Column("since", _moment, nullable=False),
 )
 
+# The last shift of each service that had any (registry.core.shift.Shift): its state, its serial, and all of it as JSON.
+shifts = Table(
+    "shifts",
+    metadata,
+    Column("service", Text, ForeignKey("services.name", ondelete="CASCADE"), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("shift", Text, nullable=False),
+)
+
 # The reports of each process about the subscribers of the mesh configuration (registry.core.mesh_subscriber).
 # Unlogged, as those of EDS.
 mesh_subscribers = Table(

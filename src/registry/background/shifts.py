@@ -1,0 +1,222 @@
+"""The job that advances shifts of traffic, in the process that sweeps for all.
+
+At each look it takes what Envoys counted since the step began, asks the rule (`registry.core.shift`) and stores what
+follows. A step, or an abort, is stored with the shares in one transaction, whose notification lets all processes serve
+them. What was counted meanwhile is stored every few seconds, so that another leader goes on from there. A shift that
+cannot be looked at keeps back no other, and while PostgreSQL is away all of them hold.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+from msgspec import Struct
+
+from registry.background.change_feed import ChangeFeed
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.shares import fits_selector
+from registry.core.shift import Change, Counts, Look, Shift, Strength, look, strength_of
+from registry.core.snapshot import Snapshot
+from registry.errors import ShiftConflictError, UnavailableError
+from registry.metrics import SHIFT_FAILURES, SHIFT_STEPS, SHIFTS_RUNNING
+from registry.store import shifts as store
+from registry.store.database import Database, read_clock
+from registry.store.shifts import RunningShift
+from wire.address import parse_endpoint
+
+log = structlog.get_logger()
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at the shifts that are running."""
+_NOTE_INTERVAL = 5.0
+"""Seconds after which what was counted is stored although nothing else has changed."""
+
+
+class EndpointTotals(Struct, frozen=True):
+    """The attempts that Envoys counted at the endpoints of one service within some seconds.
+
+    Attributes:
+        endpoints: the counts by endpoint (``address:port``).
+        callers: the Envoys that have traffic to the service.
+        reporting: those of them that count its endpoints.
+    """
+
+    endpoints: Mapping[str, Counts]
+    callers: int
+    reporting: int
+
+
+EndpointFigures = Callable[[str, float], EndpointTotals]
+"""Returns what Envoys counted for the endpoints of a service within so many seconds."""
+
+
+class _Watched(Struct):
+    """A running shift as the leader knows it between two looks.
+
+    Attributes:
+        shift: the shift, with what was counted since it was stored.
+        noted_at: monotonic time at which it was last stored.
+        looked_at: monotonic time of the last look, or of the reading of its row.
+        strength: what is routable, as of ``change``.
+        change: the service's change that ``strength`` was computed from.
+    """
+
+    shift: Shift
+    noted_at: float
+    looked_at: float
+    strength: Strength = Strength(0, 0, 0)
+    change: int = -1
+
+
+class Shifts:
+    """Advances and aborts shifts while this process leads.
+
+    Args:
+        database: where they are.
+        cache: the endpoints as this process knows them.
+        change_feed: reads at once what was stored.
+        leads: returns whether this process sweeps for all.
+        figures: what Envoys counted.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cache: SnapshotCache,
+        change_feed: ChangeFeed,
+        leads: Callable[[], bool],
+        figures: EndpointFigures,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._change_feed = change_feed
+        self._leads = leads
+        self._figures = figures
+        self._watched: dict[str, _Watched] = {}
+        """The running shifts by service, as of the last look; emptied while another process leads."""
+        self._failures: dict[str, str] = {}
+        """Why a shift could not be looked at last; each reason is logged once."""
+
+    async def advance(self) -> None:
+        """Look at all running shifts once, if this process leads and knows the present state.
+
+        Raises:
+            UnavailableError: PostgreSQL is away; all shifts hold until it is back.
+        """
+        if not self._leads() or self._cache.stale:
+            self._watched.clear()
+            self._note_failures({})
+            SHIFTS_RUNNING.set(0)
+            return
+        async with self._database.session() as connection:
+            rows = await store.running(connection)
+            SHIFTS_RUNNING.set(len(rows))
+            if not rows and not self._watched:
+                return
+            now = await read_clock(connection)
+            await self._follow(rows, await store.read(connection, self._unread(rows)))
+        failures: dict[str, str] = {}
+        for row in rows:
+            try:
+                await self._advance(row, now)
+            except Exception as error:  # one shift that fails keeps back no other
+                if isinstance(error, UnavailableError) and not await self._answers():
+                    raise
+                failures[row.service] = error.cause if isinstance(error, UnavailableError) else repr(error)
+        self._note_failures(failures)
+
+    def _unread(self, rows: Iterable[RunningShift]) -> list[str]:
+        """Return the services whose shift is another one than that of the last look."""
+        return [
+            row.service
+            for row in rows
+            if (watched := self._watched.get(row.service)) is None or watched.shift.serial != row.serial
+        ]
+
+    async def _follow(self, rows: Iterable[RunningShift], read: Mapping[str, Shift | None]) -> None:
+        followed = {}
+        for row in rows:
+            before, shift = self._watched.get(row.service), read.get(row.service)
+            if row.service not in read and before is not None:
+                followed[row.service] = before
+            elif shift is not None and shift.state == "running":
+                moment = time.monotonic()
+                followed[row.service] = _Watched(shift, moment, moment if before is None else before.looked_at)
+        self._watched = followed
+
+    async def _advance(self, row: RunningShift, now: float) -> None:
+        watched = self._watched.get(row.service)
+        if watched is None:
+            raise ValueError("its row cannot be read: start the shift anew, which replaces it")
+        change = look(watched.shift, self._look(watched, row), now)
+        if change.publishes:
+            await self._publish(row, change)
+            return
+        news = change.event is not None or bool(change.shift.held) != bool(watched.shift.held)
+        watched.shift = change.shift
+        if news or time.monotonic() - watched.noted_at >= _NOTE_INTERVAL:
+            await store.note(self._database, change)
+            watched.noted_at = time.monotonic()
+
+    def _look(self, watched: _Watched, row: RunningShift) -> Look:
+        """Return what is known now, and remember what the next look is compared with."""
+        shift, moment = watched.shift, time.monotonic()
+        snapshot = self._cache.get(row.service)
+        if snapshot.change != watched.change:
+            strength = strength_of(snapshot.endpoints.values(), shift.plan.selector, shift.plan.others)
+            watched.strength, watched.change = strength, snapshot.change
+        elapsed, watched.looked_at = moment - watched.looked_at, moment
+        figures = self._figures(row.service, shift.step_age + elapsed)
+        group, rest = _of_groups(figures.endpoints, snapshot, shift.plan.selector)
+        return Look(elapsed, group, rest, figures.callers, figures.reporting, watched.strength, row.shares)
+
+    async def _publish(self, row: RunningShift, change: Change) -> None:
+        """Store a step or the end of a shift, unless somebody has changed it since it was read."""
+        serial = row.serial
+
+        def decide(stored: Shift | None, *_: object) -> Change:
+            if stored is None or stored.serial != serial or stored.state != "running":
+                raise ShiftConflictError("the shift was changed meanwhile")
+            return change
+
+        try:
+            stored = await store.change_shift(self._database, row.service, decide)
+        except ShiftConflictError:
+            return
+        if stored is None:
+            return
+        self._change_feed.nudge(row.service, stored.numbers.change)
+        event = change.event
+        if event is not None:
+            SHIFT_STEPS.labels(event.kind).inc()
+            log.info(event.kind, service=row.service, percent=stored.shift.percent, reason=event.reason)
+
+    async def _answers(self) -> bool:
+        try:
+            async with self._database.session() as connection:
+                await read_clock(connection)
+        except UnavailableError:
+            return False
+        return True
+
+    def _note_failures(self, failures: Mapping[str, str]) -> None:
+        for service, reason in failures.items():
+            if self._failures.get(service) != reason:
+                log.error("shift_failed", service=service, reason=reason)
+        SHIFT_FAILURES.set(len(failures))
+        self._failures = dict(failures)
+
+
+def _of_groups(counted: Mapping[str, Counts], snapshot: Snapshot, selector: str) -> tuple[Counts, Counts]:
+    """Return what the group and the others had; endpoints that are not listed any more count for nobody."""
+    fits = fits_selector(selector)
+    group = rest = Counts()
+    for name, counts in counted.items():
+        endpoint = snapshot.endpoints.get(parse_endpoint(name))
+        if endpoint is None:
+            continue
+        if fits(endpoint):
+            group += counts
+        else:
+            rest += counts
+    return group, rest

@@ -1,0 +1,192 @@
+"""Shifts of traffic: begun and steered from the command line, shown, and followed to their end."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+from rich.text import Text
+
+from registryctl.client import Document, read
+from registryctl.errors import NEGATIVE, UnreachableError, UsageError
+from registryctl.output import Cell
+from registryctl.paths import path_of
+from registryctl.session import Session
+from wire.duration import ago, format_duration, parse_duration
+
+POLL_INTERVAL = 1.0
+"""Seconds between two looks at a shift that is waited for."""
+UNDER_WAY = 6
+"""Exit status: the time to wait is over, and the shift is not."""
+
+_STATES = {"running": "green", "paused": "cyan", "aborted": "red", "done": ""}
+_FINAL = frozenset({"aborted", "done"})
+
+
+class Wanted(Struct, frozen=True):
+    """The words of the command line about a shift.
+
+    Attributes:
+        to: the group of a shift that is to begin; empty: none is.
+        steps: its shares, as they were written.
+        every: the duration of a step, as it was written.
+        abort_above: the limit, as it was written.
+        min_requests: the requests that a step needs.
+        orders: the orders that were given.
+    """
+
+    to: str
+    steps: str
+    every: str
+    abort_above: str
+    min_requests: int
+    orders: Sequence[str]
+
+
+def run_shift(
+    session: Session, service: str | None, wanted: Wanted, reason: str, *, wait: bool, longest: str | None
+) -> int:
+    """Begin, steer or show a shift, wait for its end if that is asked, and return the exit status."""
+    seconds = None if longest is None else _duration("--for", longest)
+    if service is None:
+        if wanted.to or wanted.orders or wait:
+            raise UsageError("shift: received no service", "name it: registryctl shift SERVICE ...")
+        _show_all(session)
+        return 0
+    if len(wanted.orders) + bool(wanted.to) > 1:
+        raise UsageError(
+            f"shift: received {', '.join(f'--{each}' for each in (*(['to'] if wanted.to else []), *wanted.orders))}",
+            "give one of them",
+        )
+    document = _ask(session, service, wanted, reason)
+    shift = read(document)
+    if not wait:
+        _show(session, document)
+        return 0
+    return _wait(session, shift, seconds)
+
+
+def _ask(session: Session, service: str, wanted: Wanted, reason: str) -> Raw:
+    path = path_of(service, rest="/shift")
+    if wanted.to:
+        return Raw(session.client.ask("POST", path, document=_request(wanted, reason)).content)
+    for order in wanted.orders:
+        return Raw(session.client.ask("POST", f"{path}/{order}", document={"reason": reason}).content)
+    return session.client.get(path)
+
+
+def _request(wanted: Wanted, reason: str) -> dict[str, object]:
+    return {
+        "to": wanted.to,
+        "steps": [_percent("--steps", step) for step in wanted.steps.split(",")],
+        "every": _duration("--every", wanted.every),
+        "abort_above": _percent("--abort-above", wanted.abort_above),
+        "min_requests": wanted.min_requests,
+        "reason": reason,
+    }
+
+
+def _percent(option: str, text: str) -> float:
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"shift: {option} has {text!r}, which is no percentage", "write it like 5 or 0.5%") from None
+
+
+def _duration(option: str, text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"shift: {option}: {error}") from None
+
+
+def _wait(session: Session, shift: Document, longest: float | None) -> int:
+    """Print what becomes of a shift until it is over; a registry that does not answer is asked again."""
+    path = path_of(shift["service"], rest="/shift")
+    began = time.monotonic()
+    before = ""
+    begun_at = shift["started_at"]
+    while True:
+        before = _tell(session, shift, before)
+        if shift["started_at"] != begun_at:
+            session.screen.note(f"another shift of {shift['service']} has taken its place")
+            return NEGATIVE
+        if shift["state"] in _FINAL:
+            return 0 if shift["state"] == "done" else NEGATIVE
+        if longest is not None and time.monotonic() - began >= longest:
+            session.screen.note(f"{format_duration(longest)} are over, and the shift is {shift['state']}")
+            return UNDER_WAY
+        time.sleep(POLL_INTERVAL)
+        try:
+            shift = read(session.client.get(path))
+        except UnreachableError as error:
+            line = f"asked again: {error}"
+            if line != before:
+                session.screen.note(line)
+            before = line
+
+
+def _tell(session: Session, shift: Document, before: str) -> str:
+    """Print a line when something has changed, and return what was compared."""
+    line = f"{shift['percent']:g} %  {shift['state']}  {shift['held'] or shift['reason']}"
+    # Numbers of a hold change at each look.
+    compared = f"{shift['percent']} {shift['state']} {shift['reason']} {bool(shift['held'])}"
+    if compared != before:
+        if session.json:
+            session.screen.line(Raw(msgspec.json.encode(shift)))
+        else:
+            session.screen.say(Text(line, _STATES.get(shift["state"], "")))
+    return compared
+
+
+def _show(session: Session, document: Raw) -> None:
+    if session.json:
+        session.screen.document(document)
+        return
+    shift = read(document)
+    screen = session.screen
+    style = _STATES.get(shift["state"], "")
+    screen.say(
+        f"{shift['service']} to {shift['to']}: ",
+        (f"{shift['state']} at {shift['percent']:g} %", style),
+        f", step {shift['step']} of {len(shift['steps'])} "
+        f"({', '.join(f'{step:g}' for step in shift['steps'])} %, each for {format_duration(shift['every'])})",
+    )
+    screen.say(shift["reason"])
+    if shift["held"]:
+        screen.say((f"holds: {shift['held']}", "yellow"))
+    rows: list[tuple[Cell, ...]] = [
+        (name, str(counts["requests"]), str(counts["errors"]), f"{counts['error_percent']:.2f} %", above)
+        for name, counts, above in (
+            (shift["to"], shift["group"], f"{shift['group']['surely_above']:.2f} %"),
+            ("the rest", shift["rest"], ""),
+        )
+    ]
+    head = ("group", "requests", "errors", "failed", "surely above")
+    screen.table(head, rows, right=head[1:])
+    if shift["state"] not in _FINAL:
+        screen.say(
+            f"{format_duration(round(shift['waited']))} of this step; taken back above the rest + "
+            f"{shift['abort_above']:g} %, and each step needs {shift['min_requests']} requests"
+        )
+    begun, changed = (ago(session.client.now - shift[name]) for name in ("started_at", "changed_at"))
+    why = f": {shift['why']}" if shift["why"] else ""
+    screen.say(f"begun {begun} ago by {shift['actor']}{why}; changed {changed} ago by {shift['changed_by']}")
+
+
+def _show_all(session: Session) -> None:
+    document = session.client.get("/v1/shifts")
+    if session.json:
+        session.screen.document(document)
+        return
+    shifts: Sequence[Document] = read(document)["shifts"]
+    if not shifts:
+        session.screen.say("no service had a shift")
+        return
+    session.screen.table(("service", "to", "share", "state", "step", "why"), map(_row, shifts), right=("share", "step"))
+
+
+def _row(shift: Document) -> tuple[Cell, ...]:
+    state = Text(shift["state"], _STATES.get(shift["state"], ""))
+    step = f"{shift['step']}/{len(shift['steps'])}"
+    return (shift["service"], shift["to"], f"{shift['percent']:g} %", state, step, shift["held"] or shift["reason"])

@@ -1,0 +1,195 @@
+"""The leader's work on shifts: steps, aborts, one that fails alone, another leader, and PostgreSQL away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from urllib.parse import urlsplit
+
+import pytest
+from harness.postgres import Postgres
+
+from registry.auth.policy import Policy
+from registry.auth.principal import Principal
+from registry.background.change_feed import ChangeFeed
+from registry.background.shifts import EndpointTotals, Shifts
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.abilities import Abilities
+from registry.core.admission import Admission, Limits
+from registry.core.audit import AuditQueue
+from registry.core.shares import Share
+from registry.core.shift import MAX_LOOK_GAP, Counts, Shift, ShiftPlan
+from registry.errors import UnavailableError
+from registry.settings import load_settings
+from registry.store.database import Database
+from registry.usecases.audit import Audit
+from registry.usecases.registration import Registrations
+from registry.usecases.shifts import TrafficShifts
+from wire.model import Registration
+
+ANN = Principal("ann")
+PLAN = ShiftPlan("revision=b", (10.0, 100.0), 1.0, 1.0, 20, "ann", "")
+GOOD = EndpointTotals({"10.0.0.1:80": Counts(900, 1), "10.0.0.2:80": Counts(100, 0)}, 2, 2)
+BAD = EndpointTotals({"10.0.0.1:80": Counts(900, 1), "10.0.0.2:80": Counts(10, 5)}, 2, 2)
+NOBODY = EndpointTotals({}, 0, 0)
+
+
+class World:
+    """What a process has for shifts, and figures that the test sets."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.cache = SnapshotCache()
+        settings = load_settings()
+        self.feed = ChangeFeed(database, self.cache, settings)
+        audit = Audit(AuditQueue(), self.cache.clock)
+        admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
+        self.registrations = Registrations(Policy(), database, self.cache, self.feed, Abilities(20), admission, audit)
+        self.orders = TrafficShifts(Policy(), database, self.cache, self.feed, audit)
+        self.figures: dict[str, EndpointTotals] = {}
+        self.leads = True
+        self.shifts = self.leader()
+
+    def leader(self) -> Shifts:
+        """Return the job of a process that has just begun to lead."""
+        return Shifts(
+            self.database,
+            self.cache,
+            self.feed,
+            lambda: self.leads,
+            lambda service, _within: self.figures.get(service, NOBODY),
+        )
+
+    async def begin(self, service: str, plan: ShiftPlan = PLAN) -> None:
+        """Register an endpoint of each revision, and begin a shift."""
+        for number, revision in ((1, "a"), (2, "b")):
+            registration = Registration(f"i-{number}", 1, ttl=600.0, revision=revision)
+            address = f"10.0.0.{number}"
+            await self.registrations.register(ANN, (service, address, 80), registration)
+        await self.orders.start(ANN, service, plan)
+
+    async def shift(self, service: str) -> Shift:
+        """Return a shift as it is stored."""
+        return await self.orders.get(ANN, service)
+
+    async def look(self, seconds: float = MAX_LOOK_GAP) -> None:
+        """Look once, as if so many seconds had passed since the last look."""
+        await self.shifts.advance()
+        for watched in self.shifts._watched.values():
+            watched.looked_at -= seconds
+
+
+@pytest.fixture
+async def world(database: str) -> AsyncIterator[World]:
+    """A process that follows its database."""
+    store = Database(database, connections=10, timeout=5)
+    made = World(store)
+    following = asyncio.create_task(made.feed.run())
+    async with asyncio.timeout(30):
+        while not made.cache.ready:
+            await asyncio.sleep(0.01)
+    yield made
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await made.registrations.close()
+    await store.close()
+
+
+async def test_a_good_one_is_done_and_a_bad_one_is_taken_back(world: World, server: Postgres, database: str) -> None:
+    """Each step and its shares are stored together; a row that cannot be read, or is refused, keeps back no other."""
+    for service in ("good", "bad", "unknown", "garbled", "refused"):
+        await world.begin(service)
+    world.figures = {"good": GOOD, "bad": BAD, "garbled": GOOD, "refused": GOOD}
+    await asyncio.to_thread(server.execute, "UPDATE shifts SET shift = 'x' WHERE service = 'garbled'", url=database)
+    await asyncio.to_thread(
+        server.execute,
+        "ALTER TABLE events ADD CONSTRAINT no CHECK (service <> 'refused' OR kind <> 'shift_step') NOT VALID",
+        url=database,
+    )
+    for _ in range(4):
+        await world.look()
+    assert (await world.shift("good")).state == "done"
+    bad = await world.shift("bad")
+    assert (bad.state, bad.changed_by) == ("aborted", "registry")
+    assert "5 of 10 requests of revision=b failed" in bad.reason
+    unknown = await world.shift("unknown")
+    assert (unknown.state, unknown.step) == ("running", 0)
+    assert set(world.shifts._failures) == {"garbled", "refused"}
+    assert (await world.shift("refused")).step == 0
+    await _until_served(world, {"good": 100.0, "bad": 0.0, "unknown": 10.0})
+    # The row that cannot be read is replaced by a new shift.
+    await world.orders.start(ANN, "garbled", PLAN)
+    await asyncio.to_thread(server.execute, "ALTER TABLE events DROP CONSTRAINT no", url=database)
+    for _ in range(4):
+        await world.look()
+    assert (await world.shift("garbled")).state == "done"
+    assert (await world.shift("refused")).state == "done"
+
+
+async def _until_served(world: World, percents: Mapping[str, float]) -> None:
+    async with asyncio.timeout(30):
+        while any(
+            (shares := world.cache.get(service).shares) is None or shares.groups != (Share("revision=b", percent),)
+            for service, percent in percents.items()
+        ):
+            await asyncio.sleep(0.02)
+
+
+async def test_another_leader_goes_on_where_the_last_one_stopped(world: World) -> None:
+    """By what was stored some seconds ago, and an order that came in between wins over what was looked at before."""
+    await world.begin("shop", ShiftPlan("revision=b", (10.0, 100.0), 60.0, 1.0, 20, "ann", ""))
+    world.figures = {"shop": GOOD}
+    await world.look()
+    world.shifts._watched["shop"].noted_at = 0.0
+    await world.look()
+    waited = (await world.shift("shop")).waited
+    assert waited >= MAX_LOOK_GAP
+    world.leads = False
+    await world.look()
+    assert not world.shifts._watched
+    world.leads, world.shifts = True, world.leader()
+    await world.look()
+    assert world.shifts._watched["shop"].shift.waited >= waited
+    await world.orders.pause(ANN, "shop", "")
+    world.figures = {"shop": BAD}
+    await world.look()
+    assert (await world.shift("shop")).state == "paused"
+    # Its rows are as old as before the pause: what it decides now is not stored.
+    world.shifts._watched.clear()
+    await world.orders.resume(ANN, "shop", "")
+    await world.look()
+    assert (await world.shift("shop")).state == "aborted"
+
+
+async def test_shares_that_another_hand_has_set_pause_it(world: World, server: Postgres, database: str) -> None:
+    """A registry that knows no shifts sets them; they stay until the shift is resumed."""
+    await world.begin("shop")
+    stored = '{"groups":[{"selector":"revision=b","percent":90}],"actor":"bob","reason":"","set_at":1}'
+    await asyncio.to_thread(
+        server.execute,
+        f"UPDATE services SET shares = '{stored}', version = version + 1, change = change + 1 WHERE name = 'shop'",
+        url=database,
+    )
+    world.figures = {"shop": BAD}
+    await world.look()
+    assert (await world.shift("shop")).state == "paused"
+    await _until_served(world, {"shop": 90.0})
+    await world.orders.resume(ANN, "shop", "")
+    await _until_served(world, {"shop": 10.0})
+
+
+async def test_it_holds_while_postgresql_is_away(world: World, server: Postgres, database: str) -> None:
+    """Nothing is decided from memory; afterwards the shift goes on as if no time had passed."""
+    await world.begin("shop", ShiftPlan("revision=b", (10.0, 100.0), 60.0, 1.0, 20, "ann", ""))
+    world.figures = {"shop": GOOD}
+    await world.look()
+    name = urlsplit(database).path.removeprefix("/")
+    await asyncio.to_thread(server.execute, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    await asyncio.to_thread(
+        server.execute, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    world.figures = {"shop": BAD}
+    with pytest.raises(UnavailableError):
+        await world.look()
+    await asyncio.to_thread(server.execute, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    assert world.shifts._watched["shop"].shift.state == "running"
+    await world.look(3600.0)
+    assert (await world.shift("shop")).state == "aborted"

@@ -1,0 +1,115 @@
+"""Shifts of traffic, from the command to what Envoys are served, against a real PostgreSQL."""
+
+from harness.operator import registryctl
+from harness.process import eventually
+from harness.registry import Registry
+
+OLD, OTHER, NEW = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
+
+
+def populated(process: Registry, service: str) -> None:
+    """Register two endpoints of a revision and one of the next."""
+    for endpoint, revision in ((OLD, "a"), (OTHER, "a"), (NEW, "b")):
+        process.register(service, endpoint, ttl=600, revision=revision)
+
+
+def weights(process: Registry, service: str) -> dict[str, object]:
+    """Return the weight of each endpoint as v3 EDS publishes it, or its status where it is not HEALTHY."""
+    resources = process.poll(service).json()["resources"]
+    return {
+        "{address}:{port_value}".format(**member["endpoint"]["address"]["socket_address"]): member.get(
+            "load_balancing_weight"
+        )
+        if member["health_status"] == "HEALTHY"
+        else member["health_status"]
+        for locality in resources[0]["endpoints"]
+        for member in locality["lb_endpoints"]
+    }
+
+
+def kinds(process: Registry, service: str) -> list[str]:
+    """Return the kinds of a shift's events, the newest first."""
+    events = process.client.get("/v1/events", params={"service": service}).json()["events"]
+    return [event["kind"] for event in events if event["kind"].startswith("shift_")]
+
+
+def test_a_shift_is_begun_paused_resumed_and_aborted(shared_registry: Registry, service: str) -> None:
+    """By the command; EDS, the history, the explanation and the page follow."""
+    populated(shared_registry, service)
+    url = shared_registry.url
+    said = registryctl(url, "shift", service, "--to", "revision=b", "--steps", "10,50,100", "--reason", "release b")
+    lines = said.out.splitlines()
+    assert (said.status, lines[0]) == (
+        0,
+        f"{service} to revision=b: running at 10 %, step 1 of 3 (10, 50, 100 %, each for 5m)",
+    )
+    assert weights(shared_registry, service) == {OLD: 450_000, OTHER: 450_000, NEW: 100_000}
+    explained = registryctl(url, "explain", service, NEW).out
+    assert "its group revision=b gets 10 % of the requests (ann from 127.0.0.1: shift running: " in explained
+    version = shared_registry.client.get(f"/v1/services/{service}").json()["version"]
+    assert "paused at 10 %" in registryctl(url, "shift", service, "--pause", "--reason", "lunch").out
+    # No weight changes, so Envoys are served nothing new.
+    assert shared_registry.client.get(f"/v1/services/{service}").json()["version"] == version
+    assert "running at 10 %" in registryctl(url, "shift", service, "--resume").out
+    aborted = registryctl(url, "shift", service, "--abort", "--reason", "bad", "--wait")
+    assert (aborted.status, aborted.out) == (1, "0 %  aborted  aborted at 10 %: bad\n")
+    assert weights(shared_registry, service) == {OLD: 500_000, OTHER: 500_000, NEW: "DRAINING"}
+    assert kinds(shared_registry, service) == ["shift_aborted", "shift_resumed", "shift_paused", "shift_started"]
+    assert f"{service}  revision=b" in registryctl(url, "shift").out
+
+
+def test_a_promoted_shift_has_all_requests_and_exit_status_0(shared_registry: Registry, service: str) -> None:
+    """A deploy pipeline waits for it; the other revision is drained, and the last shares stay."""
+    populated(shared_registry, service)
+    registryctl(shared_registry.url, "shift", service, "--to", "revision=b", "--steps", "5,100")
+    waited = registryctl(shared_registry.url, "shift", service, "--wait", "--for", "100ms")
+    assert (waited.status, "the shift is running" in waited.err) == (6, True)
+    promoted = registryctl(shared_registry.url, "shift", service, "--promote", "--wait")
+    assert (promoted.status, promoted.out) == (0, "100 %  done  promoted from 5 to 100 %\n")
+    assert weights(shared_registry, service) == {OLD: "DRAINING", OTHER: "DRAINING", NEW: 1_000_000}
+    again = registryctl(shared_registry.url, "share", service, "--clear")
+    assert again.status == 0
+
+
+def test_without_figures_a_shift_holds_and_says_so(shared_registry: Registry, service: str) -> None:
+    """Although each of its steps takes a second: nobody knows how its group does."""
+    populated(shared_registry, service)
+    registryctl(
+        shared_registry.url, "shift", service, "--to", "revision=b", "--every", "1s", "--min-requests", "0", "-r", "x"
+    )
+    url = f"/v1/services/{service}/shift"
+    eventually(lambda: shared_registry.client.get(url).json()["held"] == "no Envoy reports traffic to the service")
+    shift = shared_registry.client.get(url).json()
+    assert (shift["state"], shift["step"], shift["waited"]) == ("running", 1, 0.0)
+    assert "holds: no Envoy reports" in registryctl(shared_registry.url, "shift", service).out
+    registryctl(shared_registry.url, "shift", service, "--abort")
+
+
+def test_what_means_nothing_or_comes_second_is_refused(shared_registry: Registry, service: str) -> None:
+    """With what is allowed and what to do, and nothing changes."""
+    populated(shared_registry, service)
+    post, url = shared_registry.client.post, f"/v1/services/{service}/shift"
+    assert shared_registry.client.get(url).status_code == 404
+    for steps, words in (([50, 25], "each step is greater"), ([50, 101], "has to be at most 100"), ([], "$.steps")):
+        refused = post(url, json={"to": "revision=b", "steps": steps})
+        assert refused.status_code == 422
+        assert words in refused.text
+    nothing = post(url, json={"to": "revision=c", "steps": [5]})
+    assert (nothing.status_code, "fits no endpoint" in nothing.text) == (422, True)
+    # zone= fits all of them: there is nothing to go back to.
+    for endpoint in (OLD, OTHER, NEW):
+        shared_registry.register(service, endpoint, ttl=600, zone="a", revision="a" if endpoint != NEW else "b")
+    alone = post(url, json={"to": "zone=a", "steps": [5]})
+    assert (alone.status_code, "needs others to go back to" in alone.text) == (409, True)
+    assert post("/v1/services/nobody-knows/shift", json={"to": "a=b", "steps": [5]}).status_code == 404
+    assert post(f"{url}/abort").status_code == 404
+    assert weights(shared_registry, service) == {OLD: None, OTHER: None, NEW: None}
+    assert post(url, json={"to": "revision=b", "steps": [5]}).status_code == 200
+    second = registryctl(shared_registry.url, "shift", service, "--to", "revision=b")
+    assert (second.status, "abort or promote it first" in second.err) == (4, True)
+    by_hand = registryctl(shared_registry.url, "share", service, "revision=b=50")
+    assert (by_hand.status, "a shift to revision=b sets the shares" in by_hand.err) == (4, True)
+    assert registryctl(shared_registry.url, "share", service, "--clear").status == 4
+    assert registryctl(shared_registry.url, "shift", service, "--to", "revision=b", "--abort").status == 2
+    assert registryctl(shared_registry.url, "shift", service, "--to", "a=b", "--steps", "five").status == 2
+    assert weights(shared_registry, service) == {OLD: 475_000, OTHER: 475_000, NEW: 50_000}
