@@ -19,6 +19,7 @@ from registry.http.v1 import (
     bulk,
     catalog,
     discovery,
+    edge,
     events,
     expiry,
     explain,
@@ -44,6 +45,7 @@ from registry.program import VERSION
 _NATIVE = tuple(
     routes.router
     for routes in (
+        edge,
         registration,
         bulk,
         probes,

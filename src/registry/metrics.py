@@ -46,6 +46,7 @@ class ServiceGauge(Collector):
 
 
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
+EDGE_QUESTIONS = Counter("registry_edge_questions_total", "Answers to the edges of registrars, by status.", ["code"])
 POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
 HEARTBEATS = Counter(
     "registry_heartbeats_total",
@@ -299,7 +300,8 @@ SIGHTINGS_REFUSED = Counter(
 PROPAGATION = Histogram(
     "registry_propagation_seconds",
     "Seconds from the change of an endpoint, by the database's clock, to the first answer with it to each Envoy (way "
-    "poll), or to the acknowledgement of it over a stream (way stream).",
+    "poll), to the answer to the edge of its registrar (way edge), or to the acknowledgement of it over a stream (way "
+    "stream).",
     ["way"],
     buckets=_PROPAGATION,
 )

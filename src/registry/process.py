@@ -101,6 +101,7 @@ from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
+from registry.xds.edge_discovery import EdgeDiscovery
 from registry.xds.eds import AssignmentCache
 from registry.xds.grpc.observer import Rejection
 from registry.xds.grpc.streams import StreamEntry, Streams
@@ -262,6 +263,7 @@ class RegistryProcess:
             settings.max_sightings,
             self._peer_polls(),
         )
+        self.edge_discovery = EdgeDiscovery(self.discovery, self.policy)
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(
@@ -398,6 +400,7 @@ class RegistryProcess:
             cache.clock,
             self.authentication,
             self.discovery,
+            self.edge_discovery,
             self.registrations,
             self.heartbeats,
             Credentials(policy, database, self.access, self.access_feed, self.audit),
@@ -472,7 +475,7 @@ class RegistryProcess:
 
     def release(self) -> None:
         """Answer every held poll now, so that stopping does not wait for them."""
-        self.discovery.release()
+        self.discovery.held_polls.release()
         self.cache.release()
 
     async def stop(self) -> None:

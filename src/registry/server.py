@@ -180,8 +180,8 @@ class _Server(AcceptingServer):
         """Close idle connections and, if those are too few, answer the polls that are held for the longest."""
         closed = 0 if self._streams is None else self._streams.connections.make_room(count)
         closed += super().make_room(count - closed)
-        self._process.discovery.hold_none(SCARCITY_PERIOD)
-        self._process.discovery.release_oldest(count - closed)
+        self._process.discovery.held_polls.hold_none(SCARCITY_PERIOD)
+        self._process.discovery.held_polls.release_oldest(count - closed)
         return closed
 
     def _on_orphaned(self, alive: int) -> None:

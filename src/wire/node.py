@@ -13,7 +13,7 @@ _MAX_HEAD = 4096
 """Bytes of ``node`` in which its extensions have to begin."""
 _MAX_NODES = 4096
 """Heads whose nodes are kept; an Envoy sends the same with each request."""
-_MAX_TEXT = 255
+MAX_NODE_TEXT = 255
 """Characters that are kept of an id, a cluster or a zone."""
 
 
@@ -108,7 +108,7 @@ def _node(node: _Node | None) -> Node:
     if node is None:
         return ANONYMOUS
     zone = node.locality.zone if node.locality else ""
-    return Node(*(printable(text[:_MAX_TEXT]) for text in (node.id, node.cluster, zone, _version(node))))
+    return Node(*(printable(text[:MAX_NODE_TEXT]) for text in (node.id, node.cluster, zone, _version(node))))
 
 
 def _version(node: _Node) -> str:

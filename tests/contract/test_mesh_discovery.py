@@ -51,10 +51,10 @@ class Mesh(Struct):
 
     async def hold(self, kind: str, version: str, **request: Any) -> "asyncio.Task[httpx.Response]":
         """Poll in a task, and return once the poll is held."""
-        before = len(self.process.discovery._held)
+        before = len(self.process.discovery.held_polls)
         task = asyncio.create_task(self.poll(kind, version, budget=BUDGET, **request))
         async with asyncio.timeout(5):
-            while len(self.process.discovery._held) == before:
+            while len(self.process.discovery.held_polls) == before:
                 assert not task.done(), (await task).text
                 await asyncio.sleep(0.005)
         return task

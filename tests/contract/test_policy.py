@@ -56,6 +56,7 @@ VERBS: dict[tuple[str, str], Verb] = {
     ("POST", "/v3/discovery:clusters"): Verb.DISCOVER,
     ("POST", "/v3/discovery:listeners"): Verb.DISCOVER,
     ("POST", "/v3/discovery:routes"): Verb.DISCOVER,
+    ("POST", "/v1/edge/assignments"): Verb.DISCOVER,
     ("POST", "/v1/mesh/revisions"): Verb.CONFIGURE,
     ("POST", "/v1/mesh/revisions/{number}/rollback"): Verb.CONFIGURE,
     ("PUT", "/v1/services/{service}/endpoints/{endpoint}"): Verb.REGISTER,

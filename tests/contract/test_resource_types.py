@@ -51,10 +51,10 @@ class Served(Struct):
 
     async def hold(self, kind: str, version: str, **request: Any) -> "asyncio.Task[httpx.Response]":
         """Poll in a task, and return once the poll is held."""
-        before = len(self.process.discovery._held)
+        before = len(self.process.discovery.held_polls)
         task = asyncio.create_task(self.poll(kind, version, budget=BUDGET, **request))
         async with asyncio.timeout(5):
-            while len(self.process.discovery._held) == before:
+            while len(self.process.discovery.held_polls) == before:
                 assert not task.done(), (await task).text
                 await asyncio.sleep(0.005)
         return task
@@ -299,7 +299,7 @@ async def test_a_policy_refuses_polls_over_every_front(served: Served, monkeypat
         assert "127.0.0.1 may not discover" in problem["detail"]
     assert refused[4].status_code == 403
     assert (await served.poll("notes", resource_names=["cart"])).status_code == 200
-    assert not served.process.discovery._held
+    assert not served.process.discovery.held_polls
     assert {subscription.status for subscription in served.process.subscribers.of("shop")} == {403}
     assert {verb for _, verb, _ in asked} == {Verb.DISCOVER}
     named = await served.client.post(

@@ -42,6 +42,7 @@ _BODIES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         ("POST", f"/v3/discovery:{kind}"): {"json": {"version_info": "5f0c1a9e:7.1", "resource_names": ["default"]}}
         for kind in ("clusters", "listeners", "routes")
     },
+    ("POST", "/v1/edge/assignments"): {"json": {"node": "i-1", "held": {"shop": "5f0c1a9e:7"}}},
     ("POST", "/v1/loadbalancing/{service}"): {"data": {"load_balancing_weight": "5"}},
     ("POST", "/v1/loadbalancing/{service}/{ip}"): {"data": {"load_balancing_weight": "5"}},
 }

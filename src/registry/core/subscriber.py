@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from wire.edge_assignments import TakenVersion
 from wire.node import ANONYMOUS, Node, printable
 
 State = Literal["current", "behind", "stuck", "rejected", "silent"]
@@ -63,6 +64,8 @@ _REFUSED = {
     403: "its polls are refused (403): its token may not discover this service; it keeps the endpoints that it has",
 }
 """The reason for each status of a poll that access control refuses."""
+_SAME_START = 2.0
+"""Seconds by which two reports of an edge about the beginning of a subscription may differ."""
 _SMOOTHING = 0.2
 """Share of the newest pause in the smoothed one."""
 
@@ -79,7 +82,8 @@ class Subscription:
     long as the request only, so that nothing can be concluded from what it did before. ``refused_offer`` is the
     version_info that it refused last, of the types that offer an answer once, and ``refused_offer_at`` the time.
     ``started_at`` is the time of its last poll without a version, with which each subscription of an Envoy begins; None
-    for one that this process has not seen begin.
+    for one that this process has not seen begin. ``edge`` is the registrar whose edge answers its polls; empty: it
+    polls a registry itself.
     """
 
     __slots__ = (
@@ -87,6 +91,7 @@ class Subscription:
         "answered_at",
         "api",
         "brought",
+        "edge",
         "first_seen",
         "held",
         "key",
@@ -120,6 +125,7 @@ class Subscription:
         self.refused_offer_at = 0.0
         self.remembered = False
         self.started_at: float | None = None
+        self.edge = ""
         # The state that was published last to the other processes, and the monotonic time; written by SubscriberSync.
         self.published: object = None
         self.published_at = 0.0
@@ -139,8 +145,30 @@ class Subscription:
             self.refusals = 0
         self.brought = version_info
         self.polled_at = now
+        self.edge = ""
         if not version_info:
             self.started_at = now
+
+    def relay(self, edge: str, taken: TakenVersion, status: int, now: float) -> None:
+        """Record the last poll that an edge has answered.
+
+        Args:
+            edge: the registrar that says so.
+            taken: the poll; its times are durations.
+            status: the status of a poll for this name: 200 or 304, or that of a refusal.
+            now: the time.
+        """
+        self.edge = edge
+        self.brought, self.offered = taken.version[:_MAX_TEXT], taken.offered[:_MAX_TEXT]
+        self.status = status
+        self.refusals = taken.refusals
+        self.refused_since = now - (taken.refused_ago or 0.0)
+        if taken.started_ago is not None:
+            started_at = now - taken.started_ago
+            if self.started_at is None or abs(started_at - self.started_at) > _SAME_START:
+                self.started_at = started_at
+        self.pause = taken.pause
+        self.polled_at = self.answered_at = now
 
     def answer(self, status: int, version_info: str, now: float) -> None:
         """Record the response to its poll."""
@@ -176,6 +204,7 @@ class Subscription:
             min(self.refusals, _MIN_REFUSALS),
             answered,
             self.refused_offer,
+            self.edge,
             self.started_at,
         )
 

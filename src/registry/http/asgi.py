@@ -113,7 +113,7 @@ class DiscoveryMiddleware:
             response = self.discovery.now(path, request, peer) or await self._hold(path, request, peer, scope, receive)
         except REFUSED:
             timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
-            delay = self.discovery.delay_refusal(peer_of(scope.get("client")), timeout)
+            delay = self.discovery.held_polls.delay_refusal(peer_of(scope.get("client")), timeout)
             if await _unless_disconnected(delay, receive) is None:
                 return
             raise

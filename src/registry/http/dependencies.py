@@ -46,6 +46,7 @@ from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
+from registry.xds.edge_discovery import EdgeDiscovery
 from wire.token_masking import without_tokens
 
 Part = TypeVar("Part")
@@ -72,6 +73,7 @@ CatalogPart = Annotated[Catalog, _part(Catalog)]
 ClockPart = Annotated[Clock, _part(Clock)]
 CredentialsPart = Annotated[Credentials, _part(Credentials)]
 DiscoveryPart = Annotated[Discovery, _part(Discovery)]
+EdgePart = Annotated[EdgeDiscovery, _part(EdgeDiscovery)]
 DropInPart = Annotated[DropInHosts, _part(DropInHosts)]
 ExpiryPart = Annotated[ExpiryControl, _part(ExpiryControl)]
 ExplanationsPart = Annotated[Explanations, _part(Explanations)]

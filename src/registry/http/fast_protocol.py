@@ -119,7 +119,7 @@ class FastProtocol(InterceptingProtocol):
         exchange.parts.clear()
         timeout = expected_timeout(exchange.head.timeout)
         address, on_refusal = self._sender.principal.address, partial(self._on_refusal, exchange, error)
-        self._hold(exchange, self._discovery.hold_refusal(address, timeout, on_refusal))
+        self._hold(exchange, self._discovery.held_polls.hold_refusal(address, timeout, on_refusal))
 
     def _hold(self, exchange: Exchange, give_up: Callable[[], None]) -> None:
         """Wait for the response to a poll that is held, unless it was sent already."""

@@ -4,11 +4,9 @@ Nothing here knows what a resource is. Types and their caches come as data (`reg
 compared in `registry.xds.version_info`. A process that is behind a subscriber never answers with older resources.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import get_args
 
 from registry.auth.policy import Policy
@@ -17,11 +15,10 @@ from registry.auth.verbs import Verb
 from registry.cooperative import cooperatively
 from registry.core.subscriber import MAX_NAMES, Subscribers, Subscription
 from registry.errors import NotAllowedError, UnauthenticatedError, UnavailableError
-from registry.metrics import POLLS, POLLS_HELD, PROPAGATION
+from registry.metrics import POLLS, PROPAGATION
 from registry.xds.discovery_request import DiscoveryRequest, read_request
 from registry.xds.discovery_response import DiscoveryResponse, encode_response
-from registry.xds.held_refusals import HeldRefusals
-from registry.xds.long_poll import LongPoll
+from registry.xds.held_polls import NO_HOLD, HeldPolls, answered, hold_time, nothing
 from registry.xds.peer_polls import PeerPolls
 from registry.xds.resource_cache import ResourceCache, ServedType
 from registry.xds.resources import Api, RestPath, rest_paths
@@ -29,16 +26,8 @@ from registry.xds.version_info import Comparison, compare, format_version_info, 
 from wire.discovery_poll import WILDCARD
 from wire.node import read_node
 
-_ANSWER_MARGIN = 0.25
-"""Seconds by which a held poll is answered before Envoy's own time-out."""
-_MAX_HOLD = 55.0
-"""Seconds for which a poll is held at most."""
-_NO_HOLD = 0.0
 _MAX_HELD_NAMES = 100
 """Names of one poll that is held. Envoy asks for one; a poll for more costs a watch for each name."""
-_MAX_ENDED_PER_TURN = 50
-"""Held polls that are answered in one turn of the event loop when this process stops."""
-
 REFUSED = (UnauthenticatedError, NotAllowedError)
 """The errors of a refused poll, whose response every front holds for a moment."""
 _DISCOVER = Verb.DISCOVER
@@ -97,18 +86,8 @@ class Discovery:
         }
         """The REST paths by their URL, in the order in which Envoy wants their types."""
         self._policy = policy
-        self._max_held = max_held
-        self._peer_polls = peer_polls
-        self._held_names = 0
-        """Names of the polls that are held now. Written by hold() and _forget()."""
-        self._held: dict[LongPoll[DiscoveryResponse], None] = {}
-        """The polls that are held now, the oldest first. Written by hold() and _forget()."""
-        self._holds_again_at = 0.0
-        """No poll is held until then (monotonic), because connections are scarce. Written by hold_none()."""
-        self._closing = False
-        """Set by release(), for good: this process stops, and holds no poll any more."""
-        self._refusals = HeldRefusals()
-        """Refused polls that wait for their response."""
+        self.held_polls = HeldPolls(max_held, peer_polls)
+        """The polls that are held now, of Envoys and of edges."""
 
     def read(self, path: ServedPath, principal: Principal, *parts: bytes) -> DiscoveryRequest:
         """Read a poll.
@@ -148,7 +127,7 @@ class Discovery:
         try:
             for name in (request.node.cluster,) if path.keyed_by_cluster else request.names or _NO_NAMES:
                 self._policy.allow(request.principal, _DISCOVER, name)
-            response = self._changes(path, request)
+            response = self.changes(path, request)
         except UnavailableError:
             POLLS.labels(path.api, "503").inc()
             raise
@@ -163,7 +142,7 @@ class Discovery:
             self._note_refusal(path, subscription, request, 403, now)
             if request.version_info:
                 raise
-            return self._without_resources(path, request)
+            return self.without_resources(path, request)
         subscription = path.subscribers.find(request.node, peer, request.names, path.api, now)
         request.subscription = subscription
         version_info = request.version_info
@@ -186,19 +165,7 @@ class Discovery:
             peer: the address of the subscriber.
             timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it nothing is held.
         """
-        answered: asyncio.Future[DiscoveryResponse] = asyncio.get_running_loop().create_future()
-
-        def settle(response: DiscoveryResponse) -> None:
-            # A task may be cancelled in the very turn of the event loop in which its poll is answered.
-            if not answered.done():
-                answered.set_result(response)
-
-        give_up = self.hold(path, request, peer, timeout_header, settle)
-        try:
-            return await answered
-        except asyncio.CancelledError:
-            give_up()
-            raise
+        return await answered(partial(self.hold, path, request, peer, timeout_header))
 
     def hold(
         self,
@@ -217,89 +184,26 @@ class Discovery:
         names = request.names
         subscription = request.subscription or path.subscribers.find(request.node, peer, names, path.api, now)
 
+        seconds = hold_time(timeout_header)
+        held_polls, principal = self.held_polls, request.principal
+        if seconds <= NO_HOLD or len(names) > _MAX_HELD_NAMES or not held_polls.has_room(principal, len(names), now):
+            answer(_account(path, names, subscription, self._unchanged(path, request), now))
+            return nothing
+
         def over(response: DiscoveryResponse | None) -> None:
-            self._forget(poll, subscription, request)
+            subscription.held -= 1
             answer(_account(path, names, subscription, response or self._unchanged(path, request), time.monotonic()))
 
-        def give_up() -> None:
-            if poll.cancel():
-                self._forget(poll, subscription, request)
+        def leave() -> None:
+            if give_up():
+                subscription.held -= 1
 
-        seconds = _hold_time(timeout_header)
-        if (
-            seconds <= _NO_HOLD
-            or now < self._holds_again_at
-            or self._closing
-            or self._is_crowded(request.principal, len(names), now)
-        ):
-            answer(_account(path, names, subscription, self._unchanged(path, request), now))
-            return _nothing
         watched = None if path.wildcard and names == WILDCARD else names
         watch = partial(path.cache.watch, request.node, watched)
-        poll = LongPoll(watch, seconds, partial(self._changes_if_sure, path, request), over)
-        self._held[poll] = None
-        self._held_names += len(names)
-        if self._peer_polls is not None:
-            self._peer_polls.take(request.principal, len(names))
+        look = partial(self._changes_if_sure, path, request)
+        give_up = held_polls.hold(principal, len(names), seconds, watch, look, over)
         subscription.held += 1
-        POLLS_HELD.inc()
-        return give_up
-
-    def _is_crowded(self, principal: Principal, names: int, now: float) -> bool:
-        """Return whether this process, or the peer of a poll, has no room for its names."""
-        if self._held_names + names > self._max_held or names > _MAX_HELD_NAMES:
-            return True
-        return self._peer_polls is not None and not self._peer_polls.has_room(principal, names, now)
-
-    def hold_refusal(self, peer: str, timeout_header: str | None, answer: Callable[[], None]) -> Callable[[], None]:
-        """Hold a refused poll for a moment, because its sender asks again at once.
-
-        Args:
-            peer: the address that the poll came from.
-            timeout_header: ``x-envoy-expected-rq-timeout-ms``; without it the poll is answered at once.
-            answer: sends the refusal; called perhaps before this returns.
-
-        Returns:
-            A function to call when the subscriber has disconnected; harmless after the answer.
-        """
-        seconds = _hold_time(timeout_header)
-        scarce = time.monotonic() < self._holds_again_at or self._closing
-        if seconds <= _NO_HOLD or scarce or self._refusals.is_full(peer):
-            answer()
-            return _nothing
-        return self._refusals.hold(peer, seconds, answer)
-
-    async def delay_refusal(self, peer: str, timeout_header: str | None) -> bool:
-        """Wait as long as ``hold_refusal`` holds a refused poll, and return True."""
-        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def settle() -> None:
-            # As in later().
-            if not over.done():
-                over.set_result(True)
-
-        give_up = self.hold_refusal(peer, timeout_header, settle)
-        try:
-            return await over
-        finally:
-            give_up()
-
-    def release(self) -> None:
-        """Answer all held polls, some in each turn of the event loop, and hold none any more: this process stops."""
-        self._closing = True
-        self.release_oldest(_MAX_ENDED_PER_TURN)
-        if self._held or self._refusals:
-            asyncio.get_running_loop().call_soon(self.release)
-
-    def release_oldest(self, count: int) -> None:
-        """Answer the polls that are held for the longest, as if their time were over; refused ones before others."""
-        ended = self._refusals.end_oldest(count)
-        for poll in list(islice(self._held, count - ended)):
-            poll.end()
-
-    def hold_none(self, seconds: float) -> None:
-        """Answer each poll at once for so many seconds, because connections are scarce."""
-        self._holds_again_at = time.monotonic() + seconds
+        return leave
 
     async def forget_silent_subscribers(self) -> None:
         """Drop the subscribers of every type that have been silent for too long."""
@@ -308,21 +212,13 @@ class Discovery:
             async for subscription in cooperatively(subscribers):
                 subscribers.forget(subscription, now)
 
-    def _forget(self, poll: LongPoll[DiscoveryResponse], subscription: Subscription, request: DiscoveryRequest) -> None:
-        del self._held[poll]
-        self._held_names -= len(request.names)
-        if self._peer_polls is not None:
-            self._peer_polls.give(request.principal, len(request.names))
-        subscription.held -= 1
-        POLLS_HELD.dec()
-
     def _changes_if_sure(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return what a held poll has not seen yet; None if that is nothing, or this process is unsure."""
         if request.principal.subject.ended:
             # Its credential ended, or allows something else now: only a new poll may bring anything.
             return _UNCHANGED
         try:
-            response = self._changes(path, request)
+            response = self.changes(path, request)
         except UnavailableError:
             return None
         if path.offered_once and request.subscription is not None:
@@ -337,12 +233,12 @@ class Discovery:
         """
         if path.offered_once and not request.version_info:
             try:
-                return self._changes(path, request) or _UNCHANGED
+                return self.changes(path, request) or _UNCHANGED
             except UnavailableError:
                 return _UNCHANGED
         return _UNCHANGED
 
-    def _changes(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
+    def changes(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse | None:
         """Return what a subscriber has not seen yet; None if there is nothing."""
         names = request.names
         if path.wildcard and names == WILDCARD:
@@ -385,7 +281,7 @@ class Discovery:
             subscription.poll(request.version_info, now)
             subscription.answer(status, "", now)
 
-    def _without_resources(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse:
+    def without_resources(self, path: ServedPath, request: DiscoveryRequest) -> DiscoveryResponse:
         """Return the response to a refused first poll, with the version of what was never registered.
 
         An Envoy takes it as a success and keeps the hosts that it has. Its next poll brings this version, which is
@@ -489,14 +385,3 @@ def _observe(path: ServedPath, subscription: Subscription, now: float) -> None:
         age = path.cache.change_age(name, version, now)
         if age is not None:
             _OBSERVE(max(0.0, age))
-
-
-def _nothing() -> None:
-    """Give up a poll that was answered at once."""
-
-
-def _hold_time(timeout_header: str | None) -> float:
-    """Return the seconds for which a poll may be held: Envoy's time-out, less a margin for the way back."""
-    if timeout_header is None or not (timeout_header.isascii() and timeout_header.isdigit()):
-        return _NO_HOLD
-    return min(int(timeout_header[:9]) / 1000 - _ANSWER_MARGIN, _MAX_HOLD)

@@ -52,7 +52,7 @@ def _route(rest_path: RestPath) -> Callable[..., Awaitable[Response]]:
         try:
             response = discovery.now(path, poll, peer) or await discovery.later(path, poll, peer, expected_timeout)
         except REFUSED:
-            await discovery.delay_refusal(reader.address, expected_timeout)
+            await discovery.held_polls.delay_refusal(reader.address, expected_timeout)
             raise
         return Response(response.body, response.status, media_type="application/json" if response.body else None)
 

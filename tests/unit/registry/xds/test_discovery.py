@@ -69,7 +69,7 @@ async def test_a_held_poll_that_is_over_is_freed_without_the_garbage_collector(e
         elif end == "given up":
             give_up()
         else:
-            discovery.release_oldest(1)
+            discovery.held_polls.release_oldest(1)
         del give_up
         # The watch calls back in a later turn of the loop.
         for _ in range(3):
@@ -146,22 +146,22 @@ async def test_refused_polls_are_answered_at_once_when_the_process_stops_or_conn
     discovery, _ = _eds(SnapshotCache())
     answers: list[int] = []
     for number in range(3):
-        discovery.hold_refusal("10.0.0.9", "30000", partial(answers.append, number))
-    discovery.release_oldest(1)
+        discovery.held_polls.hold_refusal("10.0.0.9", "30000", partial(answers.append, number))
+    discovery.held_polls.release_oldest(1)
     assert answers == [0]
-    discovery.hold_none(60.0)
-    discovery.hold_refusal("10.0.0.9", "30000", partial(answers.append, 3))
+    discovery.held_polls.hold_none(60.0)
+    discovery.held_polls.hold_refusal("10.0.0.9", "30000", partial(answers.append, 3))
     assert answers == [0, 3]
-    discovery.release()
+    discovery.held_polls.release()
     assert answers == [0, 3, 1, 2]
-    assert await asyncio.wait_for(discovery.delay_refusal("10.0.0.9", "30000"), 0.5)
+    assert await asyncio.wait_for(discovery.held_polls.delay_refusal("10.0.0.9", "30000"), 0.5)
 
 
 async def test_a_refused_poll_without_the_clients_timeout_is_answered_at_once() -> None:
     """As no other poll is held without it: curl and scripts do not ask again by themselves."""
     discovery, _ = _eds(SnapshotCache())
     answers: list[int] = []
-    discovery.hold_refusal("10.0.0.9", None, partial(answers.append, 1))
+    discovery.held_polls.hold_refusal("10.0.0.9", None, partial(answers.append, 1))
     assert answers == [1]
 
 
@@ -300,7 +300,7 @@ async def test_a_peer_has_so_many_polls_held_and_the_others_are_answered_at_once
     first()
     hold("10.0.0.9")
     assert len(answers) == 1
-    discovery.release()
+    discovery.held_polls.release()
     await asyncio.sleep(0.1)
     assert len(answers) == 5
     assert polls.has_room(Principal("10.0.0.9", subject=Subject("token:envoy")), 2, 0.0)
