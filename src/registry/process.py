@@ -263,7 +263,7 @@ class RegistryProcess:
             settings.max_sightings,
             self._peer_polls(),
         )
-        self.edge_discovery = EdgeDiscovery(self.discovery, self.policy)
+        self.edge_discovery = EdgeDiscovery(self.discovery, self.policy, settings.max_sightings)
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(
@@ -558,6 +558,7 @@ class RegistryProcess:
         await self.reports.exchange()
 
     async def _keep_subscribers(self) -> None:
+        self.edge_discovery.forget_old()
         await self.discovery.forget_silent_subscribers()
         await self.subscriber_sync.publish()
 

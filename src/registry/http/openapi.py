@@ -126,6 +126,7 @@ def problems(*statuses: int, free: bool = False) -> dict[int | str, Any]:
         403: "Not allowed: the principal may not do this; or sent from elsewhere: a page of another site wrote.",
         404: "There is no such thing.",
         409: "Another instance, or a newer incarnation, owns the endpoint.",
+        412: "This process does not know the request on which this one builds; send a whole one.",
         413: "The body is too large.",
         421: "A browser asks under a name that REGISTRY_HOSTS does not have.",
         422: "The request says something impossible, or something that the limits do not allow.",
