@@ -121,8 +121,6 @@ _COUNT_INTERVAL = 5.0
 _SNAPSHOT_INTERVAL = 5.0
 _MAX_SNAPSHOT_SHARE = 0.03
 """Share of the time in which the snapshot is written: many endpoints under steady change do not keep the disk busy."""
-_SERVICES_A_TURN = 200
-"""Services that are counted before other work of the loop has its turn."""
 _REPORT_INTERVAL = 1.0
 _DISK_SNAPSHOT_DELAY = 2.0
 """Seconds to wait for PostgreSQL at the start before the snapshot on disk is served."""
@@ -597,7 +595,7 @@ class RegistryProcess:
         quarantined = lost = below_strength = 0
         now = self.cache.clock.now()
         snapshots = list(self.cache.services().values())
-        for turn, snapshot in enumerate(snapshots, start=1):
+        async for snapshot in cooperatively(snapshots):
             counts.update(snapshot.counts_for_people)
             if snapshot.silent:
                 silent[snapshot.service] = snapshot.silent
@@ -605,8 +603,6 @@ class RegistryProcess:
             presence = snapshot.presence(now, self.cache.desired_counts)
             lost += len(presence.lost)
             below_strength += presence.missing > 0
-            if turn % _SERVICES_A_TURN == 0:
-                await asyncio.sleep(0)
         for status in STATUSES_FOR_PEOPLE:
             metrics.ENDPOINTS.labels(status).set(counts[status])
         self._set_silence(silent)
