@@ -47,6 +47,14 @@ class ServiceGauge(Collector):
 
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
 EDGE_QUESTIONS = Counter("registry_edge_questions_total", "Answers to the edges of registrars, by status.", ["code"])
+EDGES = Gauge(
+    "registry_edges", "Edges of registrars whose question this process remembers.", multiprocess_mode="livesum"
+)
+EDGE_SUBSCRIBERS = Gauge(
+    "registry_edge_subscribers",
+    "Pairs of an Envoy and a name that these edges answer, as this process knows them.",
+    multiprocess_mode="livesum",
+)
 POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
 HEARTBEATS = Counter(
     "registry_heartbeats_total",

@@ -615,6 +615,8 @@ class RegistryProcess:
         states = await self.subscriber_sync.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])
+        metrics.EDGES.set(self.edge_discovery.edge_count)
+        metrics.EDGE_SUBSCRIBERS.set(self.edge_discovery.subscriber_count)
         metrics.SIGHTINGS.set(self.subscribers.sightings)
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
 

@@ -203,6 +203,8 @@ subscribers = Table(
     Column("told_at", Double, nullable=False),
     # The last poll without a version, with which each subscription begins; null: not seen, or of an older registry.
     Column("started_at", Double),
+    # The registrar whose edge answers its polls; empty: it polls a registry itself, or is reported by an older one.
+    Column("edge", Text, nullable=False, server_default=""),
     prefixes=["UNLOGGED"],
 )
 Index("subscribers_service_idx", subscribers.c.service)

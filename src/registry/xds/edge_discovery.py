@@ -95,7 +95,7 @@ class EdgeDiscovery:
         self._remembered = RememberedPolls(max_names)
 
     def read(self, principal: Principal, question: EdgeQuestion) -> EdgePoll:
-        """Return a question with the polls that it stands for; one that it builds on is answered, if it is held.
+        """Return a question with the polls that it stands for; the held one that it builds on ends.
 
         Raises:
             InvalidError: it asks for a type that is not served, or says neither its node nor what it builds on.
@@ -183,6 +183,16 @@ class EdgeDiscovery:
     def forget_old(self) -> None:
         """Forget the questions that no other one followed for too long."""
         self._remembered.forget_old(time.monotonic())
+
+    @property
+    def edge_count(self) -> int:
+        """The number of edges whose question is remembered."""
+        return len(self._remembered)
+
+    @property
+    def subscriber_count(self) -> int:
+        """The number of pairs of an Envoy and a name that these edges answer."""
+        return sum(len(poll.subscriptions) for poll in self._remembered)
 
     def _decide(self, poll: EdgePoll) -> list[NotAllowedError]:
         """Mark the names that the sender may not discover, and return the reasons.
