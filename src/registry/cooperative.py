@@ -1,11 +1,12 @@
 """Cooperative iteration: a process keeps answering polls while it goes through thousands of items."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
 from time import monotonic
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _TURN = 0.0002
 """Seconds of work between two yields to the event loop. A poll waits for as long, or for one item that takes longer."""
@@ -19,3 +20,27 @@ async def cooperatively(items: Iterable[Item]) -> AsyncIterator[Item]:
         if monotonic() >= end:
             await asyncio.sleep(0)
             end = monotonic() + _TURN
+
+
+async def in_turns(work: Generator[None, None, Result]) -> Result:
+    """Run work that says where it may be interrupted, yield to the event loop as often, and return its result."""
+    end = monotonic() + _TURN
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+        if monotonic() >= end:
+            await asyncio.sleep(0)
+            end = monotonic() + _TURN
+
+
+def at_once(work: Generator[None, None, Result]) -> Result:
+    """Run the same work without interruptions, and return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            result: Result = done.value
+            return result

@@ -29,6 +29,7 @@ from registry.store import leases as lease_store
 from registry.store import pauses as pause_store
 from registry.store.database import CHANNEL, MESH_CHANNEL, Database, Session, read_clock
 from registry.store.restored import read_identity
+from registry.xds import eds
 
 log = structlog.get_logger()
 
@@ -343,12 +344,12 @@ class ChangeFeed:
                 reason=row.reason,
             )
         for step in steps:
-            self._apply(step)
+            await self._apply(step)
 
-    def _apply(self, step: SnapshotDelta) -> None:
+    async def _apply(self, step: SnapshotDelta) -> None:
         """Apply the changes of one service; a defect with it leaves only this service as it was."""
         try:
-            self._cache.apply([step])
+            await self._cache.apply_in_turns(step, eds.prepare)
         except Exception:
             if step.service not in self._not_followed:
                 log.exception("service_not_followed", service=step.service)
