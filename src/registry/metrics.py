@@ -383,6 +383,20 @@ STREAM_CONNECTIONS_ENDED = Counter(
     "that is never complete), oversized, flood, protocol_error or failed (the log has the reason).",
     ["why"],
 )
+TRAFFIC_DIGESTS = Counter(
+    "registry_traffic_digests_total",
+    "Digests of Envoys' statistics, by outcome: taken, repeated or refused.",
+    ["outcome"],
+)
+TRAFFIC_PAIRS = Gauge(
+    "registry_traffic_pairs",
+    "Pairs of a caller, in one zone, and a callee that a process remembers traffic of.",
+    multiprocess_mode="livemax",
+)
+TRAFFIC_DROPPED = Counter(
+    "registry_traffic_dropped_total",
+    "Pairs and routes whose traffic was forgotten because there were more than REGISTRY_TRAFFIC_PAIRS.",
+)
 REQUESTS = Counter(
     "registry_http_requests_total",
     "Requests but for polls of discovery and heartbeats that only renew, by route and status.",

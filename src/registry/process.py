@@ -41,6 +41,7 @@ from registry.background.shifts import LOOK_INTERVAL as SHIFT_INTERVAL
 from registry.background.shifts import EndpointTotals, Shifts
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
+from registry.background.traffic_exchange import EXCHANGE_INTERVAL, TrafficExchange
 from registry.cache.disk_access import DiskAccess
 from registry.cache.disk_mesh import DiskMesh
 from registry.cache.disk_snapshot import DiskSnapshot
@@ -57,6 +58,7 @@ from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
+from registry.core.traffic_table import TrafficTable
 from registry.database_url import DatabaseUrl
 from registry.errors import BadSettingsError, UnavailableError
 from registry.garbage_collection import settle, unsettle
@@ -98,6 +100,7 @@ from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.stream_access import StreamAccess
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.traffic import Traffic
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
@@ -303,6 +306,8 @@ class RegistryProcess:
         self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
         self.catalog = Catalog(self.policy, self.cache, self.silences)
+        self.traffic = TrafficExchange(self.database, TrafficTable(settings.traffic_pairs), self.reports.process_id)
+        """The traffic that Envoys tell of, of all processes."""
         self.health = ProcessHealth(self.policy, self.cache, settings, self.change_feed, self.sweeper, self.abilities)
         """Tells whether this process can answer."""
 
@@ -427,6 +432,7 @@ class RegistryProcess:
             self.health,
             status,
             SubscriberListing(policy, self.subscriber_sync),
+            Traffic(policy, cache, self.traffic),
             Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences, rollouts),
         )
 
@@ -453,6 +459,7 @@ class RegistryProcess:
         if self.quotas is not None:
             self._jobs.every(_COUNT_INTERVAL, "quotas", partial(self._count_holdings, self.quotas))
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
+        self._jobs.every(EXCHANGE_INTERVAL, "traffic", self.traffic.exchange)
         self._jobs.every(TELL_INTERVAL, "mesh_subscribers", self._tell_mesh_subscribers)
         self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
         self._jobs.every(SHIFT_INTERVAL, "shifts", self.shifts.advance)

@@ -26,6 +26,8 @@ _OVERDUE_INTERVALS = 2.5
 """Intervals after which a digest is overdue."""
 _OVERDUE_SLACK = 5.0
 """Seconds on top of them, for a registry that was restarted and a reading that was slow."""
+DEGRADED = 0.01
+"""The part of failed requests from which a pair counts as failing."""
 _MIN_COVERED = 0.5
 """Seconds that a rate is taken over at least."""
 
@@ -226,6 +228,18 @@ class Figures:
                         location, _, last, interval = before
                 reporters[each.caller, each.node] = (location, since, last, interval)
         return reporters
+
+
+def most_telling(pairs: Sequence[PairFigures], limit: int) -> list[PairFigures]:
+    """Return so many pairs in their order: first those that fail, then the busiest."""
+    if len(pairs) <= limit:
+        return list(pairs)
+
+    def telling(number: int) -> tuple[bool, float]:
+        pair = pairs[number]
+        return pair.success is None or pair.success > 1 - DEGRADED, -pair.requests_per_second
+
+    return [pairs[number] for number in sorted(sorted(range(len(pairs)), key=telling)[:limit])]
 
 
 def _success(completed: int, failures: int) -> float | None:

@@ -94,9 +94,11 @@ class _Reporter:
         interval: the seconds that this covered.
         sequence: its number.
         location: region and zone of the Envoy.
+        slot: the slot of its last digest.
+        in_slot: how many digests came in this slot.
     """
 
-    __slots__ = ("interval", "last", "location", "sequence", "since")
+    __slots__ = ("in_slot", "interval", "last", "location", "sequence", "since", "slot")
 
     def __init__(self, since: float) -> None:
         self.since = since
@@ -104,6 +106,8 @@ class _Reporter:
         self.interval = 0.0
         self.sequence = -1
         self.location = ""
+        self.slot = 0
+        self.in_slot = 0
 
 
 class _Pair:
@@ -191,6 +195,8 @@ class TrafficTable:
         reporter.sequence, reporter.last, reporter.interval = digest.sequence, now, digest.seconds
         reporter.location = location
         slot = int(now // SLOT)
+        reporter.in_slot = reporter.in_slot + 1 if reporter.slot == slot else 1
+        reporter.slot = slot
         self._cover(digest.caller, location, slot, digest.seconds)
         for edge in digest.edges:
             self._pair((digest.caller, location, edge.callee), slot).add(slot, edge)
@@ -202,6 +208,11 @@ class TrafficTable:
         if len(self._reporters) > MAX_REPORTERS:
             del self._reporters[next(iter(self._reporters))]
         return True
+
+    def digests_in_slot(self, digest: TrafficDigest, now: float) -> int:
+        """Return how many digests of the same Envoy came in the slot of ten seconds that it is now."""
+        reporter = self._reporters.get((digest.caller, digest.node))
+        return reporter.in_slot if reporter is not None and reporter.slot == int(now // SLOT) else 0
 
     def forget(self, now: float) -> None:
         """Forget pairs, routes and Envoys that have said nothing for the longest window."""

@@ -33,6 +33,10 @@ TAGS = [
     {"name": "expiry", "description": "What keeps leases from lapsing: the guard, and pauses of operators."},
     {"name": "mesh", "description": "Revisions of the mesh configuration, their roll-out, and what they compile to."},
     {"name": "subscribers", "description": "The Envoys that poll, and the versions that they hold."},
+    {
+        "name": "traffic",
+        "description": "Who calls whom, how often, how well and how fast, as callers' Envoys count.",
+    },
     {"name": "prometheus", "description": "Service discovery for Prometheus."},
     {"name": "access", "description": "Credentials, identities and their grants, logins, and the audit."},
     {"name": "operations", "description": "How this process and the whole registry stand."},

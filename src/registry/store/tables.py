@@ -240,6 +240,19 @@ probe_statements = Table(
 )
 Index("probe_statements_endpoint_idx", probe_statements.c.endpoint_id)
 
+# The traffic that each process knows (registry.core.traffic_table.TrafficImage, and of endpoints
+# registry.core.endpoint_attempts.ServiceImage), as msgpack and zlib. number: grows with each image. Unlogged, as above.
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("process_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("told_at", _moment, nullable=False),
+    Column("pairs", LargeBinary, nullable=False),
+    Column("endpoints", LargeBinary, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
 # The use of each process's memory of subscribers. refused_at: when there was last no room for one.
 subscriber_memories = Table(
     "subscriber_memories",
