@@ -56,6 +56,7 @@ from registry.core.audit import AuditQueue
 from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
+from registry.core.shift import Counts
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.core.traffic_table import TrafficTable
@@ -244,7 +245,11 @@ class RegistryProcess:
         self.sweeper = Sweeper(
             self.database, self.cache, self.change_feed, settings, self.reports.credit_reason, self.evidence.of
         )
-        self.shifts = Shifts(self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, _no_figures)
+        self.traffic = TrafficExchange(self.database, TrafficTable(settings.traffic_pairs), self.reports.process_id)
+        """The traffic that Envoys tell of, of all processes."""
+        self.shifts = Shifts(
+            self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, self._endpoint_figures
+        )
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
 
@@ -306,8 +311,6 @@ class RegistryProcess:
         self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
         self.catalog = Catalog(self.policy, self.cache, self.silences)
-        self.traffic = TrafficExchange(self.database, TrafficTable(settings.traffic_pairs), self.reports.process_id)
-        """The traffic that Envoys tell of, of all processes."""
         self.health = ProcessHealth(self.policy, self.cache, settings, self.change_feed, self.sweeper, self.abilities)
         """Tells whether this process can answer."""
 
@@ -627,6 +630,12 @@ class RegistryProcess:
         metrics.SIGHTINGS.set(self.subscribers.sightings)
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
 
+    def _endpoint_figures(self, service: str, within: float) -> EndpointTotals:
+        """Return what Envoys counted for the endpoints of a service under a shift, as shifts take it."""
+        counted = self.traffic.endpoint_counts(service, within)
+        totals = {name: Counts(each.attempts, each.errors) for name, each in counted.endpoints.items()}
+        return EndpointTotals(totals, counted.reporting.expected, counted.reporting.reported)
+
     def _set_silence(self, silent: Mapping[str, Sequence[Endpoint]]) -> None:
         metrics.SUSPECTS.set(sum(map(len, silent.values())))
         held = {service: self.silences.longest(endpoints) for service, endpoints in silent.items()}
@@ -634,10 +643,6 @@ class RegistryProcess:
         longest = sorted(held, key=lambda service: -held[service])[: metrics.MAX_SERVICE_SERIES]
         metrics.SILENT_SECONDS.set({service: held[service] for service in longest})
         metrics.SILENT_ENDPOINTS.set({service: len(silent[service]) for service in longest})
-
-
-def _no_figures(_service: str, _within: float) -> EndpointTotals:
-    return EndpointTotals({}, 0, 0)
 
 
 async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:

@@ -7,7 +7,6 @@ clock has to agree with another one. Without PostgreSQL a process goes on with i
 import asyncio
 import time
 import zlib
-from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import msgspec
@@ -72,18 +71,10 @@ class TrafficExchange:
         database: through which processes tell each other.
         table: the table of this process.
         process_id: the random id of this process.
-        watched: the services under a shift, whose endpoints are exchanged each second.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        table: TrafficTable,
-        process_id: str,
-        watched: Callable[[], Collection[str]] = frozenset,
-    ) -> None:
+    def __init__(self, database: Database, table: TrafficTable, process_id: str) -> None:
         self.table = table
-        self.watched = watched
         self._database = database
         self._process_id = process_id
         self._others: dict[str, _Other] = {}
@@ -130,7 +121,7 @@ class TrafficExchange:
             self.table.forget(now)
             self.table.endpoints.forget(now)
         metrics.TRAFFIC_PAIRS.set(len(self.table))
-        soon = EXCHANGE_INTERVAL if self.watched() else PUBLISH_INTERVAL
+        soon = EXCHANGE_INTERVAL if self._shifting(now) else PUBLISH_INTERVAL
         changed = self.table.digests != self._published and now >= self._publish_due
         if changed or (len(self.table) and now >= self._renew_due):
             await self._publish(soon)
@@ -150,6 +141,14 @@ class TrafficExchange:
         now = time.monotonic()
         others = [(now - other.made_at, other.endpoints) for other in self._others.values()]
         return endpoint_counts([(0.0, self.table.endpoint_images(now)), *others], service, within)
+
+    def _shifting(self, now: float) -> bool:
+        """Return whether any process counts endpoints for a shift, which cannot wait long for the others."""
+        return self.table.endpoints.in_use(now) or any(
+            service.callers and min(seen[2] for seen in service.callers) + now - other.made_at < _OVERDUE
+            for other in self._others.values()
+            for service in other.endpoints
+        )
 
     async def _own_image(self) -> tuple[TrafficImage, float]:
         async with self._imaging:

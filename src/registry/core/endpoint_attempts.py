@@ -91,6 +91,10 @@ class EndpointTable:
             slots[-1][1] += each.counts.attempts
             slots[-1][2] += each.counts.errors
 
+    def in_use(self, now: float) -> bool:
+        """Return whether there is traffic to a service under a shift."""
+        return any(service.touched > now - _CALLER_OVERDUE for service in self._services.values())
+
     def forget(self, now: float) -> None:
         """Join old slots, and forget what is older than an hour."""
         for name, service in list(self._services.items()):

@@ -1,4 +1,4 @@
-"""The rules of a digest beyond the types of its fields; a digest that breaks one is refused as a whole."""
+"""The rules of a digest beyond the types of its fields; one that breaks any is refused whole."""
 
 from collections.abc import Sequence
 

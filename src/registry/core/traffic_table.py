@@ -184,7 +184,7 @@ class TrafficTable:
         Args:
             digest: a digest whose rules were checked.
             now: this process's monotonic clock.
-            watched: services under a shift, whose endpoints are counted.
+            watched: its callees that are under a shift, whose endpoints are counted.
         """
         location = location_of(digest)
         key = (digest.caller, digest.node)

@@ -84,14 +84,11 @@ class Traffic:
         except RegistryError:
             metrics.TRAFFIC_DIGESTS.labels("refused").inc()
             raise
-        watched = self._exchange.watched()
+        shifted = tuple(edge.callee for edge in digest.edges if self._is_shifted(edge.callee))
         dropped = table.dropped
-        taken = table.take(digest, now, watched)
+        taken = table.take(digest, now, shifted)
         metrics.TRAFFIC_DIGESTS.labels("taken" if taken else "repeated").inc()
         metrics.TRAFFIC_DROPPED.inc(table.dropped - dropped)
-        if not watched:
-            return _AS_CONFIGURED
-        shifted = tuple(edge.callee for edge in digest.edges if edge.callee in watched)
         return DigestAnswer(SHIFT_INTERVAL, shifted) if shifted else _AS_CONFIGURED
 
     async def pairs(
@@ -148,6 +145,10 @@ class Traffic:
 
     async def _figures(self, window: Window, *, by_location: bool = False) -> Figures:
         return Figures(await self._exchange.images(), window, self._instances_of, by_location=by_location)
+
+    def _is_shifted(self, service: str) -> bool:
+        shares = self._cache.get(service).shares
+        return shares is not None and shares.shift is not None
 
     def _instances_of(self, service: str) -> int:
         """Return how many instances a service has, each of which has an Envoy beside it."""
