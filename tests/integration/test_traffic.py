@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
+from harness.operator import registryctl
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -124,7 +125,7 @@ def test_a_digest_that_breaks_a_rule_is_refused_whole(
 
 
 anything: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=12,
 )
@@ -207,3 +208,27 @@ def test_a_forged_caller_is_refused(database: str, workplace: Path) -> None:
         eventually(lambda: read(reader, "?callee=payments").json()["pairs"] != [], within=10)
         assert [pair["caller"] for pair in read(reader, "?callee=payments").json()["pairs"]] == ["shop"]
         assert read(reader, "/routes?callee=shop").status_code == 403
+
+
+def test_a_shift_is_judged_by_what_digests_count(shared_registry: Registry, service: str) -> None:
+    """The answer to a digest asks for endpoints each two seconds; the group that fails is taken back by itself."""
+    old, new = "10.0.0.1:80", "10.0.0.2:80"
+    for endpoint, revision in ((old, "a"), (new, "b")):
+        shared_registry.register(service, endpoint, ttl=600, revision=revision)
+    registryctl(shared_registry.url, "shift", service, "--to", "revision=b", "--steps", "50,100", "--reason", "try")
+    caller = f"{service}-front"
+
+    def report(endpoints: list[Any]) -> dict[str, Any]:
+        document = digest(caller, callee=service, seconds=2.0)
+        document["edges"][0].append(endpoints)
+        answered: dict[str, Any] = send(shared_registry, document).json()
+        return answered
+
+    eventually(lambda: report([]) == {"interval": 2.0, "endpoints": [service]}, within=10, every=0.5)
+
+    def state_after_errors() -> str:
+        report([[old, [100, 0]], [new, [100, 50]]])
+        return str(shared_registry.client.get(f"/v1/services/{service}/shift").json()["state"])
+
+    eventually(lambda: state_after_errors() == "aborted", within=20, every=1.0)
+    eventually(lambda: report([]) == {}, within=10, every=0.5)

@@ -19,6 +19,7 @@ from registry.core.endpoint_attempts import ServiceImage, endpoint_counts
 from registry.core.traffic import EndpointCounts
 from registry.core.traffic_figures import AgedImage
 from registry.core.traffic_table import TrafficImage, TrafficTable
+from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.traffic import RETENTION, TrafficRow, read_traffic, store_traffic
 
@@ -92,7 +93,9 @@ class TrafficExchange:
         self._read_due = 0.0
         """Monotonic time from which the rows of others are read again."""
         self._read_at: float | None = None
-        """Monotonic time of the last reading; None before the first."""
+        """Monotonic time of the last reading; None before the first, and while PostgreSQL is away."""
+        self._read_before: float | None = None
+        """Monotonic time of the last reading, also while PostgreSQL is away."""
         self._forget_due = 0.0
         self._image = AgedImage(TrafficImage(), 0.0)
         """The last image of the own table; its age is the monotonic time at which it was made."""
@@ -121,6 +124,13 @@ class TrafficExchange:
             self.table.forget(now)
             self.table.endpoints.forget(now)
         metrics.TRAFFIC_PAIRS.set(len(self.table))
+        try:
+            await self._exchange(now)
+        except UnavailableError:
+            self._read_at = None
+            raise
+
+    async def _exchange(self, now: float) -> None:
         soon = EXCHANGE_INTERVAL if self._shifting(now) else PUBLISH_INTERVAL
         changed = self.table.digests != self._published and now >= self._publish_due
         if changed or (len(self.table) and now >= self._renew_due):
@@ -172,7 +182,7 @@ class TrafficExchange:
         self._renew_due = begun + _RENEW_INTERVAL
 
     async def _read(self) -> None:
-        before = self._read_at
+        before = self._read_before
         known = {process: other.number for process, other in self._others.items()}
         rows, living = await read_traffic(self._database, self._process_id, known)
         now = time.monotonic()
@@ -190,7 +200,7 @@ class TrafficExchange:
             for process, other in self._others.items()
             if process in living and now - other.made_at < RETENTION
         }
-        self._read_at = now
+        self._read_at = self._read_before = now
 
     def _note_unreadable(self, process_id: str) -> None:
         if process_id not in self._unreadable:
