@@ -38,8 +38,6 @@ _OVERDUE = 15.0
 """Seconds without an exchange after which other processes' figures count as missing."""
 _IMAGE_AGE = 1.0
 """Seconds for which an image of the own table answers questions."""
-_PAIRS_PER_YIELD = 25
-"""Pairs between two yields to the event loop, at about 20 microseconds each."""
 FORMAT = 1
 """The version of the images in rows; rows of another one are left out."""
 
@@ -164,8 +162,8 @@ class TrafficExchange:
         async with self._imaging:
             now = time.monotonic()
             if now - self._image.age >= _IMAGE_AGE:
-                pairs = [each async for each in cooperatively(self.table.pair_images(now), _PAIRS_PER_YIELD)]
-                routes = [each async for each in cooperatively(self.table.route_images(now), _PAIRS_PER_YIELD)]
+                pairs = [each async for each in cooperatively(self.table.pair_images(now))]
+                routes = [each async for each in cooperatively(self.table.route_images(now))]
                 callers, reporters = self.table.caller_images(now), self.table.reporter_images(now)
                 self._image = AgedImage(TrafficImage(pairs, routes, callers, reporters), now)
             return self._image.image, self._image.age
