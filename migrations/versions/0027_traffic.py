@@ -1,13 +1,13 @@
 """The figures of traffic that each process has, so that the others can add them to theirs.
 
-Revision: 0026, after 0025. A registry before it goes on beside it, and gets no digests.
+Revision: 0027, after 0026. A registry before it goes on beside it, and gets no digests.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0026"
-down_revision = "0025"
+revision = "0027"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
