@@ -37,7 +37,6 @@ from registry.http.v1 import (
     state,
     subscribers,
     targets,
-    traffic,
     verdict,
 )
 from registry.process import RegistryProcess
@@ -61,7 +60,6 @@ _NATIVE = tuple(
         mesh_rollout,
         mesh_services,
         subscribers,
-        traffic,
         targets,
         mesh,
         state,

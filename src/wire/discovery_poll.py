@@ -32,17 +32,19 @@ _TAIL_LENGTH = 1024
 
 
 class PolledType(Protocol):
-    """The type of resource that a path serves, as far as reading its polls needs it.
+    """The type of resource that a path serves, as far as reading its polls needs it."""
 
-    Attributes:
-        type_url: the type URL of the resources.
-        type_url_bytes: the same, as it stands in a request.
-        wildcard: whether a request without resource names asks for all resources of its node.
-    """
+    @property
+    def type_url(self) -> str:
+        """The type URL of the resources."""
 
-    type_url: str
-    type_url_bytes: bytes
-    wildcard: bool
+    @property
+    def type_url_bytes(self) -> bytes:
+        """The same, as it stands in a request."""
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether a request without resource names asks for all resources of its node."""
 
 
 class InvalidPollError(ValueError):

@@ -18,6 +18,9 @@ from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_AGGREGATE = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+_EDGE, _DIRECT = "edge", "registry-direct"
+"""The members of the aggregate, by the names that the recommended bootstrap gives them."""
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
@@ -141,6 +144,7 @@ def envoy(
     api_type: str = "DELTA_GRPC",
     fetch_timeout: str = "5s",
     http2: bool = False,
+    edge: int | None = None,
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
@@ -149,7 +153,8 @@ def envoy(
     ``management`` is the cluster of registries, whose name Envoy sends as Host; with ``livez`` it checks them too.
     With ``tls``, the authorities' file, it talks TLS to them, and shows the certificate of ``client`` if there is one.
     With ``streams``, ports of gRPC listeners, it gets everything over ADS, in the variant ``api_type``. After
-    ``fetch_timeout`` it starts without the endpoints of a service. With ``http2`` it speaks that to endpoints.
+    ``fetch_timeout`` it starts without the endpoints of a service. With ``http2`` it speaks that to endpoints. With
+    ``edge``, a port, its management cluster is an aggregate of the edge there and the registries.
     """
     admin = free_port()
     listener = listener or free_port()
@@ -161,7 +166,11 @@ def envoy(
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
             "listeners": [_listener(listener, services[0])],
-            "clusters": [_management(management, registries, livez) | _upstream_tls(tls, client), *clusters],
+            "clusters": [
+                *_ways(management, edge),
+                _management(management if edge is None else _DIRECT, registries, livez) | _upstream_tls(tls, client),
+                *clusters,
+            ],
         },
     }
     if streams:
@@ -282,6 +291,34 @@ def _management(name: str, ports: Sequence[int], livez: bool) -> dict[str, Any]:
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         **_http_options("http_protocol_options"),
     }
+
+
+def _ways(name: str, edge: int | None) -> list[dict[str, Any]]:
+    """Return the aggregate of an edge and the registries, and the edge's own cluster."""
+    if edge is None:
+        return []
+    aggregate = {"@type": _AGGREGATE, "clusters": [_EDGE, _DIRECT]}
+    checks = [
+        {
+            "timeout": "0.5s",
+            "interval": "1s",
+            "no_traffic_interval": "1s",
+            "unhealthy_interval": "1s",
+            "unhealthy_threshold": 1,
+            "healthy_threshold": 1,
+            "http_health_check": {"path": "/livez"},
+        }
+    ]
+    return [
+        {
+            "name": name,
+            "connect_timeout": "0.5s",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": aggregate},
+        },
+        _management(_EDGE, [edge], livez=False)
+        | {"health_checks": checks, "common_lb_config": {"healthy_panic_threshold": {"value": 0}}},
+    ]
 
 
 def _http_options(protocol: str) -> dict[str, Any]:

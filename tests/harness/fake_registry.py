@@ -1,15 +1,18 @@
 """A small registry that speaks the wire documents over real HTTP, and does as a test tells it."""
 
 import asyncio
+import contextlib
 import email.utils
+import gzip
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from wire.edge_assignments import EDGE_PATH, EdgeQuestion
 from wire.model import (
     DeprecatedHeartbeatBatch,
     DeprecatedHeartbeatResults,
@@ -22,6 +25,8 @@ from wire.model import (
     Report,
 )
 from wire.problem import CONTENT_TYPE, Problem
+
+_ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
 
 class Deregistration(msgspec.Struct, frozen=True):
@@ -56,6 +61,10 @@ class FakeRegistry:
         session_life: seconds that a session lives.
         clock: seconds by which its clock is ahead.
         interval, ttl, drain_wait: what is granted, in seconds.
+        assignments: the token and the endpoints of each service, which edges ask for; an absent one is in doubt.
+        hold: seconds for which an edge's question is held.
+        questions: the questions of edges, in order.
+        refuse_edges: problem for these, or None to answer them.
     """
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
@@ -80,6 +89,10 @@ class FakeRegistry:
         self.refuse_renewal: Problem | None = None
         self.session_life = 3600.0
         self.clock = 0.0
+        self.assignments: dict[str, tuple[str, Sequence[str]]] = {}
+        self.hold = 10.0
+        self.questions: list[EdgeQuestion] = []
+        self.refuse_edges: Problem | None = None
         self._issued = 0
         self._port = port
         self._host = host
@@ -122,7 +135,7 @@ class FakeRegistry:
         try:
             while True:
                 await self._answer_request(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self._connections.discard(writer)
@@ -137,12 +150,17 @@ class FakeRegistry:
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         routes = {"/v1/login/aws": self._session, "/v1/login/renew": self._session}
         routes |= dict.fromkeys(("/v1/whoami", "/v1/authorize", "/v1/logout"), self._access)
-        status, headers, content = routes.get(target, self._answer)(method, target, body)
+        if target == EDGE_PATH:
+            status, headers, content = await self._edge(body)
+        else:
+            status, headers, content = routes.get(target, self._answer)(method, target, body)
         async with self._news:
             self._news.notify_all()
         if self.silent:
             return
-        lines = [f"HTTP/1.1 {status} Said", f"content-length: {len(content)}"]
+        lines = [f"HTTP/1.1 {status} Said"]
+        # A 304 has no body, and none is announced.
+        lines += [] if status == 304 else [f"content-length: {len(content)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         await writer.drain()
@@ -180,6 +198,35 @@ class FakeRegistry:
         results = [self._settle(heartbeat) for heartbeat in self.batches[-1][1].heartbeats]
         answer = DeprecatedHeartbeatResults(results) if self.before else HeartbeatResults(results)
         return 200, {"content-type": "application/json"}, msgspec.json.encode(answer)
+
+    async def assign(self, service: str, token: str, *endpoints: str) -> None:
+        """Give a service other endpoints, and answer the questions that are held for it."""
+        self.assignments[service] = token, endpoints
+        async with self._news:
+            self._news.notify_all()
+
+    async def _edge(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        question = msgspec.json.decode(body, type=EdgeQuestion)
+        self.questions.append(question)
+        if self.refuse_edges is not None:
+            return _refusal(self.refuse_edges)
+
+        def changed() -> dict[str, dict[str, object]]:
+            return {
+                name: _assignment(name, *self.assignments[name])
+                for name, token in question.held.items()
+                if name in self.assignments and self.assignments[name][0] != token
+            }
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.hold if question.held else 0.0), self._news:
+                self._news.notify_all()
+                await self._news.wait_for(changed)
+        answer = changed()
+        if not answer:
+            return 304, {}, b""
+        content = gzip.compress(msgspec.json.encode({"assignments": answer}))
+        return 200, {"content-type": "application/json", "content-encoding": "gzip"}, content
 
     @property
     def _bearer(self) -> str:
@@ -247,6 +294,18 @@ class FakeRegistry:
         status = Health.DRAINING if alive else Health(said.health)
         grant = Grant(beat.service, beat.endpoint, status, len(self.batches), self.ttl, self.interval, self.drain_wait)
         return HeartbeatResult(beat.service, beat.endpoint, grant=grant)
+
+
+def _assignment(service: str, token: str, endpoints: Sequence[str]) -> dict[str, object]:
+    if not endpoints:
+        return {"version_info": token}
+    addresses = [endpoint.rpartition(":") for endpoint in endpoints]
+    members = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+        for host, _, port in addresses
+    ]
+    document = {"@type": _ASSIGNMENT, "cluster_name": service, "endpoints": [{"lb_endpoints": members}]}
+    return {"version_info": token, "assignment": document}
 
 
 def _refusal(problem: Problem) -> tuple[int, dict[str, str], bytes]:

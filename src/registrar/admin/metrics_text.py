@@ -9,10 +9,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from registrar.admin.status import CredentialStatus, RegistrarStatus
+from registrar.admin.status import CredentialStatus, EdgeStatus, RegistrarStatus
 from registrar.checks.result import Outcome
 from registrar.checks.threshold import State
 from registrar.credentials.aws_login import FailureKind
+from registrar.edge.entry import Source
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DRAIN_STATES = ("serving", "draining", "drained", "refused")
@@ -83,6 +84,27 @@ ENVOY_TOKEN_FAILED = Metric(
     (),
     "Writes of Envoy's token that failed; missing where this process writes none.",
 )
+EDGE_AGE = Metric(
+    "registrar_edge_age_seconds",
+    "gauge",
+    (),
+    "Seconds since the registry last vouched for the oldest content of the edge; missing without an edge or content.",
+)
+EDGE_REFUSED = Metric(
+    "registrar_edge_refused", "gauge", (), "1 while registries refuse the edge, and Envoys poll them directly."
+)
+EDGE_NAMES = Metric("registrar_edge_names", "gauge", ("source",), "Names that the edge holds, by where they came from.")
+EDGE_POLLS = Metric("registrar_edge_polls_total", "counter", ("status",), "Polls that the edge answered, by status.")
+EDGE_QUESTIONS = Metric(
+    "registrar_edge_questions_total", "counter", ("result",), "Questions of the edge to registries, by result."
+)
+EDGE_CONNECTIONS = Metric("registrar_edge_connections", "gauge", (), "Open connections of Envoys to the edge.")
+EDGE_BAD_FILES = Metric(
+    "registrar_edge_bad_files_total", "counter", (), "Files of the edge that were not what was written."
+)
+EDGE_WRITES_FAILED = Metric(
+    "registrar_edge_write_failures_total", "counter", (), "Writes of the edge's files that failed."
+)
 DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for the current state of the drain, 0 for the others.")
 RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "Reloads of the settings, by result.")
 HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it stays 1 from then on.")
@@ -109,6 +131,14 @@ METRICS = (
     SESSION,
     ENVOY_TOKEN,
     ENVOY_TOKEN_FAILED,
+    EDGE_AGE,
+    EDGE_REFUSED,
+    EDGE_NAMES,
+    EDGE_POLLS,
+    EDGE_QUESTIONS,
+    EDGE_CONNECTIONS,
+    EDGE_BAD_FILES,
+    EDGE_WRITES_FAILED,
     DRAIN,
     RELOADS,
     HEALTHY,
@@ -131,6 +161,7 @@ def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]
     yield FAILED, [({}, status.registry.failed)]
     yield SINCE, _if_there(status.registry.seconds_since_acknowledged)
     yield from _of_credential(status.credential)
+    yield from _of_edge(status.edge)
     yield DRAIN, [({"state": state}, state == status.drain) for state in DRAIN_STATES]
     yield RELOADS, [({"result": name}, getattr(status.reloads, name)) for name in ("applied", "rejected")]
     yield HEALTHY, [({}, status.healthy)]
@@ -148,6 +179,20 @@ def _of_credential(credential: CredentialStatus) -> Iterator[tuple[Metric, Seque
     envoy = credential.envoy
     yield ENVOY_TOKEN, _if_there(envoy.seconds_left if envoy else None)
     yield ENVOY_TOKEN_FAILED, _if_there(envoy.failures if envoy else None)
+
+
+def _of_edge(edge: EdgeStatus | None) -> Iterator[tuple[Metric, Sequence[Sample]]]:
+    if edge is None:
+        return
+    sources = [name.source for name in edge.names]
+    yield EDGE_AGE, _if_there(edge.age)
+    yield EDGE_REFUSED, [({}, edge.refused)]
+    yield EDGE_NAMES, [({"source": source}, sources.count(source)) for source in Source]
+    yield EDGE_POLLS, [({"status": status}, count) for status, count in edge.polls.items()]
+    yield EDGE_QUESTIONS, [({"result": result}, count) for result, count in edge.questions.items()]
+    yield EDGE_CONNECTIONS, [({}, edge.connections)]
+    yield EDGE_BAD_FILES, [({}, edge.bad_files)]
+    yield EDGE_WRITES_FAILED, [({}, edge.write_failures)]
 
 
 def _if_there(value: float | None) -> Sequence[Sample]:

@@ -3,9 +3,18 @@
 import math
 from collections.abc import Iterable
 
-from registrar.admin.status import CheckStatus, CredentialStatus, EndpointStatus, EnvoyTokenStatus, RegistryStatus
+from registrar.admin.status import (
+    CheckStatus,
+    CredentialStatus,
+    EdgeNameStatus,
+    EdgeStatus,
+    EndpointStatus,
+    EnvoyTokenStatus,
+    RegistryStatus,
+)
 from registrar.credentials.credentials import Credentials
 from registrar.credentials.envoy_token import EnvoyTokenFile
+from registrar.edge.server import EdgeServer
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.monitor import Monitor, MonitoredCheck
 from registrar.heartbeat.agent import HeartbeatAgent
@@ -43,6 +52,46 @@ def _envoy_status(file: EnvoyTokenFile, now: float) -> EnvoyTokenStatus:
     ends = math.inf if file.written is None else file.written.ends_at
     left = round(ends - now, 3) if math.isfinite(ends) else None
     return EnvoyTokenStatus(str(file.path), since, left, file.failures, file.problem or None)
+
+
+def edge_status(server: EdgeServer, now: float) -> EdgeStatus:
+    """Return the status of the edge."""
+    edge, progress, disk = server.edge, server.edge.progress, server.edge.disk
+    since = None if progress.answered_at is None else round(now - progress.answered_at, 3)
+    age = edge.age(now)
+    return EdgeStatus(
+        listen=str(server.address),
+        refused=edge.refused,
+        away=progress.away,
+        seconds_since_answered=since,
+        age=None if age is None else round(age, 3),
+        polls={str(status): count for status, count in edge.polls.items()},
+        held_polls=edge.held_polls,
+        connections=len(server.connections),
+        questions={
+            "answered": progress.questions - progress.failed - progress.refused,
+            "failed": progress.failed,
+            "refused": progress.refused,
+        },
+        names=[
+            EdgeNameStatus(
+                kind=entry.polled.kind,
+                name=entry.name,
+                version=entry.token,
+                source=entry.source,
+                age=None if entry.answered_at is None else round(max(0.0, now - entry.answered_at), 3),
+                bytes=len(entry.resources),
+                envoys=len(entry.subscriptions),
+                refused=entry.refused,
+            )
+            for entry in edge.entries.values()
+        ],
+        directory=None if disk is None else str(disk.directory),
+        bad_files=0 if disk is None else disk.bad_files,
+        write_failures=0 if disk is None else disk.failures,
+        disk_problem=None if disk is None else disk.problem,
+        fallback_problem=None if edge.fallback is None else edge.fallback.problem,
+    )
 
 
 def endpoint_status(monitor: Monitor, now: float) -> EndpointStatus:

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import ipaddress
-import os
-import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
@@ -14,6 +12,7 @@ from msgspec import Struct, field
 
 from registrar.config.listen import ListenAddress
 from registrar.event_log import EventLogger
+from registrar.unix_socket import unix_socket
 
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_BODY_BYTES = 64 * 1024
@@ -23,8 +22,6 @@ _MAX_SPARE_CONNECTIONS = 4
 _REQUEST_TIMEOUT = 10.0
 """Seconds for a request to arrive, for a response to be sent, and for an idle connection to be kept."""
 _READ_BYTES = 16 * 1024
-# Read and write for the owner and its group: an app that pushes its state may run as another user.
-_SOCKET_MODE = 0o660
 
 log = EventLogger(__name__)
 
@@ -85,7 +82,9 @@ class AdminServer:
             OSError: the address or the path is not available.
         """
         if self._listen.path is not None:
-            self._server = await asyncio.start_unix_server(self._accept, sock=_unix_socket(self._listen))
+            self._server = await asyncio.start_unix_server(
+                self._accept, sock=unix_socket(self._listen.path, _MAX_CONNECTIONS)
+            )
         elif self._listen.host:
             self._server = await asyncio.start_server(self._accept, self._listen.host, self._listen.port)
         return self
@@ -226,27 +225,3 @@ def _foreign(request: AdminRequest) -> bool:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host not in ("", "localhost")
-
-
-def _unix_socket(listen: ListenAddress) -> socket.socket:
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(str(listen.path))
-        channel.bind(str(listen.path))
-        os.chmod(str(listen.path), _SOCKET_MODE)  # noqa: PTH101 - a socket, not a file
-        channel.listen(_MAX_CONNECTIONS)
-    except OSError:
-        channel.close()
-        raise
-    return channel
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket that a killed process left; a socket that still accepts makes ``bind`` fail."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)  # noqa: PTH108 - as above
-        except OSError:
-            return

@@ -113,6 +113,68 @@ class CredentialStatus(Struct, frozen=True):
     envoy: EnvoyTokenStatus | None = None
 
 
+class EdgeNameStatus(Struct, frozen=True):
+    """The content that the edge holds of one name.
+
+    Attributes:
+        kind: the type of its resources, as the path of their polls has it.
+        name: the name; ``*`` for all of a node.
+        version: the registry's version of it; empty without content.
+        source: ``registry``, ``disk``, ``fallback`` or ``nowhere``.
+        age: seconds since the registry last vouched for it; None without content of a registry.
+        bytes: size of the content.
+        envoys: Envoys that poll for it.
+        refused: whether the registry said that this process may not discover it.
+    """
+
+    kind: str
+    name: str
+    version: str
+    source: str
+    age: float | None
+    bytes: int
+    envoys: int
+    refused: bool
+
+
+class EdgeStatus(Struct, frozen=True):
+    """The status of the discovery cache of the Envoys beside this process.
+
+    Attributes:
+        listen: where Envoys poll it.
+        refused: whether registries answer and refuse it, so that Envoys poll them directly.
+        away: why the newest question failed, or None after an answer.
+        seconds_since_answered: seconds since the newest answer; None before the first.
+        age: seconds since the registry last vouched for the oldest content; None without content.
+        polls: answered polls, by status.
+        held_polls: polls that wait for an answer.
+        connections: open connections of Envoys.
+        questions: questions to registries, by what became of them.
+        names: what is held.
+        directory: where it is on disk; None for nowhere.
+        bad_files: files that were not used because they are not what was written.
+        write_failures: writes that failed.
+        disk_problem: why the newest write failed, or None.
+        fallback_problem: why the newest request to the fallback failed, or None.
+    """
+
+    listen: str
+    refused: bool
+    away: str | None
+    seconds_since_answered: float | None
+    age: float | None
+    polls: Mapping[str, int]
+    held_polls: int
+    connections: int
+    questions: Mapping[str, int]
+    names: Sequence[EdgeNameStatus]
+    directory: str | None
+    bad_files: int
+    write_failures: int
+    disk_problem: str | None
+    fallback_problem: str | None
+
+
 class ReloadStatus(Struct, frozen=True):
     """The number of reloads that were applied and rejected, and the error of the newest one."""
 
@@ -134,6 +196,7 @@ class RegistrarStatus(Struct, frozen=True):
         reloads: the reloads of the settings.
         endpoints: the endpoints, in the order of the settings.
         credential: the credential of the requests.
+        edge: the discovery cache of the Envoys beside this process; None where there is none.
     """
 
     instance_id: str
@@ -145,6 +208,7 @@ class RegistrarStatus(Struct, frozen=True):
     reloads: ReloadStatus
     endpoints: Sequence[EndpointStatus]
     credential: CredentialStatus = CredentialStatus("none")
+    edge: EdgeStatus | None = None
 
 
 def envoy_warning(status: RegistrarStatus) -> str:

@@ -7,11 +7,20 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from registrar.admin.client import AdminClient
-from registrar.admin.status import CredentialStatus, EndpointStatus, RegistrarStatus, envoy_warning, in_service
+from registrar.admin.status import (
+    CredentialStatus,
+    EdgeStatus,
+    EndpointStatus,
+    RegistrarStatus,
+    envoy_warning,
+    in_service,
+)
 from registrar.commands.admin_address import add_admin_options, addressed_path, admin_address_of
 
 _TIMEOUT = 5.0
 """Seconds to wait for the response."""
+_MAX_SHOWN = 10
+"""Names that are listed in one line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +58,8 @@ def _lines(status: RegistrarStatus) -> Iterator[str]:
     if registry.away:
         yield f"          {'refuses' if registry.refused else 'unavailable'}: {registry.away}"
     yield from _credential(status)
+    if status.edge is not None:
+        yield from _edge(status.edge)
     if status.reloads.fault:
         yield f"reload    rejected: {status.reloads.fault}"
     for endpoint in status.endpoints:
@@ -71,6 +82,22 @@ def _credential(status: RegistrarStatus) -> Iterator[str]:
         yield f"envoy     token in {envoy.file}, {written}{left}"
         if warning := envoy_warning(status):
             yield f"          {warning}"
+
+
+def _edge(edge: EdgeStatus) -> Iterator[str]:
+    since = edge.seconds_since_answered
+    answered = "never answered" if since is None else f"answered {since:.1f}s ago"
+    age = "" if edge.age is None else f", oldest {edge.age:.1f}s old"
+    yield f"edge      {edge.listen}, {len(edge.names)} names{age}, {edge.held_polls} polls held, {answered}"
+    if edge.away:
+        yield f"          {'refused' if edge.refused else 'no registry answers'}: {edge.away}"
+    refused = [name.name for name in edge.names if name.refused]
+    if refused:
+        yield f"          may not discover {', '.join(refused[:_MAX_SHOWN])}"
+    if edge.disk_problem:
+        yield f"          not written: {edge.disk_problem}"
+    elif edge.directory is None:
+        yield "          nothing is kept on disk: set REGISTRAR_STATE_DIRECTORY"
 
 
 def _session(credential: CredentialStatus) -> str:

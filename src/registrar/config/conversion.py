@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from registrar.checks.http import StatusRange
+from registrar.config.fallback_url import FallbackUrl
 from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.config.switch import Switch
@@ -17,7 +18,17 @@ from wire.validation_message import predicate
 
 T = TypeVar("T")
 
-_TEXTUAL = (Duration, EndpointSpec, EnvoyAdminAddress, ListenAddress, RegistryUrls, Secret, StatusRange, Switch)
+_TEXTUAL = (
+    Duration,
+    EndpointSpec,
+    EnvoyAdminAddress,
+    FallbackUrl,
+    ListenAddress,
+    RegistryUrls,
+    Secret,
+    StatusRange,
+    Switch,
+)
 _WITH_PLACE = re.compile(r"(?P<reason>.*) - at `\$\.?(?P<place>.*)`", re.DOTALL)
 
 

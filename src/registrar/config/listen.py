@@ -43,7 +43,7 @@ class ListenAddress:
             raise ValueError(f"{error}; write it like {_FORMS}") from error
         if not ipaddress.ip_address(host).is_loopback:
             raise ValueError(
-                f"{host} is not a loopback address, and the admin API has no authentication; write it like {_FORMS}"
+                f"{host} is not a loopback address, and its clients are not authenticated; write it like {_FORMS}"
             )
         return cls(host, port)
 

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from registrar.checks.http import StatusRange
+from registrar.config.fallback_url import FallbackUrl
+from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.config.settings import Settings
 from registrar.config.switch import Switch
@@ -23,6 +25,11 @@ from registrar.registry_client.registries import RegistryUrls
 _WRITTEN: dict[type, dict[str, Any]] = {
     Duration: {"type": ["string", "number"], "examples": ["5s", "500ms", "1m30s"]},
     EndpointSpec: {"type": "string", "examples": [":8080", "10.0.0.5:8080", "iface:eth0:8080", "cidr:10.0.0.0/8:8080"]},
+    FallbackUrl: {"type": "string", "examples": ["https://bucket.s3.eu-central-1.amazonaws.com/{service}.json"]},
+    ListenAddress: {
+        "type": ["string", "boolean"],
+        "examples": ["127.0.0.1:9903", "unix:/run/registrar/edge.sock", "off"],
+    },
     EnvoyAdminAddress: {"type": "string", "examples": ["http://127.0.0.1:9901", "unix:/run/envoy/admin.sock"]},
     RegistryUrls: {"type": "string", "examples": ["http://10.0.0.2:8080,http://10.0.0.3:8080"]},
     Secret: {"type": "string"},
@@ -78,7 +85,7 @@ def _swapped(hint: Any) -> Any:  # noqa: ANN401 - any type form
 def _default(field: structs.FieldInfo) -> Any:  # noqa: ANN401 - any value
     if isinstance(field.default, str | int | bool | None) and not isinstance(field.default, enum.Enum):
         return field.default
-    if isinstance(field.default, Duration | Switch | enum.Enum):
+    if isinstance(field.default, Duration | FallbackUrl | ListenAddress | Switch | enum.Enum):
         return str(field.default)
     # The description of a list or mapping says what its absence means.
     return msgspec.field(default_factory=lambda: None)

@@ -13,6 +13,7 @@ from registrar.checks.http import HttpOptions
 from registrar.checks.kinds import CheckOptions
 from registrar.checks.tcp import TcpOptions
 from registrar.checks.threshold import OnFail
+from registrar.config.fallback_url import FallbackUrl
 from registrar.config.listen import ListenAddress
 from registrar.config.secret import Secret
 from registrar.config.switch import Switch
@@ -265,6 +266,30 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "traffic."
         ),
     ] = Duration(10)
+    edge_listen: Annotated[
+        ListenAddress,
+        Meta(
+            description="Where the Envoy beside this process polls the edge, a discovery cache: a loopback address and "
+            "port like `127.0.0.1:9903`, `unix:/run/registrar/edge.sock`, or `off`. It answers from memory and disk "
+            "while every registry is away."
+        ),
+    ] = ListenAddress()
+    edge_fallback: Annotated[
+        FallbackUrl,
+        Meta(
+            description="URL of an object for each service, like `https://bucket.s3.eu-central-1.amazonaws.com/"
+            "{service}.json`, which has a v3 DiscoveryResponse in JSON. The edge asks it for services of which it has "
+            "nothing, while no registry answers. Unset: none."
+        ),
+    ] = FallbackUrl()
+    state_directory: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="Directory in which the edge keeps what it holds, so that an Envoy starts while every registry "
+            "is away. Unset: the one that systemd makes (StateDirectory=); where there is none, nothing is kept.",
+        ),
+    ] = ""
     log_level: Annotated[
         LogLevel, Meta(description="Least severe event to log; info has a line for each transition.")
     ] = LogLevel.INFO
@@ -387,6 +412,9 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_PROBES": (Settings, "probes"),
     "REGISTRAR_ENVOY_ADMIN": (Settings, "envoy_admin"),
     "REGISTRAR_TRAFFIC_INTERVAL": (Settings, "traffic_interval"),
+    "REGISTRAR_EDGE_LISTEN": (Settings, "edge_listen"),
+    "REGISTRAR_EDGE_FALLBACK": (Settings, "edge_fallback"),
+    "REGISTRAR_STATE_DIRECTORY": (Settings, "state_directory"),
     "REGISTRAR_LOG_LEVEL": (Settings, "log_level"),
 }
 
@@ -444,6 +472,7 @@ def _kind(variable: str, origin: Any) -> str:  # noqa: ANN401 - as above
         Duration: "duration",
         RegistryUrls: "URLs",
         EndpointSpec: "endpoint",
+        FallbackUrl: "URL",
         ListenAddress: "address",
         EnvoyAdminAddress: "URL or unix path",
         Switch: "on or off",

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +19,11 @@ from registrar.admin.target_check import describe
 from registrar.config.listen import ListenAddress
 from registrar.config.settings import LaunchSettings, Settings
 from registrar.credentials.credentials import Credentials, warn_of_plain_text
+from registrar.edge.asker import EDGE_TIMEOUT
+from registrar.edge.disk_cache import DiskCache
+from registrar.edge.edge import Edge
+from registrar.edge.fallback import Fallback
+from registrar.edge.server import EdgeServer
 from registrar.endpoint.endpoints import build_endpoints, identity_sources
 from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.event_log import EventLogger
@@ -66,7 +72,8 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
         client = await stack.enter_async_context(
             RegistryClient(settings.registry_url, credential=credentials.of_requests, tls=tls)
         )
-        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources), credentials)
+        edge = await _edge(stack, settings, credentials, endpoints[0].identity.instance_id, tls)
+        sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources), credentials, edge)
         await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None
         # Before the first response of the registry: units that start after this one must not wait for it.
@@ -87,6 +94,36 @@ def _registry_tls(settings: Settings) -> RegistryTls:
         except TlsFileError as error:
             raise ConfigurationError([str(error)]) from error
     return tls
+
+
+async def _edge(
+    stack: contextlib.AsyncExitStack, settings: Settings, credentials: Credentials, instance_id: str, tls: RegistryTls
+) -> EdgeServer | None:
+    """Return the edge, which listens; None where there is none.
+
+    Raises:
+        ConfigurationError: its address cannot be used.
+    """
+    address = settings.edge_listen
+    if address.off:
+        return None
+    # A client of its own: heartbeats must not wait behind questions that are held.
+    client = await stack.enter_async_context(
+        RegistryClient(settings.registry_url, EDGE_TIMEOUT, credential=credentials.of_requests, tls=tls)
+    )
+    fallback = Fallback(settings.edge_fallback) if settings.edge_fallback else None
+    if fallback is not None:
+        stack.push_async_callback(fallback.close)
+    state = settings.state_directory or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    disk = DiskCache(Path(state, "edge")) if state else None
+    server = EdgeServer(address, Edge(instance_id, client, disk, fallback))
+    stack.callback(server.close)
+    try:
+        await server.listen()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise ConfigurationError([f"REGISTRAR_EDGE_LISTEN: cannot listen on {address}: {reason}"]) from error
+    return server
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, T], signals: Signals) -> T | None:

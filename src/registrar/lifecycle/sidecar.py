@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from registrar.admin.report import credential_status, endpoint_status, instance_id_of, registry_status
+from registrar.admin.report import credential_status, edge_status, endpoint_status, instance_id_of, registry_status
 from registrar.admin.status import RegistrarStatus, in_service, ready
 from registrar.checks.result import Outcome
 from registrar.config.settings import STOP_RESERVE, OnSigterm, Settings
 from registrar.credentials.credentials import Credentials
+from registrar.edge.server import EdgeServer
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.monitors import Monitors
 from registrar.endpoint.port_follower import PortFollower
@@ -52,6 +53,7 @@ class Sidecar:
         signals: the signal handlers of the process.
         reloader: reads the settings again.
         credentials: what the client sends; None for nothing.
+        edge: answers the polls of the Envoy beside this process; None where it polls the registry.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Sidecar:
         signals: Signals,
         reloader: Reloader,
         credentials: Credentials | None = None,
+        edge: EdgeServer | None = None,
     ) -> None:
         self._settings = settings
         self._client = client
         self._signals = signals
         self._reloader = reloader
         self._credentials = credentials
+        self._edge = edge
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._startup_gate = StartupGate(self._started)
@@ -111,6 +115,8 @@ class Sidecar:
                 self._spawn(self._credentials.login.run(self._client), "login")
             if self._credentials is not None and self._credentials.envoy is not None:
                 self._spawn(self._credentials.envoy.run(), "envoy token")
+            if self._edge is not None:
+                self._spawn(self._edge.run(), "edge")
             self._spawn(self._prober.run(), "probes")
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
@@ -148,6 +154,7 @@ class Sidecar:
             reloads=self._reloader.reloads,
             endpoints=endpoints,
             credential=credential_status(self._credentials, now),
+            edge=None if self._edge is None else edge_status(self._edge, now),
         )
 
     def _refused(self) -> bool:

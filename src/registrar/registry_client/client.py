@@ -1,6 +1,7 @@
 """Requests to the registry: heartbeats, drains, deregistrations and logins."""
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from registrar.registry_client.http_client import ConnectError, HttpClient, desc
 from registrar.registry_client.login_answer import LoginAnswer, registry_time
 from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, RegistryAddress, RegistryUrls
 from registrar.registry_client.tls import RegistryTls
+from wire.edge_assignments import EDGE_PATH, EdgeAnswer, EdgeQuestion
 from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.probe_report import ProbeReport
@@ -32,9 +34,14 @@ _HEARTBEATS = "/v1/heartbeats"
 _PROBES = "/v1/probes"
 _LOGIN = "/v1/login/aws"
 _RENEW = "/v1/login/renew"
+_GZIP = 16 + zlib.MAX_WBITS
+_MAX_EDGE_BYTES = 64 * 1024 * 1024
+"""Bytes of an answer to an edge's question, unpacked; 10,000 endpoints take two million."""
 _OVERLOADED = frozenset({408, 425, 429})
 # The errors of a request that got no valid response.
 NO_RESPONSE = (OSError, ValueError)
+NO_HEADERS: Mapping[str, str] = {}
+"""What most requests add to the headers of all."""
 
 
 class Listed(Struct, frozen=True):
@@ -62,6 +69,7 @@ class _UnauthenticatedError(Exception):
 
 _decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
+_decode_edge = msgspec.json.Decoder(EdgeAnswer).decode
 _decode_login = msgspec.json.Decoder(LoginAnswer).decode
 
 
@@ -185,6 +193,25 @@ class RegistryClient:
         self._registries.answered(registry)
         return answer, registry_time(response)
 
+    async def ask_edge(self, question: EdgeQuestion) -> EdgeAnswer | None:
+        """Ask what is newer than what an edge holds; None if nothing is.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused the question.
+        """
+        content = msgspec.json.encode(question)
+        headers = {"accept-encoding": "gzip", "x-envoy-expected-rq-timeout-ms": str(int(self._timeout * 1000))}
+        registry, response = await self._attempt(
+            lambda registry: self._send(registry, "POST", EDGE_PATH, content, headers)
+        )
+        try:
+            answer = None if response.status == 304 else _decode_edge(_unpacked(response))
+        except (msgspec.DecodeError, ValueError, zlib.error) as error:
+            raise self._unavailable(f"answer not understood: {error}", registry) from error
+        self._registries.answered(registry)
+        return answer
+
     async def drain(self, ref: EndpointRef) -> Listed | None:
         """Drain the instance's listed endpoint, whichever of its incarnations registered it.
 
@@ -296,14 +323,21 @@ class RegistryClient:
             self._wordings.understood(registry, other, now)
         return other, second
 
-    async def _send(self, registry: RegistryAddress, method: str, path: str, content: bytes = b"") -> Response:
+    async def _send(
+        self,
+        registry: RegistryAddress,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Response:
         """Send a request with the credential, and tell the credential what became of it.
 
         Raises:
             _UnauthenticatedError: the token was refused, and the request may be repeated with another one.
         """
         bearer = self._credential.bearer
-        response = await self._exchange(registry, method, path, content, bearer)
+        response = await self._exchange(registry, method, path, content, bearer, headers)
         if _successful(response):
             self._credential.accepted(bearer)
         elif response.status == 401 and _from_registry(response) and self._credential.refused(bearer):
@@ -311,9 +345,15 @@ class RegistryClient:
         return response
 
     async def _exchange(
-        self, registry: RegistryAddress, method: str, path: str, content: bytes, bearer: str
+        self,
+        registry: RegistryAddress,
+        method: str,
+        path: str,
+        content: bytes,
+        bearer: str,
+        more: Mapping[str, str] = NO_HEADERS,
     ) -> Response:
-        headers = {"host": registry.host, "user-agent": "headcount-registrar", "accept-encoding": "identity"}
+        headers = {"host": registry.host, "user-agent": "headcount-registrar", "accept-encoding": "identity", **more}
         if bearer:
             headers["authorization"] = f"Bearer {bearer}"
         if content:
@@ -347,7 +387,26 @@ def overloaded(status: int) -> bool:
 
 
 def _successful(response: Response) -> bool:
-    return 200 <= response.status < 300
+    return 200 <= response.status < 300 or response.status == 304
+
+
+def _unpacked(response: Response) -> bytes:
+    """Return the body of a response.
+
+    Raises:
+        ValueError: it is packed in another way than asked for, or too large.
+        zlib.error: it is not what its header says.
+    """
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return response.body
+    if encoding != "gzip":
+        raise ValueError(f"content-encoding {encoding!r}, where gzip was asked for")
+    unpacker = zlib.decompressobj(_GZIP)
+    body = unpacker.decompress(response.body, _MAX_EDGE_BYTES)
+    if not unpacker.eof:
+        raise ValueError(f"cut, or longer than {_MAX_EDGE_BYTES} bytes")
+    return body
 
 
 def _from_registry(response: Response) -> bool:

@@ -26,6 +26,10 @@ from registry.store.rollouts import RolloutRow
 
 log = structlog.get_logger()
 
+_NODES_PER_YIELD = 10
+"""node.clusters between two yields to the event loop; each has some fifty resources."""
+_ROWS_PER_YIELD = 1_000
+"""Rows between two yields to the event loop, where little is done with each."""
 _KINDS: Mapping[str, Kind] = {kind: kind for kind in KINDS}
 """The kinds that this version reads, by their names in PostgreSQL."""
 
@@ -82,7 +86,9 @@ async def begin(
     """
     shared = await rollouts.shares(connection)
     touched = {
-        node async for node in cooperatively(before.keys() | wanted.keys()) if before.get(node) != wanted.get(node)
+        node
+        async for node in cooperatively(before.keys() | wanted.keys(), _NODES_PER_YIELD)
+        if before.get(node) != wanted.get(node)
     }
     if share != WHOLE:
         if shared:
@@ -156,7 +162,7 @@ async def want(connection: Session, state: MeshState, wanted: Mapping[RolloutKey
     earlier = {row.key: row.state for row in await rollouts.read(connection)}
     changes = []
     rows_of = await by_node(rows)
-    async for key, names in cooperatively(wanted.items()):
+    async for key, names in cooperatively(wanted.items(), _NODES_PER_YIELD):
         before = earlier.get(key)
         new = resources_of(names, facts)
         try:
@@ -178,7 +184,7 @@ async def _check_whole(connection: Session, wanted: Mapping[RolloutKey, NodeName
     """Refuse what was deleted or changed by hand before anything is switched to it."""
     digests = {
         key: {digest for named in names.values() for digest in named.values()}
-        async for key, names in cooperatively(wanted.items())
+        async for key, names in cooperatively(wanted.items(), _NODES_PER_YIELD)
     }
     whole = await store.find_whole(connection, set().union(*digests.values()))
     spoilt = sorted({node for (node, _), own in digests.items() if not own <= whole})
@@ -198,7 +204,7 @@ async def serve(connection: Session, state: MeshState, changes: Sequence[Change]
         changes: what follows, for each node.cluster and share at most once.
     """
     by_share: defaultdict[float, dict[str, NodeNames]] = defaultdict(dict)
-    async for change in cooperatively(changes):
+    async for change in cooperatively(changes, _NODES_PER_YIELD):
         by_share[change.share][change.node_cluster] = names_of(change.resources)
     for share, contents in sorted(by_share.items()):
         await store.serve(connection, state, contents, share)
@@ -219,8 +225,8 @@ async def read_facts(
     connection: Session, rows: Iterable[ServedRow], wanted: Iterable[NodeNames]
 ) -> dict[str, Resource]:
     """Return the facts about all resources that are served or wanted, by their digests."""
-    kinds = {row.sha256: _KINDS[row.kind] async for row in cooperatively(rows) if _is_read(row)}
-    async for names in cooperatively(wanted):
+    kinds = {row.sha256: _KINDS[row.kind] async for row in cooperatively(rows, _ROWS_PER_YIELD) if _is_read(row)}
+    async for names in cooperatively(wanted, _NODES_PER_YIELD):
         kinds |= {digest: kind for kind, named in names.items() for digest in named.values()}
     return await store.read_resources(connection, kinds) if kinds else {}
 
@@ -328,6 +334,6 @@ def concerns(rollout: NodeRollout, share: float, node_id: str) -> bool:
 async def by_node(rows: Iterable[ServedRow]) -> Mapping[str, Sequence[ServedRow]]:
     """Return the rows of each node.cluster."""
     nodes: defaultdict[str, list[ServedRow]] = defaultdict(list)
-    async for row in cooperatively(rows):
+    async for row in cooperatively(rows, _ROWS_PER_YIELD):
         nodes[row.node_cluster].append(row)
     return nodes

@@ -39,7 +39,6 @@ _EXAMPLE = {
             "rejected_version": None,
             "rejected_at": None,
             "error": "",
-            "edge": "",
         }
     ],
     "states": {"current": 11, "stuck": 1},

@@ -48,7 +48,7 @@ class Record(Protocol):
         """When the last answer was sent, monotonic."""
 
     @property
-    def answers(self) -> int:
+    def nonce(self) -> int:
         """The number of answers that were sent so far."""
 
     @property

@@ -1,0 +1,198 @@
+"""The content of an edge on disk, from which an Envoy starts while every registry is away.
+
+Each name has a file: a line with the format, a checksum and a length, then a line of JSON about the content, then the
+content. The checksum covers both: a file that was cut, flipped or renamed is not used. Files are replaced by renaming.
+"""
+
+import contextlib
+import os
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from registrar.edge.entry import Key
+from registrar.event_log import EventLogger
+
+_FORMAT = b"headcount-edge 1 "
+_MAX_NAME_BYTES = 180
+"""Bytes of a file's name; a longer one is replaced by a checksum of it. File systems allow 255."""
+_MAX_FILE_BYTES = 64 * 1024 * 1024
+_MAX_FILES = 1_000
+"""Files that are kept; beyond that the one that was used longest ago is removed."""
+_MODE = 0o600
+_DIRECTORY_MODE = 0o700
+_NEW = ".new"
+
+log = EventLogger(__name__)
+
+
+class Record(Struct, frozen=True):
+    """The content of a file.
+
+    Attributes:
+        key: what it is of.
+        token: the registry's token.
+        received: when the registry gave it or last confirmed it, by the wall clock.
+        resources: the content.
+    """
+
+    key: Key
+    token: str
+    received: float
+    resources: bytes
+
+
+class _About(Struct, frozen=True):
+    key: Key
+    token: str
+    received: float
+
+
+class _BadFileError(ValueError):
+    """A file is not what was written."""
+
+
+_decode = msgspec.json.Decoder(_About).decode
+
+
+class DiskCache:
+    """The files of one directory. Its methods block, and are called in one thread at a time.
+
+    Args:
+        directory: made if it does not exist.
+
+    Attributes:
+        bad_files: files that were not used because they are not what was written.
+        failures: writes that failed.
+        problem: why the newest write failed, or None.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.bad_files = 0
+        self.failures = 0
+        self.problem: str | None = None
+
+    def read(self, key: Key) -> Record | None:
+        """Return what is on disk; None if nothing is, or nothing that can be used."""
+        path = self._path(key)
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._note_bad(path, error.strerror or str(error))
+            return None
+        try:
+            record = _record(data, key)
+        except _BadFileError as error:
+            self._note_bad(path, str(error))
+            return None
+        with contextlib.suppress(OSError):
+            # The time of the last use, by which files are removed.
+            os.utime(path)
+        return record
+
+    def write(self, record: Record) -> bool:
+        """Replace a file and return True, or say why it cannot be written and return False."""
+        try:
+            self._write(self._path(record.key), record)
+        except OSError as error:
+            self.failures += 1
+            problem = f"{self.directory}: {error.strerror or error}"
+            if self.problem is None:
+                log.warning(
+                    "edge_not_written",
+                    reason=problem,
+                    meaning="Envoys are served from memory; after a restart without a registry this edge has old hosts",
+                )
+            self.problem = problem
+            return False
+        if self.problem is not None:
+            log.info("edge_written_again", directory=str(self.directory))
+        self.problem = None
+        return True
+
+    def prune(self, in_use: Collection[Key]) -> None:
+        """Remove what killed processes left half written, and files beyond the limit that are not in use."""
+        kept = {self._path(key).name for key in in_use}
+        with contextlib.suppress(OSError):
+            files = list(self.directory.iterdir())
+            for file in files:
+                if file.name.startswith(".") and file.name.endswith(_NEW) and not _lives(file.name):
+                    file.unlink(missing_ok=True)
+            whole = [file for file in files if not file.name.startswith(".") and file.name not in kept]
+            surplus = len(whole) + len(kept) - _MAX_FILES
+            if surplus > 0:
+                for file in sorted(whole, key=lambda each: each.stat().st_mtime)[:surplus]:
+                    file.unlink(missing_ok=True)
+
+    def _write(self, path: Path, record: Record) -> None:
+        self.directory.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
+        about = msgspec.json.encode(_About(record.key, record.token, record.received)) + b"\n"
+        checksum = zlib.crc32(record.resources, zlib.crc32(about))
+        head = b"%b%08x %d\n" % (_FORMAT, checksum, len(about) + len(record.resources))
+        aside = path.with_name(f".{path.name[:_MAX_NAME_BYTES]}.{os.getpid()}{_NEW}")
+        try:
+            # With the mode from the start: what was left by a process of the same number is replaced.
+            aside.unlink(missing_ok=True)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+            with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+                file.writelines((head, about, record.resources))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise
+
+    def _path(self, key: Key) -> Path:
+        kind, name, *node = key
+        parts = [name] if kind == "endpoints" else [kind, *node, name]
+        # A quoted part has no @, and does not begin with a dot.
+        file = "@".join(quote(part, safe="").replace(".", "%2E") for part in parts)
+        if len(file) > _MAX_NAME_BYTES:
+            file = f"{file[: _MAX_NAME_BYTES - 18]}@@{zlib.crc32(file.encode()):08x}{zlib.adler32(file.encode()):08x}"
+        return self.directory / file
+
+    def _note_bad(self, path: Path, reason: str) -> None:
+        self.bad_files += 1
+        log.warning("edge_file_not_used", file=str(path), reason=reason)
+
+
+def _record(data: bytes, key: Key) -> Record:
+    """Return what a file holds.
+
+    Raises:
+        _BadFileError: it is not what was written under this key.
+    """
+    head, newline, rest = data.partition(b"\n")
+    checksum, _, length = head.removeprefix(_FORMAT).partition(b" ")
+    if not newline or not head.startswith(_FORMAT):
+        raise _BadFileError("it does not begin as a file of an edge")
+    if length != b"%d" % len(rest):
+        raise _BadFileError(
+            f"it has {len(rest)} bytes behind its first line, which says {length[:20].decode('latin-1')}"
+        )
+    if checksum != b"%08x" % zlib.crc32(rest):
+        raise _BadFileError("its checksum is wrong")
+    about, _, resources = rest.partition(b"\n")
+    try:
+        read = _decode(about)
+    except msgspec.DecodeError as error:
+        raise _BadFileError(str(error)) from error
+    if read.key != key:
+        raise _BadFileError(f"it is of {read.key[1]}")
+    return Record(key, read.token, read.received, resources)
+
+
+def _lives(name: str) -> bool:
+    """Return whether the process lives that writes a file of this name."""
+    number = name.removesuffix(_NEW).rpartition(".")[2]
+    return number.isascii() and number.isdigit() and Path(f"/proc/{number}").exists()

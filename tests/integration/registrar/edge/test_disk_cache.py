@@ -1,0 +1,112 @@
+"""The files of an edge: whatever happens to them, what is read is what was written, or nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registrar.edge.disk_cache import DiskCache, Record
+from registrar.edge.entry import Key
+
+SHOP: Key = ("endpoints", "shop", "", "")
+RECORD = Record(SHOP, "db000001:5", 1_700_000_000.5, b'{"cluster_name":"shop","endpoints":[]}')
+
+NAMES = st.text(min_size=1, max_size=300)
+KEYS = st.one_of(
+    st.builds(lambda name: ("endpoints", name, "", ""), NAMES),
+    st.builds(lambda name, node, cluster: ("clusters", name, node, cluster), NAMES, NAMES, NAMES),
+)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> DiskCache:
+    """A cache in a directory that does not exist yet."""
+    return DiskCache(tmp_path / "state" / "edge")
+
+
+def only_file(disk: DiskCache) -> Path:
+    """Return the path of its only file."""
+    (path,) = disk.directory.iterdir()
+    return path
+
+
+def test_what_was_written_is_read(disk: DiskCache) -> None:
+    """By another process too; others may not read it."""
+    assert disk.read(SHOP) is None
+    assert disk.write(RECORD)
+    assert DiskCache(disk.directory).read(SHOP) == RECORD
+    assert only_file(disk).name == "shop"
+    assert only_file(disk).stat().st_mode & 0o777 == 0o600
+    assert disk.directory.stat().st_mode & 0o777 == 0o700
+    assert (disk.bad_files, disk.failures, disk.problem) == (0, 0, None)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(KEYS, KEYS)
+def test_any_names(tmp_path: Path, one: Key, other: Key) -> None:
+    """Names are not paths, two of them have two files, and a long one fits."""
+    disk = DiskCache(tmp_path / "edge")
+    for key in (one, other):
+        assert disk.write(Record(key, str(key), 1.0, b"x"))
+    for key in (one, other):
+        record = disk.read(key)
+        assert record is not None
+        assert (record.key, record.token) == (key, str(key))
+    assert list(tmp_path.iterdir()) == [disk.directory]
+    disk.prune(())
+
+
+def test_every_cut_and_every_flip_is_noticed(disk: DiskCache) -> None:
+    """No file that is shorter, or in which one bit is another, is read as something else."""
+    disk.write(RECORD)
+    path = only_file(disk)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert disk.read(SHOP) is None, length
+    for index in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:index] + bytes([whole[index] ^ 1 << bit]) + whole[index + 1 :])
+            assert disk.read(SHOP) is None, (index, bit)
+    assert disk.bad_files == 9 * len(whole)
+    path.write_bytes(whole)
+    assert disk.read(SHOP) == RECORD
+
+
+def test_a_renamed_file_serves_no_other_service(disk: DiskCache) -> None:
+    """An operator who copies files about gives no service another one's hosts."""
+    disk.write(RECORD)
+    only_file(disk).rename(disk.directory / "user")
+    assert disk.read(("endpoints", "user", "", "")) is None
+    assert disk.bad_files == 1
+
+
+def test_a_directory_that_cannot_be_written_is_said_once(disk: DiskCache, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is in the way; when it is gone, that is said too."""
+    caplog.set_level("INFO")
+    disk.directory.parent.mkdir()
+    disk.directory.write_text("in the way")
+    assert not disk.write(RECORD)
+    assert not disk.write(RECORD)
+    assert (disk.failures, disk.problem is not None) == (2, True)
+    assert disk.read(SHOP) is None
+    disk.directory.unlink()
+    assert disk.write(RECORD)
+    assert disk.problem is None
+    said = [record.message for record in caplog.records if record.message.startswith("edge_")]
+    assert [word for word in said if "written" in word] == ["edge_not_written", "edge_written_again"]
+
+
+def test_what_killed_processes_left_is_removed(disk: DiskCache) -> None:
+    """But not what a living one is writing now."""
+    disk.write(RECORD)
+    left = disk.directory / ".shop.99999999.new"
+    writing = disk.directory / f".shop.{os.getpid()}.new"
+    left.write_bytes(b"half")
+    writing.write_bytes(b"half")
+    disk.prune(())
+    assert not left.exists()
+    assert writing.exists()
+    assert disk.read(SHOP) == RECORD

@@ -1,0 +1,252 @@
+"""The edge over real HTTP, at a registry that does as it is told."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness.fake_registry import FakeRegistry
+
+from registrar.config.listen import ListenAddress
+from registrar.edge.disk_cache import DiskCache
+from registrar.edge.edge import Edge
+from registrar.edge.server import MAX_CONNECTIONS, EdgeServer
+from registrar.edge.token import NOTHING
+from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.registries import RegistryUrls
+from wire.problem import Problem
+
+HOSTS = "10.0.0.1:80", "10.0.0.2:80"
+ENDPOINTS = "/v3/discovery:endpoints"
+
+
+class World:
+    """An edge, the registry that it asks, and an Envoy's way to it."""
+
+    def __init__(self, server: EdgeServer, client: httpx.AsyncClient, registry: FakeRegistry) -> None:
+        self.server = server
+        self.edge = server.edge
+        self.client = client
+        self.registry = registry
+
+    async def poll(
+        self, service: str = "shop", version: str = "", hold: float = 5.0, path: str = ENDPOINTS, **more: Any
+    ) -> httpx.Response:
+        """Poll as an Envoy does."""
+        node = {"id": "envoy-1", "cluster": "web", "locality": {"zone": "za"}}
+        body = {"version_info": version, "node": node, "resource_names": [service], **more}
+        headers = {"x-envoy-expected-rq-timeout-ms": str(int(hold * 1000 + 250))}
+        return await self.client.post(path, json=body, headers=headers)
+
+    async def version(self, service: str = "shop", version: str = "", hold: float = 5.0) -> str:
+        """Poll, and return the version of the answer; empty for a 304."""
+        response = await self.poll(service, version, hold)
+        if response.status_code == 304:
+            return ""
+        assert response.status_code == 200, response.text
+        return str(response.json()["version_info"])
+
+
+@contextlib.asynccontextmanager
+async def world(
+    registry: FakeRegistry, socket: Path, directory: Path | None = None, url: str = ""
+) -> AsyncIterator[World]:
+    """Run an edge at a unix socket."""
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(RegistryClient(RegistryUrls(url or registry.url), 3.0))
+        disk = DiskCache(directory) if directory else None
+        server = EdgeServer(ListenAddress(path=socket), Edge("task-1", client, disk))
+        stack.callback(server.close)
+        assert await server.listen()
+        running = asyncio.create_task(server.run())
+        limits = httpx.Limits(max_connections=None)
+        transport = httpx.AsyncHTTPTransport(uds=str(socket), limits=limits)
+        envoy = await stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, base_url="http://registry", timeout=20)
+        )
+        try:
+            yield World(server, envoy, registry)
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+
+
+@pytest.fixture
+async def edge(registry: FakeRegistry, tmp_path: Path) -> AsyncIterator[World]:
+    """An edge without a disk, whose registry knows one service."""
+    await registry.assign("shop", "db000001:5", *HOSTS)
+    async with world(registry, tmp_path / "edge.sock") as running:
+        yield running
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def addresses(response: httpx.Response) -> list[str]:
+    """Return the endpoints in an answer."""
+    (assignment,) = response.json()["resources"]
+    members = assignment["endpoints"][0]["lb_endpoints"]
+    sockets = [member["endpoint"]["address"]["socket_address"] for member in members]
+    return [f"{where['address']}:{where['port_value']}" for where in sockets]
+
+
+async def test_an_envoy_gets_the_registrys_answer_and_its_changes(edge: World) -> None:
+    """The token and the assignment are the registry's own; a poll that is current is held until they change."""
+    first = await edge.poll()
+    assert first.status_code == 200
+    assert (first.json()["version_info"], addresses(first)) == ("db000001:5", list(HOSTS))
+    held = asyncio.create_task(edge.poll(version="db000001:5"))
+    await until(lambda: edge.edge.held_polls == 1)
+    await edge.registry.assign("shop", "db000001:6", HOSTS[0])
+    second = await held
+    assert (second.json()["version_info"], addresses(second)) == ("db000001:6", [HOSTS[0]])
+    assert await edge.version(version="db000001:6", hold=0.1) == ""
+
+
+async def test_one_question_for_all_names(edge: World) -> None:
+    """Names are learnt from polls; what Envoys took is reported."""
+    await edge.registry.assign("user", "db000001:9", *HOSTS)
+    assert await edge.version("shop") == "db000001:5"
+    assert await edge.version("user") == "db000001:9"
+    polls = [asyncio.create_task(edge.version(*each)) for each in (("shop", "db000001:5"), ("user", "db000001:9"))]
+    questions = edge.registry.questions
+    tokens = {"shop": "db000001:5", "user": "db000001:9"}
+    await until(lambda: any(question.held == tokens for question in questions))
+
+    def taken() -> dict[str, str]:
+        return {each.service: each.version for question in questions for each in question.taken}
+
+    await until(lambda: taken() == tokens)
+    assert {(question.node, question.cluster, question.zone, question.edge) for question in questions} == {
+        ("envoy-1", "web", "za", "task-1")
+    }
+    await edge.registry.assign("user", "db000001:10", HOSTS[1])
+    assert await polls[1] == "db000001:10"
+    assert not polls[0].done()
+    polls[0].cancel()
+
+
+@pytest.mark.parametrize(
+    ("brought", "answered"), [("db000001:4", "db000001:5"), ("db000001:6", ""), ("old:9", "db000001:5")]
+)
+async def test_never_older(edge: World, brought: str, answered: str) -> None:
+    """A newer number is not taken back, and another database's is answered once the registry was asked anew."""
+    assert await edge.version() == "db000001:5"
+    assert await edge.version(version=brought, hold=1.0) == answered
+
+
+async def test_another_databases_token_while_the_registry_is_away(edge: World) -> None:
+    """Nobody can tell which of the two is newer, so the Envoy keeps what it has."""
+    assert await edge.version() == "db000001:5"
+    edge.registry.silent = True
+    await edge.registry.assign("other", "db000001:1")
+    assert await edge.version(version="new:2", hold=0.5) == ""
+
+
+async def test_what_was_never_registered_is_told_from_doubt(edge: World) -> None:
+    """The first is answered as the registry does, the second without a version of the registry after two seconds."""
+    await edge.registry.assign("never", "db000001:0")
+    never = await edge.poll("never")
+    assert (never.json()["version_info"], never.json()["resources"]) == ("db000001:0", [])
+    doubt = await edge.poll("doubt")
+    assert (doubt.json()["version_info"], doubt.json()["resources"]) == (NOTHING, [])
+    held = asyncio.create_task(edge.version("doubt", NOTHING))
+    await until(lambda: edge.edge.held_polls == 1)
+    await edge.registry.assign("doubt", "db000001:1", *HOSTS)
+    assert await held == "db000001:1"
+    assert await edge.version("doubt", "db000001:0") == "db000001:1"
+
+
+async def test_several_names_in_one_poll(edge: World) -> None:
+    """As the registry answers them."""
+    await edge.registry.assign("user", "db000001:9", *HOSTS)
+    response = await edge.poll(resource_names=["shop", "user"])
+    version = response.json()["version_info"]
+    assert version.startswith("db000001:5.9@")
+    assert [resource["cluster_name"] for resource in response.json()["resources"]] == ["shop", "user"]
+    assert (await edge.poll(version=version, hold=0.1, resource_names=["shop", "user"])).status_code == 304
+
+
+async def test_from_disk_while_every_registry_is_away(registry: FakeRegistry, tmp_path: Path) -> None:
+    """What an edge held is served by the next one, and replaced as soon as a registry answers."""
+    directory = tmp_path / "state" / "edge"
+    await registry.assign("shop", "db000001:5", *HOSTS)
+    async with world(registry, tmp_path / "one.sock", directory) as edge:
+        assert await edge.version() == "db000001:5"
+        await until((directory / "shop").exists)
+    async with world(registry, tmp_path / "two.sock", directory, "http://127.0.0.1:1") as edge:
+        response = await edge.poll()
+        assert (response.json()["version_info"], addresses(response)) == ("db000001:5", list(HOSTS))
+        (entry,) = edge.edge.entries.values()
+        assert (entry.source, edge.edge.refused) == ("disk", False)
+        assert (await edge.client.get("/livez")).status_code == 200
+        # An Envoy that has something newer keeps it.
+        assert await edge.version(version="db000001:6", hold=0.3) == ""
+    await registry.assign("shop", "db000001:7", HOSTS[0])
+    async with world(registry, tmp_path / "three.sock", directory) as edge:
+        # The registry answers in time, so that no Envoy starts with hosts of last week.
+        assert await edge.version() == "db000001:7"
+        await until(lambda: b"db000001:7" in (directory / "shop").read_bytes())
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409])
+async def test_a_refused_edge_sends_its_envoys_to_the_registry(edge: World, status: int) -> None:
+    """Its probe fails, no poll is held, and an Envoy that starts is told to ask elsewhere."""
+    assert await edge.version() == "db000001:5"
+    assert (await edge.client.get("/livez")).status_code == 200
+    held = asyncio.create_task(edge.poll(version="db000001:5", hold=10))
+    await until(lambda: edge.edge.held_polls == 1)
+    edge.registry.refuse_edges = Problem("Refused", status, "not you")
+    assert (await edge.poll("other")).status_code == 503
+    assert (await held).status_code == 304
+    assert (await edge.client.get("/livez")).status_code == 503
+    assert (await edge.poll(version="db000001:5", hold=10)).status_code == 304
+
+
+async def test_limits(edge: World) -> None:
+    """A body, a page of another site, an unknown route and what is no poll are refused; the edge lives on."""
+    client = edge.client
+    assert (await client.post(ENDPOINTS, content=b"x" * 1_100_000)).status_code == 413
+    assert (await client.post(ENDPOINTS, content=b"{")).status_code == 400
+    assert (await client.post(ENDPOINTS, content=b"")).status_code == 400
+    assert (await client.post(ENDPOINTS, json={"type_url": "other"})).status_code == 422
+    assert (await client.post(ENDPOINTS, json={}, headers={"origin": "http://evil"})).status_code == 403
+    assert (await client.get(ENDPOINTS)).status_code == 405
+    assert (await client.post("/v2/discovery:endpoints", json={})).status_code == 404
+    assert await edge.version() == "db000001:5"
+
+
+async def test_connections_are_bounded(edge: World, tmp_path: Path) -> None:
+    """Where all of them hold a poll, one more is closed; where one is idle, that makes room."""
+    held = [asyncio.create_task(edge.poll(version="db000001:5", hold=30)) for _ in range(MAX_CONNECTIONS)]
+    await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS)
+    with pytest.raises(httpx.TransportError):
+        await edge.poll()
+    for task in held[:10]:
+        task.cancel()
+    await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS - 10)
+    assert await edge.version() == "db000001:5"
+    await edge.registry.assign("shop", "db000001:6", *HOSTS)
+    responses = await asyncio.gather(*held[10:])
+    assert {response.json()["version_info"] for response in responses} == {"db000001:6"}
+
+
+async def test_nothing_is_kept_of_envoys_that_hang_up(edge: World) -> None:
+    """However often they do."""
+    for _ in range(20):
+        with pytest.raises(httpx.ReadTimeout):
+            await edge.client.post(
+                ENDPOINTS,
+                json={"version_info": "db000001:5", "resource_names": ["shop"]},
+                headers={"x-envoy-expected-rq-timeout-ms": "30000"},
+                timeout=0.02,
+            )
+    await until(lambda: edge.edge.held_polls == 0)
+    await until(lambda: not edge.server.connections)

@@ -1,0 +1,112 @@
+"""A registrar process with an edge, as its users see it."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from harness.fake_app import FakeApp
+from harness.fake_registry import FakeRegistry
+from harness.process import free_port
+from integration.registrar.processes import admin, environment, registrar, run_verb, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from registrar.admin.metrics_text import METRICS
+
+EDGE_METRICS = [metric for metric in METRICS if metric.name.startswith("registrar_edge_")]
+
+
+async def _poll(client: httpx.AsyncClient, service: str) -> httpx.Response:
+    return await client.post("/v3/discovery:endpoints", json={"node": {"id": "e"}, "resource_names": [service]})
+
+
+async def test_status_and_metrics(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
+    """They say what is held, where from, and how old; a stop removes the socket, and a start reads the disk."""
+    await registry.assign("shop", "db000001:5", "10.0.0.1:80")
+    where, socket = f"unix:{tmp_path}/admin.sock", tmp_path / "edge.sock"
+    environ = environment(
+        registry,
+        app,
+        REGISTRAR_ADMIN_LISTEN=where,
+        REGISTRAR_EDGE_LISTEN=f"unix:{socket}",
+        REGISTRAR_ON_SIGTERM="keep",
+        STATE_DIRECTORY=str(tmp_path / "state"),
+    )
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    async with httpx.AsyncClient(transport=transport, base_url="http://registry", timeout=10) as envoy:
+        async with registrar(environ) as process, admin(where) as client:
+            assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:5"
+            await until(client, "/readyz", 200)
+            edge = (await client.get("/status")).json()["edge"]
+            assert (edge["refused"], edge["away"], edge["directory"]) == (False, None, f"{tmp_path}/state/edge")
+            (name,) = edge["names"]
+            assert (name["name"], name["version"], name["source"]) == ("shop", "db000001:5", "registry")
+            text = (await client.get("/metrics")).text
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            for metric in EDGE_METRICS:
+                family = families[metric.name.removesuffix("_total")]
+                assert (family.type, {tuple(sample.labels) for sample in family.samples}) == (
+                    metric.type,
+                    {metric.labels},
+                )
+            _, out, _ = await run_verb(environ, "status")
+            assert f"edge      unix:{socket}, 1 names" in out
+            async with asyncio.timeout(10):
+                while not (tmp_path / "state" / "edge" / "shop").exists():
+                    await asyncio.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        assert not socket.exists()
+        registry.silent = True
+        async with registrar(environ), admin(where) as client:
+            assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:5"
+            (name,) = (await client.get("/status")).json()["edge"]["names"]
+            assert name["source"] == "disk"
+
+
+async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
+    """Two registrars of one machine: the second one serves Envoys as soon as the first has gone."""
+    port = free_port()
+    environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"127.0.0.1:{port}", REGISTRAR_ON_SIGTERM="keep")
+    second = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/second.sock"}
+    first = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/first.sock"}
+    probe = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
+    async with (
+        probe,
+        registrar(first) as before,
+        admin(first["REGISTRAR_ADMIN_LISTEN"]),
+        registrar(second),
+        admin(second["REGISTRAR_ADMIN_LISTEN"]) as client,
+    ):
+        await until(client, "/readyz", 200)
+        assert (await probe.get("/livez")).status_code == 200
+        before.kill()
+        await before.wait()
+        assert await _lives(probe)
+
+
+async def _lives(probe: httpx.AsyncClient) -> bool:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return (await probe.get("/livez")).status_code == 200
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "word"),
+    [
+        ("REGISTRAR_EDGE_LISTEN", "10.0.0.1:9903", "loopback"),
+        ("REGISTRAR_EDGE_LISTEN", "unix:/nowhere/edge.sock", "cannot listen"),
+        ("REGISTRAR_EDGE_FALLBACK", "https://bucket/shop.json", "{service}"),
+        ("REGISTRAR_EDGE_FALLBACK", "s3://bucket/{service}.json", "http"),
+    ],
+)
+async def test_unusable_settings(registry: FakeRegistry, app: FakeApp, setting: str, value: str, word: str) -> None:
+    """They are refused at the start, and the message says what would do."""
+    status, _, err = await run_verb(environment(registry, app, **{setting: value}))
+    assert status == 2
+    assert setting in err
+    assert word in err
