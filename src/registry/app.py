@@ -37,6 +37,7 @@ from registry.http.v1 import (
     state,
     subscribers,
     targets,
+    traffic,
     verdict,
 )
 from registry.process import RegistryProcess
@@ -60,6 +61,7 @@ _NATIVE = tuple(
         mesh_rollout,
         mesh_services,
         subscribers,
+        traffic,
         targets,
         mesh,
         state,

@@ -1,18 +1,46 @@
 """Cooperative iteration: a process keeps answering polls while it goes through thousands of items."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
+from time import monotonic
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-_ITEMS_PER_YIELD = 100
-"""Items between two yields to the event loop; at 10 to 20 microseconds each, a poll waits about a millisecond."""
+_TURN = 0.0002
+"""Seconds of work between two yields to the event loop. A poll waits for as long, or for one item that takes longer."""
 
 
-async def cooperatively(items: Iterable[Item], items_per_yield: int = _ITEMS_PER_YIELD) -> AsyncIterator[Item]:
-    """Yield the items, and yield to the event loop after every so many of them: fewer where each takes longer."""
-    for number, item in enumerate(items, start=1):
+async def cooperatively(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """Yield the items, and yield to the event loop whenever a turn's time is over."""
+    end = monotonic() + _TURN
+    for item in items:
         yield item
-        if number % items_per_yield == 0:
+        if monotonic() >= end:
             await asyncio.sleep(0)
+            end = monotonic() + _TURN
+
+
+async def in_turns(work: Generator[None, None, Result]) -> Result:
+    """Run work that says where it may be interrupted, yield to the event loop as often, and return its result."""
+    end = monotonic() + _TURN
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+        if monotonic() >= end:
+            await asyncio.sleep(0)
+            end = monotonic() + _TURN
+
+
+def at_once(work: Generator[None, None, Result]) -> Result:
+    """Run the same work without interruptions, and return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            result: Result = done.value
+            return result

@@ -19,6 +19,7 @@ RegistryError
 ├── FencedError           another instance or incarnation owns it         409
 ├── NotOwnerError         another identity owns it                        409
 ├── GuardedError          too many endpoints would leave at once          409
+├── NotRememberedError    it builds on a request that is not known        412
 ├── TooLargeError         the body exceeds the limit                      413
 ├── ClocksDifferError     PostgreSQL's clock is not that of this process
 ├── ClockSteppedError     PostgreSQL's clock was set in the middle of a sweep
@@ -181,6 +182,10 @@ class GuardedError(RegistryError):
     """More endpoints of a service would leave at once than the guard allows, unless the operator forces it."""
 
     pointer = "query:force"
+
+
+class NotRememberedError(RegistryError):
+    """The request builds on another one, which this process does not know; a whole one may succeed."""
 
 
 class TooLargeError(RegistryError):

@@ -47,6 +47,14 @@ class ServiceGauge(Collector):
 
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
 EDGE_QUESTIONS = Counter("registry_edge_questions_total", "Answers to the edges of registrars, by status.", ["code"])
+EDGES = Gauge(
+    "registry_edges", "Edges of registrars whose question this process remembers.", multiprocess_mode="livesum"
+)
+EDGE_SUBSCRIBERS = Gauge(
+    "registry_edge_subscribers",
+    "Pairs of an Envoy and a name that these edges answer, as this process knows them.",
+    multiprocess_mode="livesum",
+)
 POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
 HEARTBEATS = Counter(
     "registry_heartbeats_total",
@@ -374,6 +382,20 @@ STREAM_CONNECTIONS_ENDED = Counter(
     "many streams, or descriptors are scarce), keepalive (no answer to a PING), stalled (takes nothing, or a message "
     "that is never complete), oversized, flood, protocol_error or failed (the log has the reason).",
     ["why"],
+)
+TRAFFIC_DIGESTS = Counter(
+    "registry_traffic_digests_total",
+    "Digests of Envoys' statistics, by outcome: taken, repeated or refused.",
+    ["outcome"],
+)
+TRAFFIC_PAIRS = Gauge(
+    "registry_traffic_pairs",
+    "Pairs of a caller, in one zone, and a callee that a process remembers traffic of.",
+    multiprocess_mode="livemax",
+)
+TRAFFIC_DROPPED = Counter(
+    "registry_traffic_dropped_total",
+    "Pairs and routes whose traffic was forgotten because there were more than REGISTRY_TRAFFIC_PAIRS.",
 )
 REQUESTS = Counter(
     "registry_http_requests_total",

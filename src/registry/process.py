@@ -41,6 +41,7 @@ from registry.background.shifts import LOOK_INTERVAL as SHIFT_INTERVAL
 from registry.background.shifts import EndpointTotals, Shifts
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
+from registry.background.traffic_exchange import EXCHANGE_INTERVAL, TrafficExchange
 from registry.cache.disk_access import DiskAccess
 from registry.cache.disk_mesh import DiskMesh
 from registry.cache.disk_snapshot import DiskSnapshot
@@ -55,8 +56,10 @@ from registry.core.audit import AuditQueue
 from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
+from registry.core.shift import Counts
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
+from registry.core.traffic_table import TrafficTable
 from registry.database_url import DatabaseUrl
 from registry.errors import BadSettingsError, UnavailableError
 from registry.garbage_collection import settle, unsettle
@@ -98,6 +101,7 @@ from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.stream_access import StreamAccess
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.traffic import Traffic
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
@@ -121,8 +125,6 @@ _COUNT_INTERVAL = 5.0
 _SNAPSHOT_INTERVAL = 5.0
 _MAX_SNAPSHOT_SHARE = 0.03
 """Share of the time in which the snapshot is written: many endpoints under steady change do not keep the disk busy."""
-_SERVICES_A_TURN = 200
-"""Services that are counted before other work of the loop has its turn."""
 _REPORT_INTERVAL = 1.0
 _DISK_SNAPSHOT_DELAY = 2.0
 """Seconds to wait for PostgreSQL at the start before the snapshot on disk is served."""
@@ -243,7 +245,11 @@ class RegistryProcess:
         self.sweeper = Sweeper(
             self.database, self.cache, self.change_feed, settings, self.reports.credit_reason, self.evidence.of
         )
-        self.shifts = Shifts(self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, _no_figures)
+        self.traffic = TrafficExchange(self.database, TrafficTable(settings.traffic_pairs), self.reports.process_id)
+        """The traffic that Envoys tell of, of all processes."""
+        self.shifts = Shifts(
+            self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, self._endpoint_figures
+        )
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
 
@@ -263,7 +269,7 @@ class RegistryProcess:
             settings.max_sightings,
             self._peer_polls(),
         )
-        self.edge_discovery = EdgeDiscovery(self.discovery, self.policy)
+        self.edge_discovery = EdgeDiscovery(self.discovery, self.policy, settings.max_sightings)
         self.subscribers = self.discovery.subscribers[ENDPOINTS.name]
         """The subscribers of EDS, which alone are listed, published to the other processes, and counted."""
         self.subscriber_sync = SubscriberSync(
@@ -429,6 +435,7 @@ class RegistryProcess:
             self.health,
             status,
             SubscriberListing(policy, self.subscriber_sync),
+            Traffic(policy, cache, self.traffic),
             Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences, rollouts),
         )
 
@@ -455,6 +462,7 @@ class RegistryProcess:
         if self.quotas is not None:
             self._jobs.every(_COUNT_INTERVAL, "quotas", partial(self._count_holdings, self.quotas))
         self._jobs.every(PUBLISH_INTERVAL, "subscribers", self._keep_subscribers)
+        self._jobs.every(EXCHANGE_INTERVAL, "traffic", self.traffic.exchange)
         self._jobs.every(TELL_INTERVAL, "mesh_subscribers", self._tell_mesh_subscribers)
         self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
         self._jobs.every(SHIFT_INTERVAL, "shifts", self.shifts.advance)
@@ -558,6 +566,7 @@ class RegistryProcess:
         await self.reports.exchange()
 
     async def _keep_subscribers(self) -> None:
+        self.edge_discovery.forget_old()
         await self.discovery.forget_silent_subscribers()
         await self.subscriber_sync.publish()
 
@@ -596,7 +605,7 @@ class RegistryProcess:
         quarantined = lost = below_strength = 0
         now = self.cache.clock.now()
         snapshots = list(self.cache.services().values())
-        for turn, snapshot in enumerate(snapshots, start=1):
+        async for snapshot in cooperatively(snapshots):
             counts.update(snapshot.counts_for_people)
             if snapshot.silent:
                 silent[snapshot.service] = snapshot.silent
@@ -604,8 +613,6 @@ class RegistryProcess:
             presence = snapshot.presence(now, self.cache.desired_counts)
             lost += len(presence.lost)
             below_strength += presence.missing > 0
-            if turn % _SERVICES_A_TURN == 0:
-                await asyncio.sleep(0)
         for status in STATUSES_FOR_PEOPLE:
             metrics.ENDPOINTS.labels(status).set(counts[status])
         self._set_silence(silent)
@@ -618,8 +625,16 @@ class RegistryProcess:
         states = await self.subscriber_sync.states()
         for state in get_args(State):
             metrics.SUBSCRIBERS.labels(state).set(states[state])
+        metrics.EDGES.set(self.edge_discovery.edge_count)
+        metrics.EDGE_SUBSCRIBERS.set(self.edge_discovery.subscriber_count)
         metrics.SIGHTINGS.set(self.subscribers.sightings)
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
+
+    def _endpoint_figures(self, service: str, within: float) -> EndpointTotals:
+        """Return what Envoys counted for the endpoints of a service under a shift, as shifts take it."""
+        counted = self.traffic.endpoint_counts(service, within)
+        totals = {name: Counts(each.attempts, each.errors) for name, each in counted.endpoints.items()}
+        return EndpointTotals(totals, counted.reporting.expected, counted.reporting.reported)
 
     def _set_silence(self, silent: Mapping[str, Sequence[Endpoint]]) -> None:
         metrics.SUSPECTS.set(sum(map(len, silent.values())))
@@ -628,10 +643,6 @@ class RegistryProcess:
         longest = sorted(held, key=lambda service: -held[service])[: metrics.MAX_SERVICE_SERIES]
         metrics.SILENT_SECONDS.set({service: held[service] for service in longest})
         metrics.SILENT_ENDPOINTS.set({service: len(silent[service]) for service in longest})
-
-
-def _no_figures(_service: str, _within: float) -> EndpointTotals:
-    return EndpointTotals({}, 0, 0)
 
 
 async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:

@@ -410,6 +410,13 @@ class Settings(BaseSettings):
         description="Bytes of JSON that the metadata of an endpoint may have; beyond it 422. Every Envoy that asks for "
         "the service gets them with each answer.",
     )
+    traffic_pairs: int = Field(
+        5_000,
+        ge=10,
+        le=100_000,
+        description="Pairs of a caller, in one zone, and a callee whose traffic one process remembers, about 10 kB "
+        "each, and as many routes; beyond it the least busy are dropped, and `registry_traffic_dropped_total` grows.",
+    )
     endpoint_networks: Networks = Field(
         (),
         description="Networks in which endpoints may be; others are answered 422. Unset: every unicast address that is "

@@ -40,7 +40,7 @@ def show_subscribers(screen: Screen, documents: Sequence[Raw], now: float, incom
         unknown = f"it is not known whether an Envoy polls: {incomplete}"
         screen.note(unknown if incomplete else "no Envoy polls, or none that matches")
         return
-    head = ("envoy", "cluster", "zone", "address", "service", "api", "holds", "ours", "state", "seen", "")
+    head = ("envoy", "cluster", "zone", "address", "service", "api", "edge", "holds", "ours", "state", "seen", "")
     rows = [_row(screen, subscriber, now) for subscriber in subscribers]
     screen.table(head, rows, right=("holds", "ours", "seen"))
     if incomplete:
@@ -56,6 +56,8 @@ def _row(screen: Screen, subscriber: Document, now: float) -> Sequence[Cell]:
         subscriber["address"],
         subscriber["service"],
         subscriber["api"],
+        # A registry before edges does not say it.
+        subscriber.get("edge") or "-",
         "-" if version is None else str(version),
         str(subscriber["current_version"]),
         screen.status(subscriber["state"]),

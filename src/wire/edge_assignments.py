@@ -46,9 +46,13 @@ class EdgeQuestion(Struct, forbid_unknown_fields=True, frozen=True, omit_default
 
     Names of ``resources`` are asked for the node of the question. ``taken`` has all Envoys that poll the edge, those
     whose polls are held among them; they are subscribers as if they polled the registry.
+
+    A question is whole, or builds on the one before (``after``): then it has only what is new or has changed since, and
+    the registry answers 412 where it does not remember that one. A question that is held ends with 304 when another one
+    builds on it, so that an edge may tell at any time what its Envoys have taken.
     """
 
-    node: Annotated[NodeText, Meta(description="The id of the node of the Envoy beside.")]
+    node: Annotated[NodeText, Meta(description="The id of the node of the Envoy beside.")] = ""
     cluster: Annotated[NodeText, Meta(description="The `cluster` of that node.")] = ""
     zone: Annotated[NodeText, Meta(description="The zone of that node.")] = ""
     edge: Annotated[str, Meta(max_length=255, description="The registrar's instance; empty: the node's id.")] = ""
@@ -58,6 +62,11 @@ class EdgeQuestion(Struct, forbid_unknown_fields=True, frozen=True, omit_default
         Meta(description="By type URL of clusters, listeners and routes, and by name, the token that is held."),
     ] = {}
     taken: list[TakenVersion] = []
+    id: Annotated[
+        str,
+        Meta(max_length=64, description="A name of this question that nobody can guess, on which the next one builds."),
+    ] = ""
+    after: Annotated[str, Meta(max_length=64, description="The `id` of the question that this one builds on.")] = ""
 
 
 class EdgeAssignment(Struct, frozen=True, omit_defaults=True):

@@ -208,6 +208,24 @@ def test_an_envoy_that_refuses_a_version_is_seen_through_an_edge(each_front: Reg
     assert (seen["state"], seen["version"]) == ("stuck", int(number))
 
 
+def test_a_question_may_build_on_the_one_before(each_front: Registry, service: str) -> None:
+    """It has only what is new; the one that is held ends with 304; where none is remembered there is 412."""
+    each_front.register(service, "10.0.0.1:80")
+    version = token(each_front, service)
+    first, second = f"{service}-1", f"{service}-2"
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(ask, each_front, {service: version}, id=first)
+        eventually(lambda: b"registry_polls_held 0.0" not in each_front.client.get("/metrics").content)
+        taken = [{"node": "envoy-1", "service": service, "version": version}]
+        building = {"after": first, "id": second, "taken": taken}
+        newer = pool.submit(each_front.client.post, EDGE_PATH, json=building)
+        assert waiting.result().status_code == 304
+        each_front.register(service, "10.0.0.2:80")
+        assert list(msgspec.json.decode(newer.result().content, type=EdgeAnswer).assignments) == [service]
+    forgotten = each_front.client.post(EDGE_PATH, json={"after": first})
+    assert (forgotten.status_code, forgotten.json()["title"]) == (412, "Not remembered")
+
+
 @pytest.fixture(scope="module")
 def closed(server: Postgres, workplace: Path) -> Iterator[tuple[Registry, str]]:
     """A registry with access control, and a token that may administer it."""

@@ -21,6 +21,7 @@ from registry.http2.call import Metadata, Peer, Status, StatusError
 from registry.http2.connection import Connection
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.messages import MessageReader
+from registry.http2.sender import FramedMessages
 from registry.http2.stream import Stream
 
 ECHO = "/test.Echo/Stream"
@@ -48,15 +49,16 @@ class EchoCall:
         self.outgoing.append(parts)
         self.wake()
 
-    def receive(self, message: bytes, now: float) -> None:
+    def receive(self, message: bytes, now: float) -> bool:
         """Take a message; some are orders."""
         self.received.append(message)
         if message == b"refuse":
             raise StatusError(Status.INVALID_ARGUMENT, "no: 100 % wrong\n")
         if message == b"crash":
             raise ZeroDivisionError
-        if message != b"silent":
+        if message not in {b"silent", b"nothing"}:
             self.outgoing.append((message,))
+        return message != b"nothing"
 
     def next(self, now: float) -> Sequence[bytes] | None:
         """Return the next message."""
@@ -128,6 +130,7 @@ class MemoryClient:
             limits,
             self.count,
             Peer("203.0.113.7"),
+            FramedMessages(),
             self.turns.append,
             lambda: None,
             now,
@@ -199,7 +202,9 @@ class MemoryClient:
 
     def feed(self, data: bytes) -> bool:
         """Give bytes to the registry's side."""
-        return self.server.ended is None and self.server.receive(data, self.now)
+        if self.server.ended is not None or self.server.receive_message(data, self.now):
+            return False
+        return self.server.receive(data, self.now)
 
     def read(self) -> bool:
         """Take what the registry's side sends; return whether it was anything."""

@@ -23,7 +23,7 @@ _SAMPLES = {
     "kind": "clusters",
 }
 """A value for each parameter of a path."""
-_REQUIRED = {"reason": "a test", "at": "1"}
+_REQUIRED = {"callee": SERVICE, "reason": "a test", "at": "1"}
 """A value for each query parameter that a route requires."""
 _FORM = {
     "weight": "5",

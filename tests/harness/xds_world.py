@@ -253,6 +253,7 @@ class Talk:
         user_agent: names the client.
         guard: decides what it may ask for.
         observer: takes note of it, in place of ``heard``.
+        suffix: is sent behind each request, as fields that the registry does not know.
     """
 
     def __init__(
@@ -264,8 +265,10 @@ class Talk:
         user_agent: str = "envoy",
         guard: Guard | None = None,
         observer: Observer | None = None,
+        suffix: bytes = b"",
     ) -> None:
         self.woken = 0
+        self._suffix = suffix
         self.heard = Heard()
         self.now = 0.0
         self.stream = stream(world.shared, guard or NoGuard(), observer or self.heard, self._wake, only)
@@ -279,7 +282,7 @@ class Talk:
         """Send a request of the state of the world; the node comes with the first alone."""
         node = {"node": self._node} if next(self._requests) == 1 else {}
         request = DiscoveryRequest(type_url=type_url, resource_names=names, response_nonce=nonce, **(node | fields))
-        self.stream.receive(request.SerializeToString(), self.now)
+        self.stream.receive(request.SerializeToString() + self._suffix, self.now)
 
     def change(
         self, type_url: str = EDS, names: Iterable[str] = (), drop: Iterable[str] = (), nonce: str = "", **fields: Any
@@ -295,7 +298,7 @@ class Talk:
             initial_resource_versions=[{"key": name, "value": version} for name, version in held.items()],
             **(node | fields),
         )
-        self.stream.receive(request.SerializeToString(), self.now)
+        self.stream.receive(request.SerializeToString() + self._suffix, self.now)
 
     def hear(self) -> Answer | None:
         """Return the next answer; None: there is none."""

@@ -55,6 +55,7 @@ def test_a_poll_is_seen_with_all_that_it_says(shared_registry: Registry, service
         "rejected_version": None,
         "rejected_at": None,
         "error": "",
+        "edge": "",
     }
 
 

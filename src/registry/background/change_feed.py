@@ -29,6 +29,7 @@ from registry.store import leases as lease_store
 from registry.store import pauses as pause_store
 from registry.store.database import CHANNEL, MESH_CHANNEL, Database, Session, read_clock
 from registry.store.restored import read_identity
+from registry.xds import eds
 
 log = structlog.get_logger()
 
@@ -43,8 +44,6 @@ _MIN_REST = 0.1
 
 _MAX_LEASE_SHARE = 0.1
 """Share of the time in which all leases are read: a million of them take most of a second, here and in PostgreSQL."""
-_SERVICES_PER_YIELD = 500
-"""Services that are compared between two yields to the event loop, at a microsecond or two each."""
 
 Prepare = Callable[[], Awaitable[None]]
 """The preparation before the first read, such as migrations; it needs the database and is retried until it succeeds."""
@@ -266,7 +265,7 @@ class ChangeFeed:
         self._cache.read_pauses(await pause_store.in_force(connection))
         numbers = await feed.service_versions(connection)
         await self._drop_forgotten(connection, numbers)
-        async for name, snapshot in cooperatively(self._cache.services().items(), _SERVICES_PER_YIELD):
+        async for name, snapshot in cooperatively(self._cache.services().items()):
             stored = numbers.get(name)
             if stored is None and self._may_return(name):
                 continue
@@ -275,7 +274,7 @@ class ChangeFeed:
                 if await self._raise_above(name, snapshot.version, snapshot.change):
                     self._outdated.add(name)
         self._missing = {name: since for name, since in self._missing.items() if name not in numbers}
-        async for name, stored in cooperatively(numbers.items(), _SERVICES_PER_YIELD):
+        async for name, stored in cooperatively(numbers.items()):
             if stored.change > self._cache.get(name).change:
                 self._outdated.add(name)
         await self._catch_up(connection)
@@ -302,7 +301,7 @@ class ChangeFeed:
         """
         empty = [
             snapshot
-            async for name, snapshot in cooperatively(self._cache.services().items(), _SERVICES_PER_YIELD)
+            async for name, snapshot in cooperatively(self._cache.services().items())
             if name not in numbers and not snapshot.endpoints and not snapshot.quarantined
         ]
         # Read after the versions: the process that forgot one of these services has raised this number before.
@@ -345,12 +344,12 @@ class ChangeFeed:
                 reason=row.reason,
             )
         for step in steps:
-            self._apply(step)
+            await self._apply(step)
 
-    def _apply(self, step: SnapshotDelta) -> None:
+    async def _apply(self, step: SnapshotDelta) -> None:
         """Apply the changes of one service; a defect with it leaves only this service as it was."""
         try:
-            self._cache.apply([step])
+            await self._cache.apply_in_turns(step, eds.prepare)
         except Exception:
             if step.service not in self._not_followed:
                 log.exception("service_not_followed", service=step.service)

@@ -29,12 +29,10 @@ _INTERVAL = 1.0
 """Seconds between two looks at PostgreSQL when nothing is notified."""
 _RESYNC_INTERVAL = 30.0
 """Seconds after which everything is compared, whether it has changed or not: a person may have written it."""
-_MAX_NODES_PER_READ = 50
-"""node.clusters that one statement reads."""
+_MAX_NODES_PER_READ = 20
+"""node.clusters that one statement reads: some thousand rows, which are decoded in one piece."""
 _MAX_BODIES_PER_READ = 200
 """Bodies that one statement reads."""
-_NODES_PER_YIELD = 5
-"""node.clusters between two yields to the event loop; each has some fifty resources, and wakes its Envoys."""
 _MIN_REST = 0.05
 """Seconds between two readings that fail."""
 _KINDS: Mapping[str, Kind] = {kind: kind for kind in KINDS}
@@ -179,7 +177,7 @@ class MeshFeed:
         for begin in range(0, len(names), _MAX_NODES_PER_READ):
             rows = await store.read_served(connection, names[begin : begin + _MAX_NODES_PER_READ])
             await self._read_bodies(connection, {row.sha256 for row in rows if row.sha256})
-            async for name, own in cooperatively(_by_node(rows), _NODES_PER_YIELD):
+            async for name, own in cooperatively(_by_node(rows)):
                 try:
                     lost |= set(self._cache.apply((_node(name, own, self._bodies),)))
                 except ValueError as error:

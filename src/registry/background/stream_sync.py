@@ -93,7 +93,7 @@ class StreamSync:
         names = sum(each.services for each in self._published.values())
         entries = list(self._streams)
         begin = self._next_stream if self._next_stream < len(entries) else 0
-        async for index, entry in cooperatively(enumerate(entries[begin:] + entries[:begin], begin), 50):
+        async for index, entry in cooperatively(enumerate(entries[begin:] + entries[:begin], begin)):
             record = _endpoints_of(entry)
             if record is None:
                 continue
@@ -160,7 +160,7 @@ class StreamSync:
         """
         now = time.monotonic()
         left = limit
-        async for entry in cooperatively(self._streams, 50):
+        async for entry in cooperatively(self._streams):
             record = _endpoints_of(entry)
             if record is None or not wanted.fits(entry.node):
                 continue
@@ -188,7 +188,7 @@ class StreamSync:
         """Return the number of services on this process's streams in each state."""
         counts: Counter[State] = Counter()
         now = time.monotonic()
-        async for entry in cooperatively(self._streams, 50):
+        async for entry in cooperatively(self._streams):
             record = _endpoints_of(entry)
             if record is None:
                 continue

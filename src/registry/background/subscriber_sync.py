@@ -261,6 +261,7 @@ class SubscriberSync:
                 refusals=subscription.refusals,
                 refused_since=at(subscription.refused_since) if subscription.refusals else None,
                 started_at=None if subscription.started_at is None else at(subscription.started_at),
+                edge=subscription.edge,
             )
 
 

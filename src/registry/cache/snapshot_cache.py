@@ -5,16 +5,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 
 from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch, Watches
+from registry.cooperative import in_turns
 from registry.core.clock import Clock
 from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Leases
 from registry.core.snapshot import Snapshot, SnapshotDelta
+
+Prepare = Callable[[Snapshot, str], Generator[None, None, None]]
+"""Encodes a snapshot, of which the database is given, in turns with other work."""
 
 _MAX_CLAIMS = 1000
 """Services for which a newer version that a subscriber holds is remembered, between two readings of the database."""
@@ -206,19 +210,32 @@ class SnapshotCache:
 
     def apply(self, deltas: Iterable[SnapshotDelta]) -> None:
         """Replace the snapshots that these deltas advance, and wake the watches of their services."""
-        now = time.monotonic()
         for delta in deltas:
-            before = self.get(delta.service)
-            after = before.advance(delta)
-            if after is not before:
-                if after.version != before.version:
-                    after.since = now
-                self._snapshots[delta.service] = after
-                if (after.version > 0) != (before.version > 0):
-                    self._names = None
-                self._endpoints += len(after.endpoints) - len(before.endpoints)
-                self._advances += 1
-                self._watches.wake(delta.service)
+            self._replace(self.get(delta.service).advance(delta))
+
+    async def apply_in_turns(self, delta: SnapshotDelta, prepare: Prepare) -> None:
+        """Replace the snapshot that a delta advances, as ``apply``, in turns with other work where it is large.
+
+        Args:
+            delta: the delta.
+            prepare: encodes the snapshot before anybody gets it, in turns as well.
+        """
+        snapshot = await in_turns(self.get(delta.service).advance_in_turns(delta))
+        await in_turns(prepare(snapshot, self._database_id))
+        self._replace(snapshot)
+
+    def _replace(self, after: Snapshot) -> None:
+        before = self.get(after.service)
+        if after is before or after.change <= before.change:
+            return
+        if after.version != before.version:
+            after.since = time.monotonic()
+        self._snapshots[after.service] = after
+        if (after.version > 0) != (before.version > 0):
+            self._names = None
+        self._endpoints += len(after.endpoints) - len(before.endpoints)
+        self._advances += 1
+        self._watches.wake(after.service)
 
     def drop(self, service: str) -> None:
         """Drop a service, as if it had never had an endpoint, and wake its watches."""

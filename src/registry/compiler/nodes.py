@@ -12,9 +12,6 @@ from msgspec import Raw, Struct
 from meshconfig.resource import Kind, NodeResources, Resource
 from registry.cooperative import cooperatively
 
-NODES_PER_YIELD = 10
-"""node.clusters between two yields to the event loop; each has some fifty resources."""
-
 NodeDigests = Mapping[Kind, Mapping[str, str]]
 """The digests of a node.cluster's resources, by kind and name."""
 
@@ -48,7 +45,7 @@ async def read_nodes(resources: Mapping[str, Raw]) -> CompiledNodes:
     """Return the resources that were compiled, and yield to the event loop in between."""
     contents: dict[str, NodeDigests] = {}
     bodies: list[Resource] = []
-    async for node, document in cooperatively(resources.items(), NODES_PER_YIELD):
+    async for node, document in cooperatively(resources.items()):
         kinds = decode_node(document)
         contents[node] = {kind: {name: each.sha256 for name, each in named.items()} for kind, named in kinds.items()}
         bodies += [each for named in kinds.values() for each in named.values() if each.body]

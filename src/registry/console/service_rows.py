@@ -17,8 +17,6 @@ _MAX_ROWS = 16_777_216
 """Bytes of rows that are kept: those of about 16,000 services."""
 _ROW_SIZE = 1_000
 """Bytes that a kept row takes beside the names in it."""
-_ROWS_A_TURN = 500
-"""Rows that are looked at before other work of the loop has its turn; nearly all are kept, and take a microsecond."""
 
 
 class ServiceRow(Struct, frozen=True):
@@ -57,7 +55,7 @@ class ServiceRows:
         """Return the rows of all services that a principal may read."""
         services = self._catalog.services(principal)
         moment = self._catalog.moment()
-        return [self._row(snapshot, moment) async for snapshot in cooperatively(services, _ROWS_A_TURN)]
+        return [self._row(snapshot, moment) async for snapshot in cooperatively(services)]
 
     def _row(self, snapshot: Snapshot, moment: Moment) -> ServiceRow:
         stamp = moment.stamp_of(snapshot)

@@ -18,12 +18,15 @@ class EndpointTable(Mapping[AddressPort, Endpoint]):
         endpoints: the endpoints; of two at one address and port the last one stays.
     """
 
-    __slots__ = ("_by_address", "_count")
+    __slots__ = ("_by_address", "_count", "_own")
 
     def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
         self._by_address: dict[str, Endpoint | dict[int, Endpoint]] = {}
-        """The endpoint at each address, or those at its ports if they are several; such a dict is replaced, and never
-        changed, because copies share it."""
+        """The endpoint at each address, or those at its ports if they are several. Copies share such a dict, so that it
+        is replaced, and never changed, unless the address is in `_own`."""
+        self._own: set[str] | None = None
+        """The addresses whose dict no copy shares; None: there is none. Written by put() and remove(), cleared by
+        copy(). Thousands of ports of one address would take thousands of dicts of thousands."""
         self._count = 0
         for endpoint in endpoints:
             self.put(endpoint)
@@ -33,6 +36,7 @@ class EndpointTable(Mapping[AddressPort, Endpoint]):
         copied = EndpointTable()
         copied._by_address = self._by_address.copy()
         copied._count = self._count
+        self._own = None
         return copied
 
     def put(self, endpoint: Endpoint) -> None:
@@ -40,13 +44,13 @@ class EndpointTable(Mapping[AddressPort, Endpoint]):
         held = self._by_address.get(endpoint.address)
         if isinstance(held, dict):
             self._count += endpoint.port not in held
-            self._by_address[endpoint.address] = {**held, endpoint.port: endpoint}
+            self._own_ports(endpoint.address, held)[endpoint.port] = endpoint
         elif held is None or held.port == endpoint.port:
             self._count += held is None
             self._by_address[endpoint.address] = endpoint
         else:
             self._count += 1
-            self._by_address[endpoint.address] = {held.port: held, endpoint.port: endpoint}
+            self._own_ports(endpoint.address, {held.port: held})[endpoint.port] = endpoint
 
     def remove(self, address_port: AddressPort) -> Endpoint | None:
         """Remove the endpoint at an address and port, and return it; None if there is none."""
@@ -55,11 +59,22 @@ class EndpointTable(Mapping[AddressPort, Endpoint]):
             address, port = address_port
             held = self._by_address[address]
             if isinstance(held, dict) and len(held) > 1:
-                self._by_address[address] = {other: each for other, each in held.items() if other != port}
+                del self._own_ports(address, held)[port]
             else:
                 del self._by_address[address]
+                if self._own is not None:
+                    self._own.discard(address)
             self._count -= 1
         return endpoint
+
+    def _own_ports(self, address: str, held: dict[int, Endpoint]) -> dict[int, Endpoint]:
+        """Return the dict of an address that this table may change."""
+        if self._own is None:
+            self._own = set()
+        if address not in self._own:
+            self._own.add(address)
+            held = self._by_address[address] = held.copy()
+        return held
 
     def get(self, address_port: AddressPort, default: None = None) -> Endpoint | None:  # type: ignore[override]  # None alone
         """Return the endpoint at an address and port; None if there is none."""

@@ -6,8 +6,7 @@ right for one has three times its share.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.core.endpoint import Endpoint, has_metadata
+from registry.core.endpoint_table import EndpointTable
 from registry.errors import InvalidError
 from wire.model import PRINTABLE_PATTERN
 
@@ -22,6 +22,8 @@ WHOLE = 1_000_000
 """The sum of the weights of a service under shares; a share of 0.01 % of it is still 100."""
 MAX_GROUPS = 16
 """Groups of a service that have a share of their own."""
+_ENDPOINTS_A_TURN = 100
+"""Endpoints that are looked at before other work of the process may have its turn: about 0.2 ms."""
 _FULL = 100.0
 _TOLERANCE = 1e-9
 """The difference to 100 at which percentages still count as 100: 33.3, 33.3 and 33.4 are not exact in binary."""
@@ -146,68 +148,184 @@ def check_shares(groups: Sequence[Share]) -> None:
         raise InvalidError(f"the shares add up to {total:g} percent; at most 100 can be given", "$.shares")
 
 
-def apply_shares(
-    endpoints: Mapping[tuple[str, int], Endpoint], groups: Sequence[Share]
-) -> dict[tuple[str, int], Endpoint]:
-    """Return the endpoints with the weights that their groups' shares give them; without groups, with none.
+class ShareCensus:
+    """The endpoints of the groups of a service by their own weights, and the weights that follow from them.
+
+    It is carried on from one snapshot to the next, so that a change of one endpoint needs no look at the others.
+
+    Args:
+        groups: the shares; lists by group have the rest as their last item.
+    """
+
+    __slots__ = ("_bases", "_group_of", "_percents", "_sizes", "groups")
+
+    def __init__(self, groups: Sequence[Share]) -> None:
+        self.groups = tuple(groups)
+        self._group_of = _grouping(groups)
+        self._percents = _percents(groups)
+        self._sizes = [0] * len(self._percents)
+        """The endpoints of each group."""
+        self._bases: list[dict[int, int]] = [{} for _ in self._percents]
+        """By group, how many routable endpoints have each own weight."""
+
+    def copy(self, groups: Sequence[Share]) -> "ShareCensus":
+        """Return a census of the same endpoints and selectors, with these percentages, that can be changed apart."""
+        copied = ShareCensus(groups)
+        copied._sizes = self._sizes.copy()
+        copied._bases = [bases.copy() for bases in self._bases]
+        return copied
+
+    def has_selectors_of(self, groups: Sequence[Share]) -> bool:
+        """Whether endpoints are in the same groups under these shares."""
+        return [share.selector for share in self.groups] == [share.selector for share in groups]
+
+    def add(self, endpoint: Endpoint, number: int = 1) -> None:
+        """Count an endpoint; -1 takes it back."""
+        group, base = self._group_of(endpoint), _base(endpoint)
+        self._sizes[group] += number
+        if base:
+            bases = self._bases[group]
+            bases[base] = bases.get(base, 0) + number
+            if not bases[base]:
+                del bases[base]
+
+    @property
+    def served(self) -> list[Group]:
+        """The groups as they are served, with the rest as the last one."""
+        selectors = [*(share.selector for share in self.groups), ""]
+        return [
+            Group(selector, percent, round(_FULL * part, 4), size, sum(bases.values()))
+            for selector, percent, part, size, bases in zip(
+                selectors, self._percents, self._effective(), self._sizes, self._bases, strict=True
+            )
+        ]
+
+    def weights(self) -> "ShareWeights":
+        """Return the weights that the shares give."""
+        units = [
+            WHOLE * part / sum(base * count for base, count in bases.items()) if bases else 0.0
+            for part, bases in zip(self._effective(), self._bases, strict=True)
+        ]
+        return ShareWeights(self._group_of, self._percents, units, self._bases)
+
+    def _effective(self) -> list[float]:
+        """Return the parts of 1 that the groups get; one that has nothing routable leaves its part to the others."""
+        taking = [percent if bases else 0.0 for percent, bases in zip(self._percents, self._bases, strict=True)]
+        total = sum(taking)
+        return [part / total if total else 0.0 for part in taking]
+
+
+class ShareWeights:
+    """The weights that shares give to endpoints.
 
     A group with share s gives each of its routable endpoints ``round(WHOLE * s * w / sum of w)``, and at least 1, where
     w is the weight of the override or registration, or 1. Endpoints that are not routable weigh 1: in a panic, Envoy
-    sends to them as well, and they have no part of the share. An endpoint whose weight stays is the same object.
+    sends to them as well, and they have no part of the share. In a group without a share all weigh 0.
+
+    Args:
+        group_of: tells the group of an endpoint.
+        percents: the percentages that the groups were given.
+        units: by group, the weight of an endpoint whose own weight is 1.
+        bases: by group, the own weights that its routable endpoints have.
+    """
+
+    __slots__ = ("_bases", "_group_of", "_percents", "units")
+
+    def __init__(
+        self,
+        group_of: Callable[[Endpoint], int],
+        percents: Sequence[float],
+        units: Sequence[float],
+        bases: Sequence[Mapping[int, int]],
+    ) -> None:
+        self._group_of = group_of
+        self._percents = percents
+        self.units = units
+        self._bases = bases
+
+    def apply(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint with its weight: the same object where that stays."""
+        group = self._group_of(endpoint)
+        weight = round(self.units[group] * _base(endpoint)) or 1 if self._percents[group] else 0
+        return endpoint if endpoint.share_weight == weight else replace(endpoint, share_weight=weight)
+
+    def differs(self, before: "ShareWeights") -> bool:
+        """Whether endpoints that have not changed themselves get another weight than before, under the same shares."""
+        return any(
+            (round(unit * base) or 1) != (round(former * base) or 1)
+            for unit, former, bases in zip(self.units, before.units, self._bases, strict=True)
+            for base in bases
+        )
+
+
+def share_table(
+    table: EndpointTable,
+    groups: Sequence[Share],
+    before: ShareCensus | None = None,
+    gone: Iterable[Endpoint] = (),
+    come: Collection[Endpoint] = (),
+) -> Generator[None, None, "tuple[ShareCensus | None, list[tuple[Endpoint, Endpoint]] | None]"]:
+    """Give the endpoints of a table the weights of shares, in turns with other work.
+
+    Args:
+        table: the endpoints, which are replaced where their weights are others.
+        groups: the shares; none: endpoints have their own weights.
+        before: the census before the change, of the same selectors; None: all endpoints are looked at.
+        gone: the endpoints as they were before the change.
+        come: the endpoints that the change has put into the table.
+
+    Returns:
+        The census after the change, and the replaced endpoints among those that came, each with the one in its place;
+        None in place of the latter: any endpoint may have another status.
     """
     if not groups:
-        return {at: _with_weight(endpoint, None) for at, endpoint in endpoints.items()}
-    census = _Census(endpoints.values(), groups)
-    units = [WHOLE * part / base if base else 0.0 for part, base in zip(census.effective, census.bases, strict=True)]
-    shared = {}
-    for (at, endpoint), group, base in zip(endpoints.items(), census.members, census.member_bases, strict=True):
-        weight = 0
-        if census.percents[group]:
-            weight = round(units[group] * base) or 1
-        shared[at] = endpoint if endpoint.share_weight == weight else replace(endpoint, share_weight=weight)
-    return shared
+        yield from _each_in_turns(table, lambda endpoint: _with_weight(endpoint, None))
+        return None, None
+    if before is None:
+        census = ShareCensus(groups)
+        for number, endpoint in enumerate(table.each(), start=1):
+            census.add(endpoint)
+            if number % _ENDPOINTS_A_TURN == 0:
+                yield
+        yield from _each_in_turns(table, census.weights().apply)
+        return census, None
+    census = before.copy(groups)
+    for endpoint in gone:
+        census.add(endpoint, -1)
+    for endpoint in come:
+        census.add(endpoint)
+    weights = census.weights()
+    if before.groups != census.groups:
+        yield from _each_in_turns(table, weights.apply)
+        return census, None
+    weighted = [(endpoint, weights.apply(endpoint)) for endpoint in come if table.get(endpoint.key[1:]) is endpoint]
+    for _, endpoint in weighted:
+        table.put(endpoint)
+    if weights.differs(before.weights()):
+        yield from _each_in_turns(table, weights.apply)
+    return census, weighted
 
 
-class _Census:
-    """The groups of endpoints, and what is routable in each; lists by group have the rest as their last item.
-
-    Attributes:
-        members: the group of each endpoint, in their order.
-        member_bases: the own weight of each endpoint, and 0 of one that is not routable by itself.
-        bases: the sum of these weights by group.
-        percents: the percentages that the groups were given.
-        effective: the parts of 1 that they get; one that has nothing routable leaves its part to the others.
-    """
-
-    def __init__(self, endpoints: Iterable[Endpoint], groups: Sequence[Share]) -> None:
-        group_of = _grouping(groups)
-        self.members = []
-        self.member_bases = []
-        self.bases = [0] * (len(groups) + 1)
-        for endpoint in endpoints:
-            group = group_of(endpoint)
-            base = (endpoint.own_weight or 1) if endpoint.routable_by_itself else 0
-            self.members.append(group)
-            self.member_bases.append(base)
-            self.bases[group] += base
-        self.percents = _percents(groups)
-        taking = [percent if base else 0.0 for percent, base in zip(self.percents, self.bases, strict=True)]
-        total = sum(taking)
-        self.effective = [part / total if total else 0.0 for part in taking]
+def _each_in_turns(table: EndpointTable, apply: Callable[[Endpoint], Endpoint]) -> Generator[None, None, None]:
+    for number, endpoint in enumerate(list(table.each()), start=1):
+        changed = apply(endpoint)
+        if changed is not endpoint:
+            table.put(changed)
+        if number % _ENDPOINTS_A_TURN == 0:
+            yield
 
 
-def groups_in(endpoints: Collection[Endpoint], groups: Sequence[Share]) -> list[Group]:
+def _base(endpoint: Endpoint) -> int:
+    """Return the own weight of an endpoint; 0 of one that is not routable by itself."""
+    return (endpoint.own_weight or 1) if endpoint.routable_by_itself else 0
+
+
+def groups_in(endpoints: Iterable[Endpoint], groups: Sequence[Share]) -> list[Group]:
     """Return the groups of a service as they are served, with the rest as the last one."""
-    census = _Census(endpoints, groups)
-    counts = Counter(census.members)
-    routable = Counter(group for group, base in zip(census.members, census.member_bases, strict=True) if base)
-    selectors = [*(share.selector for share in groups), ""]
-    return [
-        Group(selector, percent, round(_FULL * part, 4), counts[number], routable[number])
-        for number, (selector, percent, part) in enumerate(
-            zip(selectors, census.percents, census.effective, strict=True)
-        )
-    ]
+    census = ShareCensus(groups)
+    for endpoint in endpoints:
+        census.add(endpoint)
+    return census.served
 
 
 def rest_percent(groups: Sequence[Share]) -> float:

@@ -1,15 +1,16 @@
 """The immutable endpoints of one service at one version."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+from registry.cooperative import at_once
 from registry.core.ecs_services import EcsService
 from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
 from registry.core.endpoint_table import AddressPort, EndpointTable
 from registry.core.presence import Presence, Tally, is_lost, named_ecs_services, presence_of, tally
-from registry.core.shares import Group, Shares, apply_shares, groups_in
+from registry.core.shares import Group, ShareCensus, Shares, groups_in, share_table
 from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
@@ -29,6 +30,7 @@ class Snapshot:
         expected: how many endpoints an operator expects; None: no operator has set a number.
         expected_by: the operator.
         shares: the shares of traffic of its groups, which the weights of ``endpoints`` follow; None: there are none.
+        census: the endpoints of the groups that have shares; None: it is made at the next change.
         encoded: the responses by API version. Written by `registry.xds.eds` at the first request for each; nothing else
             of a snapshot is ever changed.
         former: the last snapshot before that was encoded, from which bytes are copied; None once this one is encoded.
@@ -42,6 +44,7 @@ class Snapshot:
         "_overridden",
         "_silent",
         "_tally",
+        "census",
         "change",
         "encoded",
         "endpoints",
@@ -78,6 +81,7 @@ class Snapshot:
         self.expected: int | None = None
         self.expected_by = ""
         self.shares: Shares | None = None
+        self.census: ShareCensus | None = None
         self.encoded: dict[str, Any] = {}
         self.former: Snapshot | None = None
         self.streamed: dict[str, Any] = {}
@@ -140,7 +144,11 @@ class Snapshot:
     @property
     def groups(self) -> Sequence[Group]:
         """The groups that have shares of the traffic, with the rest as the last one; none without shares."""
-        return () if self.shares is None else groups_in(self.endpoints.values(), self.shares.groups)
+        if self.shares is None:
+            return ()
+        if self.census is not None:
+            return self.census.served
+        return groups_in(self.endpoints.values(), self.shares.groups)
 
     @property
     def overridden(self) -> Sequence[Endpoint]:
@@ -165,9 +173,14 @@ class Snapshot:
 
         A delta that is not newer changes nothing: notifications overtake one another.
         """
+        return at_once(self.advance_in_turns(delta))
+
+    def advance_in_turns(self, delta: "SnapshotDelta") -> "Generator[None, None, Snapshot]":
+        """Return the snapshot after a delta, and yield where other work may have its turn."""
         if delta.change <= self.change:
             return self
-        draft = _Draft(Snapshot(self.service) if delta.whole else self)
+        begun = Snapshot(self.service) if delta.whole else self
+        draft = _Draft(begun)
         draft.same_ids = not delta.whole
         for address_port, endpoint_id in delta.removed:
             draft.remove(address_port, endpoint_id)
@@ -175,17 +188,15 @@ class Snapshot:
             draft.quarantine(row)
         for endpoint in delta.listed:
             draft.put(endpoint)
-        endpoints = draft.endpoints
-        if delta.shares is not None or self.shares is not None:
-            groups = () if delta.shares is None else delta.shares.groups
-            endpoints = EndpointTable(apply_shares(endpoints, groups).values())
-        advanced = Snapshot(self.service, delta.version, delta.change, endpoints, draft.quarantined)
+        census = None
+        if delta.shares is not None or begun.shares is not None:
+            census = yield from draft.share(delta.shares, begun)
+        advanced = Snapshot(self.service, delta.version, delta.change, draft.endpoints, draft.quarantined)
         advanced.since, advanced.made = self.since, self._made_until(delta)
         advanced.lost = self._lost_after(delta)
         advanced.expected, advanced.expected_by = delta.expected, delta.expected_by
-        advanced.shares = delta.shares
-        # A share changes the status of other endpoints than those of the delta, so they are counted again.
-        advanced._counts = +draft.counts if endpoints is draft.endpoints else None
+        advanced.shares, advanced.census = delta.shares, census
+        advanced._counts = None if draft.counts is None else +draft.counts
         if delta.version == self.version and draft.same_ids:
             # Nothing that Envoy can see changed, so the encoded responses stand.
             advanced.encoded, advanced.former = self.encoded, self.former
@@ -218,14 +229,19 @@ class Snapshot:
 class _Draft:
     """A copy of a snapshot's endpoints, to which a delta is applied."""
 
-    __slots__ = ("counts", "endpoints", "quarantined", "same_ids")
+    __slots__ = ("come", "counts", "endpoints", "gone", "quarantined", "same_ids")
 
     def __init__(self, begun: Snapshot) -> None:
         self.endpoints = begun.endpoints.copy()
         self.quarantined = dict(begun.quarantined)
-        self.counts = begun.counts.copy()
+        self.counts: Counter[str] | None = begun.counts.copy()
+        """The number of endpoints of each status; None: they have to be counted again."""
         self.same_ids = True
         """Whether the endpoints are the same ones as before, in whatever state."""
+        self.gone: list[Endpoint] = []
+        """The endpoints that were removed or replaced."""
+        self.come: list[Endpoint] = []
+        """The endpoints that were put."""
 
     def remove(self, address_port: AddressPort, endpoint_id: int) -> None:
         """Remove an endpoint, unless the address belongs to its next owner already."""
@@ -247,16 +263,38 @@ class _Draft:
             self._clear(address_port)
             self.same_ids = False
         else:
-            self.counts[before.status.value] -= 1
+            self.gone.append(before)
+            self._count(before, -1)
         self.endpoints.put(endpoint)
-        self.counts[endpoint.status.value] += 1
+        self.come.append(endpoint)
+        self._count(endpoint, 1)
+
+    def share(self, shares: Shares | None, begun: Snapshot) -> Generator[None, None, ShareCensus | None]:
+        """Give the endpoints their weights under shares, and return the census."""
+        groups = () if shares is None else shares.groups
+        census_before = begun.census
+        if census_before is not None and not census_before.has_selectors_of(groups):
+            census_before = None
+        census, replaced = yield from share_table(self.endpoints, groups, census_before, self.gone, self.come)
+        if replaced is None:
+            self.counts = None
+        else:
+            for endpoint, shared in replaced:
+                self._count(endpoint, -1)
+                self._count(shared, 1)
+        return census
 
     def _clear(self, address_port: AddressPort) -> None:
         self.quarantined.pop(address_port, None)
         before = self.endpoints.remove(address_port)
         if before is not None:
-            self.counts[before.status.value] -= 1
+            self.gone.append(before)
+            self._count(before, -1)
             self.same_ids = False
+
+    def _count(self, endpoint: Endpoint, number: int) -> None:
+        if self.counts is not None:
+            self.counts[endpoint.status.value] += number
 
 
 class SnapshotDelta:

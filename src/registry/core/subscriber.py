@@ -329,7 +329,8 @@ class SubscriberReport(Struct, frozen=True, gc=False):
     """The state of one subscriber of one service, as one process saw it. Times are seconds of the database's clock.
 
     ``version`` is the version in the subscriber's last poll, ``offered`` the one in its last 200; None where there was
-    none, or one that is not ours. ``started_at`` is the time of its last poll without a version.
+    none, or one that is not ours. ``started_at`` is the time of its last poll without a version. ``edge`` is the
+    registrar whose edge answers its polls; empty: it polls the process itself.
     """
 
     process: str
@@ -352,6 +353,7 @@ class SubscriberReport(Struct, frozen=True, gc=False):
     refusals: int
     refused_since: float | None
     started_at: float | None = None
+    edge: str = ""
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -463,7 +465,7 @@ def evaluate(report: SubscriberReport, ours: ServiceVersion, now: float, lag: fl
     """
     quiet = now - report.seen_at
     if not report.held and quiet > _patience(report.pause) + lag:
-        return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(report.pause)}")
+        return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(report.pause)}{_behind_edge(report)}")
     if report.status in _REFUSED:
         return Evaluation("stuck", _REFUSED[report.status])
     if (
@@ -471,13 +473,14 @@ def evaluate(report: SubscriberReport, ours: ServiceVersion, now: float, lag: fl
         and report.refused_since is not None
         and now - report.refused_since > _STUCK_AFTER
     ):
-        return Evaluation("stuck", _refusal(report))
+        return Evaluation("stuck", f"{_refusal(report)}{_behind_edge(report)}")
     reason = _why_current(report, ours, quiet)
     if reason:
         return Evaluation("current", reason)
     late = now - ours.since - lag
     if late > _grace(report.pause):
-        return Evaluation("behind", f"{_brings(report)}, and version {ours.version} is {late:.0f} s old")
+        reason = f"{_brings(report)}, and version {ours.version} is {late:.0f} s old{_behind_edge(report)}"
+        return Evaluation("behind", reason)
     return Evaluation("current", f"{_brings(report)}; version {ours.version} is new")
 
 
@@ -489,6 +492,10 @@ def _patience(pause: float | None) -> float:
 def _grace(pause: float | None) -> float:
     """Return the seconds in which a subscriber that polls at its pace cannot be expected to know a version."""
     return _BEHIND_AFTER + 2 * (pause or 0.0)
+
+
+def _behind_edge(report: SubscriberReport) -> str:
+    return f"; the edge of {report.edge} answers it" if report.edge else ""
 
 
 def _usually(pause: float | None) -> str:

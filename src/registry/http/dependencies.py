@@ -43,6 +43,7 @@ from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
 from registry.usecases.status import ProcessHealth, Status
 from registry.usecases.subscribers import SubscriberListing
+from registry.usecases.traffic import Traffic
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
@@ -99,6 +100,7 @@ SilencesPart = Annotated[Silences, _part(Silences)]
 StrengthPart = Annotated[ServiceStrength, _part(ServiceStrength)]
 StatusPart = Annotated[Status, _part(Status)]
 SubscribersPart = Annotated[SubscriberListing, _part(SubscriberListing)]
+TrafficPart = Annotated[Traffic, _part(Traffic)]
 VerdictsPart = Annotated[Verdicts, _part(Verdicts)]
 WhoamiPart = Annotated[Whoami, _part(Whoami)]
 

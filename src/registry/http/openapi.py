@@ -33,6 +33,10 @@ TAGS = [
     {"name": "expiry", "description": "What keeps leases from lapsing: the guard, and pauses of operators."},
     {"name": "mesh", "description": "Revisions of the mesh configuration, their roll-out, and what they compile to."},
     {"name": "subscribers", "description": "The Envoys that poll, and the versions that they hold."},
+    {
+        "name": "traffic",
+        "description": "Who calls whom, how often, how well and how fast, as callers' Envoys count.",
+    },
     {"name": "prometheus", "description": "Service discovery for Prometheus."},
     {"name": "access", "description": "Credentials, identities and their grants, logins, and the audit."},
     {"name": "operations", "description": "How this process and the whole registry stand."},
@@ -126,6 +130,7 @@ def problems(*statuses: int, free: bool = False) -> dict[int | str, Any]:
         403: "Not allowed: the principal may not do this; or sent from elsewhere: a page of another site wrote.",
         404: "There is no such thing.",
         409: "Another instance, or a newer incarnation, owns the endpoint.",
+        412: "This process does not know the request on which this one builds; send a whole one.",
         413: "The body is too large.",
         421: "A browser asks under a name that REGISTRY_HOSTS does not have.",
         422: "The request says something impossible, or something that the limits do not allow.",

@@ -61,8 +61,10 @@ class Peer(Struct, frozen=True):
 class Call(Protocol):
     """One RPC on one stream. The connection calls it, from one thread, and never from within one of its calls."""
 
-    def receive(self, message: bytes, now: float) -> None:
-        """Take one whole message of the client.
+    def receive(self, message: bytes, now: float) -> bool:
+        """Take one message of the client; return whether ``next()`` may have something now.
+
+        Nearly all messages are acknowledgements, behind which there is nothing to send.
 
         Raises:
             StatusError: to end the call.
@@ -71,8 +73,9 @@ class Call(Protocol):
     def next(self, now: float) -> Sequence[bytes] | None:
         """Return the parts of the next message to send; None: there is none now.
 
-        It is asked after each ``receive()``, after ``wake()`` and at ``deadline()``, until it returns None, and only
-        while the client's windows and the transport take more. Parts that calls share are not copied for each of them.
+        It is asked after a ``receive()`` that returned True, after ``wake()`` and at ``deadline()``, until it returns
+        None, and only while the client's windows and the transport take more. Parts that calls share are not copied for
+        each of them. A message of one part, which many calls send, is put into frames once for all of them.
 
         Raises:
             StatusError: to end the call.

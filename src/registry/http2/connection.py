@@ -32,8 +32,8 @@ from registry.http2.call import Peer, Service, Status, StatusError
 from registry.http2.lean_settings import LeanSettings
 from registry.http2.lifetime import EndReason, Lifetime, Verdict
 from registry.http2.limits import Limits, StreamCount
-from registry.http2.messages import OversizedMessageError
-from registry.http2.sender import MAX_BURST, Sender
+from registry.http2.messages import PREFIX_LENGTH, OversizedMessageError
+from registry.http2.sender import MAX_BURST, FramedMessages, Sender
 from registry.http2.stream import Part, Stream
 
 log = structlog.get_logger()
@@ -85,6 +85,7 @@ class Connection:
         limits: of the connection.
         count: counts its streams among those of the process.
         peer: the client.
+        framed: puts messages into frames, for all connections of the process.
         add_turn: has a stream run in a turn of its own.
         flush: writes what is in ``out``, after such a turn.
         now: the time, as in every call.
@@ -111,6 +112,7 @@ class Connection:
         "_service",
         "_streams",
         "_unreturned",
+        "add_turn",
         "due",
         "ended",
         "fault",
@@ -122,6 +124,7 @@ class Connection:
         limits: Limits,
         count: StreamCount,
         peer: Peer,
+        framed: FramedMessages,
         add_turn: Callable[[Stream], None],
         flush: Callable[[], None],
         now: float,
@@ -133,12 +136,14 @@ class Connection:
         self._limits = limits
         self._count = count
         self._peer = peer
+        self.add_turn = add_turn
+        """Has a stream run in a turn of its own, which it does not wait for yet."""
         self._flush = flush
         self._beside = beside
         self._h2 = _begin_h2()
         self._allowance = TokenBucket(FRAME_RATE, FRAME_BURST, now)
         """The frames that h2 may read."""
-        self._sender = Sender(self._h2, self._allowance, add_turn, beside=beside)
+        self._sender = Sender(self._h2, framed, self._allowance, add_turn, beside=beside)
         self._lifetime = Lifetime(now, limits.max_age, expires_at)
         self._streams: dict[int, Stream] = {}
         """The streams that are open, by number."""
@@ -173,6 +178,11 @@ class Connection:
         """Whether there is no stream."""
         return not self._streams
 
+    @property
+    def has_output(self) -> bool:
+        """Whether something is to be written."""
+        return bool(self._sender.out)
+
     def take_output(self) -> list[Part]:
         """Return what is to be written, and forget it."""
         out, self._sender.out = self._sender.out, []
@@ -203,7 +213,10 @@ class Connection:
             if kind == frames.DATA and flags == 0 and length and not self._header_bytes:
                 stream = streams.get(int.from_bytes(buffer[position + 5 : begin], "big"))
                 if stream is not None and stream.takes_data:
-                    self._receive_beside(stream, buffer[begin:end], now)
+                    self._unreturned += length
+                    stream.unreturned += length
+                    self._return_windows(stream)
+                    self._take_data(stream, buffer[begin:end], now)
                     position = end
                     continue
             if not allowed:
@@ -215,6 +228,44 @@ class Connection:
         self._buffer = bytes(buffer[position:]) if self.ended is None else b""
         self._note_incomplete(now)
         return more
+
+    def receive_message(self, data: bytes, now: float) -> bool:
+        """Take what came if it is one whole message in one DATA frame; return whether it is.
+
+        Nearly all of what clients send is an acknowledgement, which comes so. Nothing ends a connection here.
+        """
+        if len(data) < frames.MESSAGE_HEAD.size or self._buffer or self._header_bytes or not self._beside:
+            return False
+        high, low, kind, flags, stream_id, compressed, length = frames.MESSAGE_HEAD.unpack_from(data)
+        stream = self._streams.get(stream_id)
+        if (
+            stream is None
+            or kind != frames.DATA
+            or flags
+            or compressed
+            or length != len(data) - frames.MESSAGE_HEAD.size
+            or (high << 8 | low) != length + PREFIX_LENGTH
+            or length > self._limits.max_message
+            or not stream.takes_data
+            or stream.call is None
+            or stream.reader.held
+        ):
+            return False
+        self._lifetime.hear(now)
+        size = length + PREFIX_LENGTH
+        self._unreturned += size
+        stream.unreturned += size
+        if self._unreturned >= RETURNED_WINDOW or stream.unreturned >= RETURNED_WINDOW:
+            self._return_windows(stream)
+        try:
+            if stream.call.receive(data[frames.MESSAGE_HEAD.size :], now):
+                stream.asks = True
+                self.make_ready(stream)
+        except StatusError as error:
+            self._finish(stream, error.status, error.message, now)
+        except Exception as error:  # noqa: BLE001  # it ends this stream alone
+            self._on_failure(stream, error, now)
+        return True
 
     def pause(self, now: float) -> None:
         """Send no more data: the transport has enough."""
@@ -302,17 +353,14 @@ class Connection:
         self._receive_by_h2(begin, frames.DATA, 0, now)
         return len(frames.PREFACE)
 
-    def _receive_beside(self, stream: Stream, data: bytes | memoryview, now: float) -> None:
-        out = self._sender.out
-        self._unreturned += len(data)
-        stream.unreturned += len(data)
+    def _return_windows(self, stream: Stream) -> None:
+        """Give the window of data back that have passed beside h2, of the connection and of the stream."""
         if self._unreturned >= RETURNED_WINDOW:
-            out.append(frames.window_update(0, self._unreturned))
+            self._sender.out.append(frames.window_update(0, self._unreturned))
             self._unreturned = 0
         if stream.unreturned >= RETURNED_WINDOW:
-            out.append(frames.window_update(stream.id, stream.unreturned))
+            self._sender.out.append(frames.window_update(stream.id, stream.unreturned))
             stream.unreturned = 0
-        self._take_data(stream, data, now)
 
     def _receive_by_h2(self, frame: bytes | memoryview, kind: int, flags: int, now: float) -> None:
         if not self._allowance.take(now, _COSTS.get(kind, 1.0)):
@@ -443,8 +491,7 @@ class Connection:
             for message in stream.reader.feed(data):
                 if stream.call is None:
                     break
-                stream.call.receive(message, now)
-                stream.asks = True
+                stream.asks |= stream.call.receive(message, now)
         except StatusError as error:
             self._finish(stream, error.status, error.message, now)
         except OversizedMessageError as error:
@@ -457,17 +504,19 @@ class Connection:
         self._held += stream.reader.held - held
         self._go_on(stream)
 
-    def _ask(self, stream: Stream, now: float) -> None:
-        """Begin with the next message of the call, if it has one."""
+    def _ask(self, stream: Stream, now: float) -> int:
+        """Begin with the next message of the call, if it has one; return the bytes that were sent of it."""
         call = stream.call
         if call is None:
             stream.asks = False
-            return
+            return 0
         try:
             parts = call.next(now)
             if parts is not None:
-                stream.begin_message(parts)
-                return
+                sent = self._sender.send_whole(stream, parts)
+                if not sent:
+                    stream.begin_message(parts)
+                return sent
             stream.asks, stream.due = False, call.deadline()
         except StatusError as error:
             self._finish(stream, error.status, error.message, now)
@@ -478,6 +527,7 @@ class Connection:
                 self._finish(stream, Status.OK, "", now)
             elif stream.due is not None:
                 self._expect(stream.due)
+        return 0
 
     def _check_due(self, stream: Stream, now: float) -> None:
         """Ask a call whose time has come."""
@@ -502,12 +552,13 @@ class Connection:
             elif not stream.asks or burst <= 0 or not sender.may_send(stream):
                 break
             else:
-                self._ask(stream, now)
+                burst -= self._ask(stream, now)
         if not stream.ended and self.ended is None and (stream.left or stream.asks):
             sender.postpone(stream)
         if self._end_by is not None and not self._streams:
             self._fail(frames.NO_ERROR, self._drain_reason, "", now)
-        sender.resume_waiting()
+        if sender.has_waiting:
+            sender.resume_waiting()
 
     def _go_on(self, stream: Stream | None) -> None:
         """Let a stream go on that has something to send or to ask."""

@@ -28,6 +28,9 @@ INTERNAL_ERROR: Final = 0x2
 FRAME_SIZE_ERROR: Final = 0x6
 ENHANCE_YOUR_CALM: Final = 0xB
 
+MESSAGE_HEAD: Final = Struct(">HBBBLBL")
+"""A frame's header and the prefix of gRPC behind it: the length in two parts, type, flags, stream; flag and length."""
+
 _HEADER: Final = Struct(">HBBBL")
 _GOAWAY: Final = Struct(">HBBBLLL")
 _WINDOW_UPDATE: Final = Struct(">HBBBLL")
@@ -36,6 +39,17 @@ _WINDOW_UPDATE: Final = Struct(">HBBBLL")
 def data_header(length: int, stream_id: int) -> bytes:
     """Return the header of a DATA frame without flags."""
     return _HEADER.pack(length >> 8, length & 0xFF, DATA, 0, stream_id)
+
+
+def message_frames(message: bytes, stream_id: int, max_frame_length: int) -> bytes:
+    """Return a whole message of gRPC, uncompressed, in DATA frames."""
+    length = len(message)
+    data = b"\x00" + length.to_bytes(4, "big") + message
+    if len(data) <= max_frame_length:
+        return data_header(len(data), stream_id) + data
+    view = memoryview(data)
+    pieces = [view[at : at + max_frame_length] for at in range(0, len(data), max_frame_length)]
+    return b"".join(part for piece in pieces for part in (data_header(len(piece), stream_id), piece))
 
 
 def goaway(last_stream_id: int, code: int, reason: bytes = b"") -> bytes:

@@ -14,6 +14,7 @@ from registry.http2.connection import END_TIMEOUT, GRACE
 from registry.http2.lifetime import EndReason
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.protocol import LINGER, READ_BUFFER, Http2Protocol
+from registry.http2.sender import FramedMessages
 from registry.http2.turns import MAX_ITEMS_PER_TURN, Turns
 from registry.metrics import STREAM_CONNECTIONS, STREAM_CONNECTIONS_ENDED, STREAM_CONNECTS
 
@@ -41,6 +42,7 @@ class Http2Listener:
         self.limits = limits
         self.count = StreamCount(max_streams)
         self.turns = Turns(self._loop.call_soon)
+        self.framed = FramedMessages()
         self.beside = beside
         self.read_buffer = memoryview(bytearray(READ_BUFFER))
         """The transports of all connections write into it, one after the other."""

@@ -11,6 +11,7 @@ from registry.http2.call import Peer, Service
 from registry.http2.connection import GRACE, Connection
 from registry.http2.lifetime import PREFACE_TIMEOUT, EndReason
 from registry.http2.limits import Limits, StreamCount
+from registry.http2.sender import FramedMessages
 from registry.http2.turns import Turns
 
 READ_BUFFER: Final = 65_536
@@ -39,6 +40,7 @@ class Host(Protocol):
     limits: Limits
     count: StreamCount
     turns: Turns
+    framed: FramedMessages
     beside: bool
     read_buffer: memoryview
 
@@ -131,12 +133,22 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._chunks.append(bytes(buffer[:nbytes]))
             self._check_queued()
             self._queue()
-        elif connection.receive(bytes(buffer[:nbytes]) if nbytes < MIN_SHARED else buffer[:nbytes], time.monotonic()):
+            return
+        now = time.monotonic()
+        if nbytes >= MIN_SHARED:
+            more = connection.receive(buffer[:nbytes], now)
+        else:
+            data = bytes(buffer[:nbytes])
+            if connection.receive_message(data, now):
+                # As nearly always: nothing is due by it, and nearly never is there something to write.
+                if connection.has_output:
+                    self.flush()
+                return
+            more = connection.receive(data, now)
+        if more:
             self._chunks.append(b"")
             self._queue()
-            self.flush()
-        else:
-            self.flush()
+        self.flush()
 
     def pause_writing(self) -> None:
         """Send nothing more until the transport has sent what it has."""
@@ -220,13 +232,15 @@ class Http2Protocol(asyncio.BufferedProtocol):
             return
         out = connection.take_output()
         if out:
-            if len(out) == 1 or self._joins:
+            if len(out) == 1:
+                transport.write(out[0])
+            elif self._joins:
                 transport.write(b"".join(out))
             else:
                 transport.writelines(out)
         if connection.ended is not None:
             self._close()
-        else:
+        elif self._timer is None or connection.due < self._timer_at:
             self._arm()
 
     # What follows is private.
@@ -244,6 +258,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._host.limits,
             self._host.count,
             Peer(peer_of(transport.get_extra_info("peername")), certificate),
+            self._host.framed,
             self._host.turns.add,
             self.flush,
             now,

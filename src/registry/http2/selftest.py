@@ -1,8 +1,8 @@
 """The self-test of DATA frames that pass beside h2, which counts on attributes that no release of h2 promises.
 
 It runs at each start, in memory, with h2 as the client. The same conversation goes through a connection with frames
-beside h2 and through one without, and the client has to see the same. It has one message longer than its window, then a
-SETTINGS that shrinks the window, and one that fills it.
+beside h2 and through one without, and the client has to see the same. It has two short messages, one longer than its
+window, then a SETTINGS that shrinks the window, and one that fills it.
 """
 
 from collections import deque
@@ -19,6 +19,7 @@ from registry.http2.call import Metadata, Peer, Status, StatusError
 from registry.http2.connection import Connection
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.messages import PREFIX_LENGTH
+from registry.http2.sender import FramedMessages
 from registry.http2.stream import Stream
 
 log = structlog.get_logger()
@@ -28,6 +29,8 @@ _WINDOW: Final = 30_000
 _SMALL_WINDOW: Final = 1_000
 """Bytes of its second one."""
 _LONG: Final = bytes(range(256)) * 400
+_SHORT: Final = b"short"
+"""A message that is sent back in one part, and so in frames that are made once for all connections."""
 _END: Final = b"end"
 _MAX_STEPS: Final = 200
 """Exchanges after which a conversation has failed; it takes 20."""
@@ -55,6 +58,7 @@ class _Conversation:
             Limits(max_message=len(_LONG), max_age=0.0),
             StreamCount(1),
             Peer(""),
+            FramedMessages(),
             self._turns.append,
             _do_nothing,
             0.0,
@@ -77,6 +81,8 @@ class _Conversation:
         headers = {":method": "POST", ":scheme": "http", ":path": "/", ":authority": "-"}
         client.send_headers(1, [*headers.items(), ("content-type", "application/grpc")])
         self._exchange()
+        self._say(_SHORT)
+        self._say(_SHORT)
         self._say(_LONG)
         first = self._data
         self._gives_back = False
@@ -89,7 +95,8 @@ class _Conversation:
         client.increment_flow_control_window(len(_LONG) * 2, 1)
         self._exchange()
         self._say(_END)
-        return first, second, self._data, b"".join(self._content) == 2 * _prefixed(_LONG), *self._events
+        whole = b"".join(self._content) == 2 * _prefixed(_SHORT) + 2 * _prefixed(_LONG)
+        return first, second, self._data, whole, *self._events
 
     def _say(self, message: bytes) -> None:
         data = _prefixed(message)
@@ -103,7 +110,7 @@ class _Conversation:
     def _exchange(self) -> None:
         for _ in range(_MAX_STEPS):
             outgoing = self._client.data_to_send()
-            if outgoing:
+            if outgoing and not self._server.receive_message(outgoing, 0.0):
                 self._server.receive(outgoing, 0.0)
             while self._turns:
                 self._turns.popleft().run(0.0)
@@ -125,7 +132,7 @@ class _Conversation:
 
 
 class _Echo:
-    """A service, and its one call, that sends each message back in two parts."""
+    """A service, and its one call, that sends each message back: a short one in one part, others in two."""
 
     def __init__(self) -> None:
         self._messages: deque[bytes] = deque()
@@ -133,16 +140,17 @@ class _Echo:
     def open(self, _path: str, _metadata: Metadata, _peer: Peer, _wake: Callable[[], None]) -> "_Echo":
         return self
 
-    def receive(self, message: bytes, _now: float) -> None:
+    def receive(self, message: bytes, _now: float) -> bool:
         if message == _END:
             raise StatusError(Status.NOT_FOUND, "the end")
         self._messages.append(message)
+        return True
 
     def next(self, _now: float) -> Sequence[bytes] | None:
         if not self._messages:
             return None
         message = self._messages.popleft()
-        return message[:100], message[100:]
+        return (message,) if message == _SHORT else (message[:100], message[100:])
 
     def deadline(self) -> float | None:
         return None

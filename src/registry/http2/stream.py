@@ -14,8 +14,8 @@ Part = bytes | memoryview
 class Runner(Protocol):
     """The connection of a stream, as far as the stream calls it."""
 
-    def make_ready(self, stream: "Stream") -> None:
-        """Have a stream run in a turn of its own."""
+    def add_turn(self, stream: "Stream") -> None:
+        """Have a stream run in a turn of its own, which it does not wait for yet."""
 
     def run(self, stream: "Stream", now: float) -> None:
         """Send what a stream has, in its turn."""
@@ -91,7 +91,9 @@ class Stream:
         """Have the call asked for its next message in a turn of its own."""
         if self.call is not None:
             self.asks = True
-            self._connection.make_ready(self)
+            if not self.queued and not self.waits:
+                self.queued = True
+                self._connection.add_turn(self)
 
     def run(self, now: float) -> None:
         """Send what the call has, in the turn of the stream."""

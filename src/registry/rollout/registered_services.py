@@ -20,8 +20,6 @@ from registry.store.database import Database
 
 log = structlog.get_logger()
 
-_SERVICES_PER_YIELD = 20
-"""Services between two yields to the event loop: of each, the metadata of all endpoints is looked at."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _NOTHING = sha256(_encode({})).hexdigest()
@@ -108,7 +106,7 @@ class RegisteredServices:
 
     async def _present(self, names: Sequence[str]) -> dict[str, RegisteredService]:
         present: dict[str, RegisteredService] = {}
-        async for name in cooperatively(names, _SERVICES_PER_YIELD):
+        async for name in cooperatively(names):
             snapshot = self._cache.get(name)
             if snapshot.version:
                 metadata = joined(each.registration.metadata for each in snapshot.endpoints.values())

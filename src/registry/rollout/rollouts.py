@@ -6,6 +6,7 @@ would be read or written again at each look. One roll-out that cannot be advance
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
@@ -35,10 +36,10 @@ LOOK_INTERVAL = 0.5
 """Seconds between two looks at the roll-outs that are under way."""
 _NOTE_INTERVAL = 5.0
 """Seconds after which the state of a roll-out is stored although nobody new is awaited."""
-_MAX_CHANGES_PER_TRANSACTION = 50
+_MAX_CHANGES_PER_TRANSACTION = 20
 """Roll-outs that go on in one transaction; applying a revision waits for as long."""
-_ROLLOUTS_PER_YIELD = 10
-"""Roll-outs between two yields to the event loop: of each, some fifty resources are looked at."""
+_STATE_LABELS = ("paused", "refused", "waiting")
+"""The states by which roll-outs are counted."""
 _ACTOR = "registry"
 """The author of the events of a roll-out's phases."""
 
@@ -103,10 +104,15 @@ class Rollouts:
             await self._read(connection, due)
             shares = await rollout_store.shares(connection, {row.node_cluster for row in due}) if due else {}
         failures = {row.key: "its state cannot be read" for row in rows if row.state is None}
-        failures |= {row.key: "what it is served or wants cannot be read" for row in due if row.key not in self._known}
+        readable = []
+        async for row in cooperatively(due):
+            if row.key in self._known:
+                readable.append(row)
+            else:
+                failures[row.key] = "what it is served or wants cannot be read"
         self._set_gauges(rows)
         if due:
-            await self._advance([row for row in due if row.key in self._known], shares, failures)
+            await self._advance(readable, shares, failures)
         else:
             self._looked_at = None
         self._note_failures(failures)
@@ -115,7 +121,7 @@ class Rollouts:
         """Read what is served and wanted of the roll-outs that have gone on since the last look."""
         self._known = {
             row.key: known
-            for row in rows
+            async for row in cooperatively(rows)
             if (known := self._known.get(row.key)) is not None and known.serial == _serial(row)
         }
         unread = [row for row in rows if row.key not in self._known]
@@ -130,7 +136,7 @@ class Rollouts:
         names = [wanted[row.revision].get(row.node_cluster, {}) for row in unread]
         facts = await switching.read_facts(connection, served, names)
         by_node = await switching.by_node(served)
-        async for row, new in cooperatively(zip(unread, names, strict=True), _ROLLOUTS_PER_YIELD):
+        async for row, new in cooperatively(zip(unread, names, strict=True)):
             if row.state is None:
                 continue
             try:
@@ -143,10 +149,11 @@ class Rollouts:
     async def _advance(
         self, rows: Sequence[NodeRollout], shares: Mapping[str, float], failures: dict[RolloutKey, str]
     ) -> None:
-        observation = await self._sightings.observe({row.node_cluster: self._services(row.key) for row in rows})
+        services = {row.node_cluster: self._services(row.key) async for row in cooperatively(rows)}
+        observation = await self._sightings.observe(services)
         elapsed, step = self._passed(observation)
         ending: dict[RolloutKey, tuple[NodeRollout, Outlook]] = {}
-        async for row in cooperatively(rows, _ROLLOUTS_PER_YIELD):
+        async for row in cooperatively(rows):
             try:
                 known = self._known[row.key]
                 view = _view(row, shares.get(row.node_cluster, WHOLE), observation, elapsed, step)
@@ -272,16 +279,23 @@ class Rollouts:
         self._failures = dict(failures)
 
     def _set_gauges(self, rows: Collection[NodeRollout]) -> None:
-        states = [row.state for row in rows]
-        MESH_ROLLOUTS.labels("paused").set(sum(state is not None and state.paused is not None for state in states))
-        MESH_ROLLOUTS.labels("refused").set(sum(state is not None and state.refused for state in states))
-        waiting = sum(state is None or (state.paused is None and not state.refused) for state in states)
-        MESH_ROLLOUTS.labels("waiting").set(waiting)
+        counts = Counter(_state_label(row.state) for row in rows)
+        for label in _STATE_LABELS:
+            MESH_ROLLOUTS.labels(label).set(counts[label])
 
 
 def _serial(row: NodeRollout) -> tuple[int, int, float]:
     """Return what changes whenever something else is served or wanted of a roll-out."""
     return (row.revision, 0 if row.state is None else row.state.serial, row.since)
+
+
+def _state_label(state: RolloutState | None) -> str:
+    """Return the label by which a roll-out is counted; one whose state cannot be read waits."""
+    if state is None:
+        return "waiting"
+    if state.paused is not None:
+        return "paused"
+    return "refused" if state.refused else "waiting"
 
 
 def _view(row: NodeRollout, share: float, observation: Observation, elapsed: float, step: float) -> View:

@@ -36,8 +36,6 @@ _WATCH_INTERVAL = 3.0
 """Seconds after which a process says again for how long it has watched."""
 _CLEANUP_INTERVAL = 60.0
 """Seconds between two deletions of outdated reports, and between two notes of the versions of Envoys."""
-_CLUSTERS_PER_YIELD = 10
-"""Node.clusters whose reports are joined between two yields to the event loop; each has dozens of reports."""
 _STREAM_INTERVAL = 300.0
 """Seconds after which the others are told of a stream again that has not changed: what is older is deleted."""
 _MIN_CLOCK_STEP = 1.0
@@ -364,7 +362,7 @@ async def _gather(
     async for eds in cooperatively(endpoints):
         of_endpoints[eds.cluster].append(eds)
     subscribers: dict[str, Sequence[Subscriber]] = {}
-    async for cluster in cooperatively(of_mesh, _CLUSTERS_PER_YIELD):
+    async for cluster in cooperatively(of_mesh):
         subscribers.update(gather(of_mesh[cluster], of_endpoints[cluster], now))
     return subscribers
 

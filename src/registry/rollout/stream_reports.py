@@ -99,7 +99,7 @@ class StreamReports:
             return None
         held = {name: record.accepted(name) for name in record.held}
         wanted = {name: resource.version_info for name, resource in resources.items() if resource is not None}
-        if held == wanted and record.nonce and not record.unanswered:
+        if held == wanted and record.answers and not record.unanswered:
             return served.version
         numbers = (self._number(record, name, version) for name, version in held.items())
         return max((each for each in numbers if each is not None and each < served.version), default=None)
@@ -139,7 +139,7 @@ def substance_of(entry: StreamEntry, caches: Mapping[str, ResourceCache]) -> obj
             (
                 record.type.name,
                 version,
-                record.nonce,
+                record.answers,
                 bool(record.unanswered),
                 len(record.troubled),
                 names,

@@ -26,10 +26,6 @@ from registry.store.rollouts import RolloutRow
 
 log = structlog.get_logger()
 
-_NODES_PER_YIELD = 10
-"""node.clusters between two yields to the event loop; each has some fifty resources."""
-_ROWS_PER_YIELD = 1_000
-"""Rows between two yields to the event loop, where little is done with each."""
 _KINDS: Mapping[str, Kind] = {kind: kind for kind in KINDS}
 """The kinds that this version reads, by their names in PostgreSQL."""
 
@@ -86,9 +82,7 @@ async def begin(
     """
     shared = await rollouts.shares(connection)
     touched = {
-        node
-        async for node in cooperatively(before.keys() | wanted.keys(), _NODES_PER_YIELD)
-        if before.get(node) != wanted.get(node)
+        node async for node in cooperatively(before.keys() | wanted.keys()) if before.get(node) != wanted.get(node)
     }
     if share != WHOLE:
         if shared:
@@ -162,7 +156,7 @@ async def want(connection: Session, state: MeshState, wanted: Mapping[RolloutKey
     earlier = {row.key: row.state for row in await rollouts.read(connection)}
     changes = []
     rows_of = await by_node(rows)
-    async for key, names in cooperatively(wanted.items(), _NODES_PER_YIELD):
+    async for key, names in cooperatively(wanted.items()):
         before = earlier.get(key)
         new = resources_of(names, facts)
         try:
@@ -184,7 +178,7 @@ async def _check_whole(connection: Session, wanted: Mapping[RolloutKey, NodeName
     """Refuse what was deleted or changed by hand before anything is switched to it."""
     digests = {
         key: {digest for named in names.values() for digest in named.values()}
-        async for key, names in cooperatively(wanted.items(), _NODES_PER_YIELD)
+        async for key, names in cooperatively(wanted.items())
     }
     whole = await store.find_whole(connection, set().union(*digests.values()))
     spoilt = sorted({node for (node, _), own in digests.items() if not own <= whole})
@@ -204,7 +198,7 @@ async def serve(connection: Session, state: MeshState, changes: Sequence[Change]
         changes: what follows, for each node.cluster and share at most once.
     """
     by_share: defaultdict[float, dict[str, NodeNames]] = defaultdict(dict)
-    async for change in cooperatively(changes, _NODES_PER_YIELD):
+    async for change in cooperatively(changes):
         by_share[change.share][change.node_cluster] = names_of(change.resources)
     for share, contents in sorted(by_share.items()):
         await store.serve(connection, state, contents, share)
@@ -225,8 +219,8 @@ async def read_facts(
     connection: Session, rows: Iterable[ServedRow], wanted: Iterable[NodeNames]
 ) -> dict[str, Resource]:
     """Return the facts about all resources that are served or wanted, by their digests."""
-    kinds = {row.sha256: _KINDS[row.kind] async for row in cooperatively(rows, _ROWS_PER_YIELD) if _is_read(row)}
-    async for names in cooperatively(wanted, _NODES_PER_YIELD):
+    kinds = {row.sha256: _KINDS[row.kind] async for row in cooperatively(rows) if _is_read(row)}
+    async for names in cooperatively(wanted):
         kinds |= {digest: kind for kind, named in names.items() for digest in named.values()}
     return await store.read_resources(connection, kinds) if kinds else {}
 
@@ -334,6 +328,6 @@ def concerns(rollout: NodeRollout, share: float, node_id: str) -> bool:
 async def by_node(rows: Iterable[ServedRow]) -> Mapping[str, Sequence[ServedRow]]:
     """Return the rows of each node.cluster."""
     nodes: defaultdict[str, list[ServedRow]] = defaultdict(list)
-    async for row in cooperatively(rows, _ROWS_PER_YIELD):
+    async for row in cooperatively(rows):
         nodes[row.node_cluster].append(row)
     return nodes

@@ -105,8 +105,6 @@ def _changes_since() -> Select[Any]:
 _decode_shares = msgspec.json.Decoder(Shares).decode
 _CHANGES_SINCE = Statement(_changes_since())
 _SERVICE_VERSIONS = Statement(select(services.c.name, services.c.version, services.c.change))
-_NUMBERS_PER_YIELD = 1_000
-"""Services whose numbers are read between two yields to the event loop, at a microsecond each."""
 
 
 async def read_state(connection: AsyncConnection) -> tuple[str, bool, SweepTime | None]:
@@ -118,7 +116,7 @@ async def read_state(connection: AsyncConnection) -> tuple[str, bool, SweepTime 
 async def service_versions(connection: AsyncConnection) -> dict[str, StoredVersion]:
     """Return the version and change of every service."""
     numbers = {}
-    async for name, version, change in cooperatively(await _rows(connection, _SERVICE_VERSIONS), _NUMBERS_PER_YIELD):
+    async for name, version, change in cooperatively(await _rows(connection, _SERVICE_VERSIONS)):
         numbers[name] = StoredVersion(version, change)
     return numbers
 

@@ -39,8 +39,6 @@ _ROWS_PER_STATEMENT = 1_000
 """Rows that one statement writes."""
 _KEYS_PER_STATEMENT = 200
 """Keys that one statement names, each by parameters of its own: SQLAlchemy writes its text anew each time."""
-_NODES_PER_YIELD = 10
-"""node.clusters between two yields to the event loop; each has some fifty resources."""
 
 NodeNames = Mapping[Kind, Mapping[str, str]]
 """The resources of a node.cluster: their digests by kind and name. A kind that is missing is not defined."""
@@ -233,13 +231,11 @@ async def write_contents(connection: AsyncConnection, revision: int, before: Con
     """Store the resources of a revision: only what differs from those of the revision before it."""
     # Of a node.cluster that stays the same, nothing is looked at twice.
     changed = [
-        node
-        async for node in cooperatively(before.keys() | after.keys(), _NODES_PER_YIELD)
-        if before.get(node) != after.get(node)
+        node async for node in cooperatively(before.keys() | after.keys()) if before.get(node) != after.get(node)
     ]
     ended: list[tuple[str, str, str]] = []
     begun: list[tuple[tuple[str, str, str], str]] = []
-    async for node in cooperatively(sorted(changed), _NODES_PER_YIELD):
+    async for node in cooperatively(sorted(changed)):
         old, new = _flat(node, before.get(node, {})), _flat(node, after.get(node, {}))
         ended += [key for key, digest in old.items() if new.get(key) != digest]
         begun += [(key, digest) for key, digest in new.items() if old.get(key) != digest]
@@ -308,7 +304,7 @@ async def serve(
     """
     served = await _served(await read_served(connection, wanted), share)
     writer = _ServedWriter(state, share)
-    async for node, kinds in cooperatively(wanted.items(), _NODES_PER_YIELD):
+    async for node, kinds in cooperatively(wanted.items()):
         for kind in KINDS:
             before, after = served.get(node, {}).get(kind), kinds.get(kind)
             if before is not None or after is not None:
@@ -399,7 +395,7 @@ class _ServedWriter:
 async def _served(rows: Iterable[ServedRow], share: float) -> dict[str, dict[str, dict[str, str]]]:
     """Return the sets that are served to a share, by node.cluster and kind."""
     served: dict[str, dict[str, dict[str, str]]] = {}
-    async for row in cooperatively(rows, _ROWS_PER_STATEMENT):
+    async for row in cooperatively(rows):
         if row.share == share:
             names = served.setdefault(row.node_cluster, {}).setdefault(row.kind, {})
             if row.name != ALL:

@@ -203,6 +203,8 @@ subscribers = Table(
     Column("told_at", Double, nullable=False),
     # The last poll without a version, with which each subscription begins; null: not seen, or of an older registry.
     Column("started_at", Double),
+    # The registrar whose edge answers its polls; empty: it polls a registry itself, or is reported by an older one.
+    Column("edge", Text, nullable=False, server_default=""),
     prefixes=["UNLOGGED"],
 )
 Index("subscribers_service_idx", subscribers.c.service)
@@ -237,6 +239,19 @@ probe_statements = Table(
     prefixes=["UNLOGGED"],
 )
 Index("probe_statements_endpoint_idx", probe_statements.c.endpoint_id)
+
+# The traffic that each process knows (registry.core.traffic_table.TrafficImage, and of endpoints
+# registry.core.endpoint_attempts.ServiceImage), as msgpack and zlib. number: grows with each image. Unlogged, as above.
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("process_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("told_at", _moment, nullable=False),
+    Column("pairs", LargeBinary, nullable=False),
+    Column("endpoints", LargeBinary, nullable=False),
+    prefixes=["UNLOGGED"],
+)
 
 # The use of each process's memory of subscribers. refused_at: when there was last no room for one.
 subscriber_memories = Table(

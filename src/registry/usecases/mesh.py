@@ -34,7 +34,7 @@ from registry.compiler.job import (
     ShowService,
 )
 from registry.compiler.job_queue import JobQueue
-from registry.compiler.nodes import NODES_PER_YIELD, CompiledNodes, encode_node, read_nodes
+from registry.compiler.nodes import CompiledNodes, encode_node, read_nodes
 from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, ServedSet, version_of
@@ -389,7 +389,7 @@ class MeshConfiguration:
             files = None if revision is None else await store.files_of(connection, revision.content)
             kinds = {
                 digest: kind
-                async for named in cooperatively(contents.values(), NODES_PER_YIELD)
+                async for named in cooperatively(contents.values())
                 for kind, names in named.items()
                 for digest in names.values()
             }
@@ -399,8 +399,7 @@ class MeshConfiguration:
         if not for_plan:
             return _Base(number, contents, files or b"", whole, refused)
         resources = {
-            node: encode_node(_resources_of(names, facts))
-            async for node, names in cooperatively(contents.items(), NODES_PER_YIELD)
+            node: encode_node(_resources_of(names, facts)) async for node, names in cooperatively(contents.items())
         }
         return _Base(number, contents, files or b"", whole, refused, resources)
 

@@ -220,7 +220,7 @@ class AdmittedService(Service):
         if self._access.is_known(metadata, peer):
             return self._service.open(path, metadata, peer, wake)
         return WaitingCall(
-            self._access.search(metadata, peer), lambda: self._service.open(path, metadata, peer, wake), wake
+            lambda: self._access.search(metadata, peer), lambda: self._service.open(path, metadata, peer, wake), wake
         )
 
 
@@ -236,7 +236,7 @@ class WaitingCall(Call):
     __slots__ = ("_call", "_error", "_open", "_requests", "_task", "_wake")
 
     def __init__(
-        self, search: Coroutine[None, None, None], open_call: Callable[[], Call], wake: Callable[[], None]
+        self, search: Callable[[], Coroutine[None, None, None]], open_call: Callable[[], Call], wake: Callable[[], None]
     ) -> None:
         self._open = open_call
         self._wake = wake
@@ -245,22 +245,22 @@ class WaitingCall(Call):
         self._error: Exception | None = None
         """What ends the call: a StatusError, or a defect. Written by _look()."""
         self._requests: list[bytes] = []
-        """The requests so far, while the search goes on."""
+        """The requests so far, while the search goes on, and until next() passes them on in their order."""
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(self._look(search))
 
-    def receive(self, message: bytes, now: float) -> None:
+    def receive(self, message: bytes, now: float) -> bool:
         """Keep a request, or pass it on.
 
         Raises:
             StatusError: too much came before the credential was found, or as the call behind this one raises.
         """
-        if self._call is not None:
-            self._call.receive(message, now)
-            return
+        if self._call is not None and not self._requests:
+            return self._call.receive(message, now)
         if sum(map(len, self._requests)) + len(message) > _MAX_WAITING_BYTES:
             words = f"more than {_MAX_WAITING_BYTES} bytes of requests came before the credential was looked up"
             raise StatusError(Status.RESOURCE_EXHAUSTED, words)
         self._requests.append(message)
+        return True
 
     def next(self, now: float) -> Sequence[bytes] | None:
         """Return the next message.
@@ -289,9 +289,9 @@ class WaitingCall(Call):
         if self._call is not None:
             self._call.close(now)
 
-    async def _look(self, search: Coroutine[None, None, None]) -> None:
+    async def _look(self, search: Callable[[], Coroutine[None, None, None]]) -> None:
         try:
-            await search
+            await search()
             self._call = self._open()
         except Exception as error:  # noqa: BLE001  # next() raises it, and its owner decides as for all calls
             self._error = error

@@ -13,63 +13,23 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.standing_watches import Changed
 from registry.core.subscriber import Subscription
-from registry.errors import InvalidError, NotAllowedError, TooLargeError, UnauthenticatedError, UnavailableError
+from registry.errors import InvalidError, NotAllowedError, UnauthenticatedError, UnavailableError
 from registry.metrics import EDGE_QUESTIONS, PROPAGATION
 from registry.xds.discovery import Discovery, ServedPath
-from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
 from registry.xds.edge_answer import ENDPOINTS_URL, EdgeAnswers, Place
+from registry.xds.edge_poll import AskedName, EdgePoll, RememberedPolls
 from registry.xds.held_polls import answered, nothing
 from registry.xds.resource_cache import StandingWatch
 from registry.xds.resources import ENDPOINTS, MESH_TYPES
 from registry.xds.version_info import parse_version_info
-from wire.edge_assignments import MAX_EDGE_HOLD, MAX_EDGE_NAMES, EdgeQuestion, TakenVersion
-from wire.node import MAX_NODE_TEXT, Node, printable
+from wire.edge_assignments import MAX_EDGE_HOLD, EdgeQuestion, TakenVersion
+from wire.node import Node
 
 _DISCOVER = Verb.DISCOVER
 _UNCHANGED = DiscoveryResponse(304)
 _OBSERVE = PROPAGATION.labels("edge").observe
 _TYPES = (ENDPOINTS, *MESH_TYPES)
-
-
-class AskedName:
-    """One name of a question, as the poll that it stands for.
-
-    Attributes:
-        path: the REST path of such polls.
-        request: the poll.
-        refused: whether the sender may not discover it.
-    """
-
-    __slots__ = ("path", "refused", "request")
-
-    def __init__(self, path: ServedPath, request: DiscoveryRequest) -> None:
-        self.path = path
-        self.request = request
-        self.refused = False
-
-
-class EdgePoll:
-    """A question that was read.
-
-    Attributes:
-        principal: its sender.
-        node: the node whose resources are asked for.
-        asked: its names, by their places.
-        changed: those that may have changed since it was last looked at; None: all. Written by the watch.
-    """
-
-    __slots__ = ("asked", "changed", "edge", "node", "principal", "subscriptions", "taken")
-
-    def __init__(self, question: EdgeQuestion, principal: Principal, asked: Mapping[Place, AskedName]) -> None:
-        self.principal = principal
-        self.asked = asked
-        self.node = _node(question.node, question.cluster, question.zone, "")
-        self.edge = printable(question.edge or question.node)[:MAX_NODE_TEXT]
-        self.taken = question.taken
-        self.subscriptions: list[Subscription] = []
-        """The subscribers behind the edge. Written by EdgeDiscovery.now()."""
-        self.changed: set[Place] | None = None
 
 
 class EdgeWatch:
@@ -98,14 +58,17 @@ class EdgeWatch:
 
     def cancel(self) -> None:
         """Stop watching."""
+        # It refers to the poll that refers to this watch.
+        self._wake = nothing
         for watch in self._watches:
             watch.cancel()
 
     def _note(self, type_url: str) -> Changed:
         def changed(names: "Iterable[str] | None") -> None:
             self._poll.changed = None if names is None else {(type_url, name) for name in names}
+            wake = self._wake
             self.cancel()
-            self._wake()
+            wake()
 
         return changed
 
@@ -116,9 +79,10 @@ class EdgeDiscovery:
     Args:
         discovery: answers the polls that a question stands for, and holds questions beside them.
         policy: decides who may ask for what.
+        max_names: names of the questions that are remembered, so that others build on them.
     """
 
-    def __init__(self, discovery: Discovery, policy: Policy) -> None:
+    def __init__(self, discovery: Discovery, policy: Policy, max_names: int) -> None:
         self._discovery = discovery
         self._policy = policy
         self.held_polls = discovery.held_polls
@@ -128,32 +92,26 @@ class EdgeDiscovery:
         }
         """The paths of polls that a question may stand for, by the type URLs of their resources."""
         self._answers = EdgeAnswers(list(self._paths))
+        self._remembered = RememberedPolls(max_names)
 
     def read(self, principal: Principal, question: EdgeQuestion) -> EdgePoll:
-        """Return a question with the polls that it stands for.
+        """Return a question with the polls that it stands for; the held one that it builds on ends.
 
         Raises:
-            InvalidError: it asks for a type that is not served.
+            InvalidError: it asks for a type that is not served, or says neither its node nor what it builds on.
+            NotRememberedError: it builds on a question that this process does not know.
             TooLargeError: it has too many names.
         """
-        by_type = {ENDPOINTS_URL: question.held, **question.resources} if question.held else question.resources
-        names = sum(map(len, by_type.values()))
-        if names > MAX_EDGE_NAMES or len(question.taken) > 2 * MAX_EDGE_NAMES:
-            raise TooLargeError(
-                f"the question has {names} names and {len(question.taken)} versions that are taken; at most "
-                f"{MAX_EDGE_NAMES} and {2 * MAX_EDGE_NAMES} are allowed: ask several"
-            )
-        node = _node(question.node, question.cluster, question.zone, "")
-        asked: dict[Place, AskedName] = {}
-        for type_url, held in by_type.items():
-            path = self._paths.get(type_url)
-            if path is None or (type_url == ENDPOINTS_URL and held is not question.held):
-                allowed = ", ".join(url for url in self._paths if url != ENDPOINTS_URL)
-                raise InvalidError(f"no resources of {type_url[:200]!r} are served; there are {allowed}", "$.resources")
-            for name, token in held.items():
-                request = DiscoveryRequest((name,), token, node, principal=principal)
-                asked[type_url, name] = AskedName(path, request)
-        return EdgePoll(question, principal, asked)
+        if question.after:
+            poll = self._remembered.take(question, principal)
+            if poll.end is not None:
+                poll.end()
+        elif question.node:
+            poll = EdgePoll(question, principal)
+        else:
+            raise InvalidError("a question has a `node`, or builds on another one (`after`)", "$.node")
+        poll.update(question, principal, self._paths)
+        return poll
 
     def now(self, poll: EdgePoll, peer: str) -> DiscoveryResponse | None:
         """Return what can be answered at once; None while the edge is up to date.
@@ -175,6 +133,7 @@ class EdgeDiscovery:
             EDGE_QUESTIONS.labels("503").inc()
             raise
         self._note_subscribers(poll, peer, now)
+        self._remembered.keep(poll, now)
         if parts:
             return self._answer(poll, parts, now)
         if reasons and len(reasons) == len(poll.asked):
@@ -200,6 +159,7 @@ class EdgeDiscovery:
             return nothing
 
         def over(response: DiscoveryResponse | None) -> None:
+            poll.end = None
             _hold_subscribers(poll, -1)
             if response is None or response.status == 304:
                 EDGE_QUESTIONS.labels("304").inc()
@@ -207,12 +167,32 @@ class EdgeDiscovery:
 
         def leave() -> None:
             if give_up():
+                poll.end = None
                 _hold_subscribers(poll, -1)
+
+        def end() -> None:
+            if give_up():
+                over(None)
 
         _hold_subscribers(poll, 1)
         look = partial(self._look, poll)
         give_up = held_polls.hold(poll.principal, names, MAX_EDGE_HOLD, partial(EdgeWatch, poll), look, over)
+        poll.end = end
         return leave
+
+    def forget_old(self) -> None:
+        """Forget the questions that no other one followed for too long."""
+        self._remembered.forget_old(time.monotonic())
+
+    @property
+    def edge_count(self) -> int:
+        """The number of edges whose question is remembered."""
+        return len(self._remembered)
+
+    @property
+    def subscriber_count(self) -> int:
+        """The number of pairs of an Envoy and a name that these edges answer."""
+        return sum(len(poll.subscriptions) for poll in self._remembered)
 
     def _decide(self, poll: EdgePoll) -> list[NotAllowedError]:
         """Mark the names that the sender may not discover, and return the reasons.
@@ -225,6 +205,7 @@ class EdgeDiscovery:
             self._policy.allow(poll.principal, _DISCOVER)
         reasons = []
         for (_, name), asked in poll.asked.items():
+            asked.refused = False
             concerned = poll.node.cluster if asked.path.keyed_by_cluster else name
             try:
                 self._policy.allow(poll.principal, _DISCOVER, concerned)
@@ -274,28 +255,18 @@ class EdgeDiscovery:
         for place, _ in parts:
             _observe(poll.asked[place], now)
         EDGE_QUESTIONS.labels("200").inc()
-        return self._answers.answer(parts, [name for (_, name), asked in poll.asked.items() if asked.refused])
+        return self._answers.answer(parts, poll.refused)
 
     def _note_subscribers(self, poll: EdgePoll, peer: str, now: float) -> None:
-        """Record the Envoys behind the edge, for the names that are asked for."""
-        nodes: dict[tuple[str, str | None, str | None, str], Node] = {}
-        subscriptions = []
+        """Record what the Envoys behind the edge have taken, for the names that are asked for."""
         for taken in poll.taken:
-            asked = poll.asked.get((taken.type or ENDPOINTS_URL, taken.service))
-            if asked is None:
-                continue
-            key = (taken.node, taken.cluster, taken.zone, taken.envoy)
-            node = nodes.get(key)
-            if node is None:
-                node = nodes[key] = _node(
-                    taken.node,
-                    poll.node.cluster if taken.cluster is None else taken.cluster,
-                    poll.node.zone if taken.zone is None else taken.zone,
-                    taken.envoy,
-                )
-            subscriptions.append(self._relay(asked, node, taken, poll.edge, taken.address or peer, now))
-        poll.subscriptions = subscriptions
-        poll.taken = []
+            place = (taken.type or ENDPOINTS_URL, taken.service)
+            asked = poll.asked.get(place)
+            if asked is not None:
+                address = taken.address or peer
+                subscription = self._relay(asked, poll.node_of(taken), taken, poll.edge, address, now)
+                poll.subscriptions[place, taken.node, address] = subscription
+        poll.taken = ()
 
     def _relay(
         self, asked: AskedName, node: Node, taken: TakenVersion, edge: str, address: str, now: float
@@ -311,14 +282,10 @@ class EdgeDiscovery:
 def _hold_subscribers(poll: EdgePoll, count: int) -> None:
     """Count a poll of each subscriber behind an edge as held, or no longer; its edge holds it meanwhile."""
     now = time.monotonic()
-    for subscription in poll.subscriptions:
+    for subscription in poll.subscriptions.values():
         subscription.held += count
         if subscription.edge:
             subscription.answered_at = now
-
-
-def _node(node_id: str, cluster: str, zone: str, version: str) -> Node:
-    return Node(*(printable(text[:MAX_NODE_TEXT]) for text in (node_id, cluster, zone, version)))
 
 
 def _observe(asked: AskedName, now: float) -> None:

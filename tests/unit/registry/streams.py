@@ -14,7 +14,7 @@ class RecordedType(Record):
     type: ResourceType = ENDPOINTS
     names: Collection[str] = ()
     wildcard = False
-    nonce = 1
+    answers = 1
     sent_at = 0.0
     unanswered: Mapping[str, str] = {}
     """The versions of the answer in flight."""

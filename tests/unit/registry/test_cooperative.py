@@ -1,8 +1,19 @@
 """Long work that lets others have their turn."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 
 from registry.cooperative import cooperatively
+
+ITEMS = 50
+
+
+def slow_items() -> Iterator[int]:
+    """Yield items that take a millisecond each."""
+    for item in range(ITEMS):
+        time.sleep(0.001)
+        yield item
 
 
 async def test_others_have_their_turn_in_between() -> None:
@@ -17,7 +28,16 @@ async def test_others_have_their_turn_in_between() -> None:
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    assert [item async for item in cooperatively(range(1000))] == list(range(1000))
+    assert [item async for item in cooperatively(slow_items())] == list(range(ITEMS))
     over = True
     await beside
-    assert turns >= 10
+    # One after each item, the first and the last turn besides.
+    assert turns >= ITEMS
+
+
+async def test_nothing_is_yielded_to_the_loop_for_what_takes_no_time() -> None:
+    """A few quick items are one piece, as they were read: nobody else runs before the last of them."""
+    ran: list[str] = []
+    asyncio.get_running_loop().call_soon(ran.append, "other")
+    seen = [list(ran) async for _ in cooperatively(range(2))]
+    assert seen[0] == []

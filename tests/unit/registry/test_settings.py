@@ -13,6 +13,7 @@ from registry.settings import Settings, load_settings
 ALB = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/headcount/0123456789abcdef"
 
 EVERY: dict[str, tuple[str, Any]] = {
+    "traffic_pairs": ("200", 200),
     "listen": ("[::1]:9000", "[::1]:9000"),
     "tls_cert_file": ("/tls/cert.pem", Path("/tls/cert.pem")),
     "tls_key_file": ("/tls/key.pem", Path("/tls/key.pem")),

@@ -5,13 +5,16 @@ weak, because the compressed and the plain document share one (RFC 9110, 8.8.1).
 """
 
 import gzip
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from io import BytesIO
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from registry.cooperative import cooperatively
 from registry.http.compression import may_compress
 from registry.http.headers import Headers
 
@@ -26,6 +29,8 @@ _LEVEL = 1
 """Level of zlib, of which 4 takes twice the time for a quarter less."""
 _TAG_SIZE = 12
 """Bytes of the digest in an entity tag."""
+_SLICE = 65_536
+"""Bytes that are joined and digested in one piece, in about 0.1 ms."""
 _MAX_READ = 256
 """Values of Accept-Encoding that are remembered as read."""
 _MAX_ACCEPTED = 512
@@ -77,13 +82,14 @@ class Document:
 
     Args:
         body: its JSON.
+        digest: the hexadecimal digest of the body; None: it is computed.
     """
 
     __slots__ = ("_compressed", "_plain", "_unchanged", "body", "etag")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, digest: str | None = None) -> None:
         self.body = body
-        self.etag = b'W/"%b"' % blake2b(body, digest_size=_TAG_SIZE).hexdigest().encode()
+        self.etag = b'W/"%b"' % (digest or blake2b(body, digest_size=_TAG_SIZE).hexdigest()).encode()
         self._plain = _representation(body, self.etag)
         self._compressed: Representation | None = None
         """Made by represented_for() for the first client that takes it."""
@@ -109,6 +115,20 @@ class Document:
 def document_of(view: object) -> Document:
     """Return a document that is encoded as a whole."""
     return Document(msgspec.json.encode(view))
+
+
+async def joined_document(parts: Iterable[bytes]) -> Document:
+    """Return the document that some parts are, one after the other.
+
+    They are joined and digested in turns, between which the process answers polls: 40 MB take 70 ms in one piece.
+    """
+    joined, digest = BytesIO(), blake2b(digest_size=_TAG_SIZE)
+    slices = (part[begin : begin + _SLICE] for part in parts for begin in range(0, len(part), _SLICE))
+    async for piece in cooperatively(slices):
+        joined.write(piece)
+        digest.update(piece)
+    # This makes no copy: the buffer gives its bytes away.
+    return Document(joined.getvalue(), digest.hexdigest())
 
 
 def accepts_gzip(accept_encoding: bytes | None) -> bool:

@@ -1,16 +1,17 @@
 """The encoded documents of service discovery for Prometheus (http_sd)."""
 
-import asyncio
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from io import BytesIO
 from typing import Any
 
 import msgspec
 
 from registry.auth.principal import Principal
+from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
-from registry.http.lists.document import Document
+from registry.http.lists.document import Document, joined_document
 from registry.http.lists.kept import Dated, Kept, Stamp
 from registry.http.lists.requests import TargetsRequest
 from registry.http.views.targets import TargetGroup
@@ -20,8 +21,8 @@ _MAX_SERVICES = 8_388_608
 """Bytes of services that are kept, as parts of documents: those of about 20,000 endpoints."""
 _MAX_DOCUMENTS = 8_388_608
 """Bytes of whole documents that are kept."""
-_MAX_AT_ONCE = 1_000
-"""Endpoints that are encoded in one go, for which other requests wait about 5 ms."""
+_MAX_AT_ONCE = 200
+"""Endpoints that are encoded in one piece, for which other requests wait about a millisecond."""
 _KEPT_AS_ONE = 10
 """Services that are encoded already and take as long as one endpoint that is not."""
 _ENTRY_SIZE = 400
@@ -50,9 +51,9 @@ class TargetDocuments:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._services: Kept[_EncodedTargets] = Kept(_MAX_SERVICES)
-        """By service and port. Written by _encoded()."""
+        """By service and port. Written by _keep_service()."""
         self._documents: Kept[_DatedDocument] = Kept(_MAX_DOCUMENTS)
-        """By what is asked for, and by what the principal may read. Written by _document()."""
+        """By what is asked for, and by what the principal may read. Written by _keep()."""
 
     def now(self, principal: Principal, request: TargetsRequest) -> Document | None:
         """Return what ``made`` returns; None when it takes too long to make it without a pause.
@@ -70,7 +71,7 @@ class TargetDocuments:
         if new + len(snapshots) // _KEPT_AS_ONE > _MAX_AT_ONCE:
             return None
         groups = [self._encoded(snapshot, request.port, moment) for snapshot in snapshots]
-        return self._document((request, reach), groups, _stamp(moment))
+        return self._keep((request, reach), Document(b"".join(_parts(groups))), _stamp(moment))
 
     async def made(self, principal: Principal, request: TargetsRequest) -> Document:
         """Return the endpoints of services that a principal may read, unhealthy ones too, as groups of targets.
@@ -83,21 +84,17 @@ class TargetDocuments:
             return document
         reach = self._catalog.reach(principal, request.reads)
         moment = self._catalog.moment()
-        groups = []
-        encoded = 0
-        for snapshot in self._catalog.named(reach, request.services):
-            encoded += len(snapshot.endpoints)
-            groups.append(self._encoded(snapshot, request.port, moment))
-            if encoded > _MAX_AT_ONCE:
-                encoded = 0
-                await asyncio.sleep(0)
-        return self._document((request, reach), groups, _stamp(moment))
+        groups = [
+            await self._encode_in_turns(snapshot, request.port, moment)
+            async for snapshot in cooperatively(self._catalog.named(reach, request.services))
+        ]
+        return self._keep((request, reach), await joined_document(_parts(groups)), _stamp(moment))
 
-    def _document(self, key: Hashable, groups: Sequence[_EncodedTargets], stamp: Stamp) -> Document:
-        body = b"[%b]" % b",".join(group.body for group in groups if group.body)
+    def _keep(self, key: Hashable, document: Document, stamp: Stamp) -> Document:
+        """Keep a document; if it is the same as before, return that one, which may be compressed already."""
         kept = self._documents.get(key)
         dated = _DatedDocument(stamp)
-        dated.document = kept.document if kept is not None and kept.document.body == body else Document(body)
+        dated.document = kept.document if kept is not None and kept.document.etag == document.etag else document
         self._documents.put(key, dated, dated.document.size + _ENTRY_SIZE)
         return dated.document
 
@@ -113,8 +110,34 @@ class TargetDocuments:
         encoded = _EncodedTargets(stamp)
         groups = [_group(endpoint, target) for endpoint, target in scrape_targets(snapshot, port)]
         encoded.body = msgspec.json.encode(groups)[1:-1]
-        self._services.put((snapshot.service, port), encoded, len(encoded.body) + _ENTRY_SIZE)
+        self._keep_service(snapshot.service, port, encoded)
         return encoded
+
+    async def _encode_in_turns(self, snapshot: Snapshot, port: str | None, moment: Moment) -> _EncodedTargets:
+        if len(snapshot.endpoints) <= _MAX_AT_ONCE or self._is_encoded(snapshot, port, moment):
+            return self._encoded(snapshot, port, moment)
+        encoded = _EncodedTargets((moment.database_id, snapshot.change))
+        joined = BytesIO()
+        async for endpoint, target in cooperatively(scrape_targets(snapshot, port)):
+            joined.write(b"," if joined.tell() else b"")
+            joined.write(msgspec.json.encode(_group(endpoint, target)))
+        encoded.body = joined.getvalue()
+        self._keep_service(snapshot.service, port, encoded)
+        return encoded
+
+    def _keep_service(self, service: str, port: str | None, encoded: _EncodedTargets) -> None:
+        self._services.put((service, port), encoded, len(encoded.body) + _ENTRY_SIZE)
+
+
+def _parts(groups: Iterable[_EncodedTargets]) -> Iterator[bytes]:
+    """Yield the parts of the document of some services."""
+    opening = b"["
+    for group in groups:
+        if group.body:
+            yield opening
+            yield group.body
+            opening = b","
+    yield b"[]" if opening == b"[" else b"]"
 
 
 def _stamp(moment: Moment) -> Stamp:

@@ -37,7 +37,7 @@ _ANSWERS: dict[int | str, Any] = answers(EdgeAnswer, "Everything that the edge d
     EDGE_PATH,
     operation_id="fetch_edge_assignments",
     openapi_extra=body(EdgeQuestion, _EXAMPLE),
-    responses=_ANSWERS | problems(400, 413, 422, 503),
+    responses=_ANSWERS | problems(400, 412, 413, 422, 503),
 )
 async def fetch_edge_assignments(request: Request, edge: EdgePart, reader: Reader) -> Response:
     """Return what the edge of a registrar does not hold yet.

@@ -39,6 +39,7 @@ _EXAMPLE = {
             "rejected_version": None,
             "rejected_at": None,
             "error": "",
+            "edge": "",
         }
     ],
     "states": {"current": 11, "stuck": 1},

@@ -48,6 +48,9 @@ class SubscriberView(Struct, frozen=True):
     ] = None
     rejected_at: Epoch | None = None
     error: Annotated[str, Meta(description="Its own words about that, at most 1,000 characters.")] = ""
+    edge: Annotated[
+        str, Meta(description="The registrar whose edge answers its polls; empty: it polls a registry itself.")
+    ] = ""
 
 
 class SubscriberList(Struct, frozen=True):
@@ -99,4 +102,5 @@ def subscriber_view(subscriber: SubscriberStatus) -> SubscriberView:
         rejected_version=seen.rejected_version if isinstance(seen, StreamReport) else None,
         rejected_at=seen.rejected_at if isinstance(seen, StreamReport) else None,
         error=seen.error if isinstance(seen, StreamReport) else "",
+        edge=seen.edge,
     )

@@ -5,7 +5,7 @@ not change are copied out of the last encoding. Localities and weights are those
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Literal, cast
 
 import structlog
@@ -13,11 +13,12 @@ from msgspec import Struct
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cache.standing_watches import Changed
+from registry.cooperative import at_once
 from registry.core.endpoint import Endpoint
 from registry.core.snapshot import Snapshot
 from registry.core.versions import MAX_VERSIONS_AHEAD
 from registry.errors import UnavailableError
-from registry.xds.eds import TYPE_URL, AssignmentCache, grouped, locality_weight, subset_metadata
+from registry.xds.eds import ENDPOINTS_A_TURN, TYPE_URL, AssignmentCache, grouped, locality_weight, subset_metadata
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.source import EncodedResource, Source, encode_resource, make_entry
 from registry.xds.grpc.wire_format import field, key, number, text
@@ -52,6 +53,7 @@ class _Encoding(Struct, frozen=True, gc=False):
         endpoints: its endpoints, in the order of their ids.
         cuts: where each of them begins and ends, counted from ``begins_at``.
         begins_at: where the assignment begins in ``resource.entry``.
+        variant: the encoding.
     """
 
     database_id: str
@@ -59,6 +61,15 @@ class _Encoding(Struct, frozen=True, gc=False):
     endpoints: Sequence[Endpoint]
     cuts: "array[int]"
     begins_at: int
+    variant: Variant
+
+    def encode_next(self, snapshot: Snapshot, database_id: str) -> Generator[None, None, None]:
+        """Encode a later snapshot in the same variant, in turns with other work."""
+        try:
+            yield from _encode_in_turns(self.variant, snapshot, database_id)
+        except ValueError:
+            # The stream that asks for it is told, and the log then.
+            return
 
 
 class AssignmentSource(Source):
@@ -136,12 +147,20 @@ class AssignmentSource(Source):
 
 def _encode(variant: Variant, snapshot: Snapshot, database_id: str) -> _Encoding:
     """Encode an assignment, and keep it at the snapshot."""
+    return at_once(_encode_in_turns(variant, snapshot, database_id))
+
+
+def _encode_in_turns(variant: Variant, snapshot: Snapshot, database_id: str) -> Generator[None, None, _Encoding]:
     members = snapshot.ordered()
     if variant == "grpc":
         # gRPC sends to nothing else, so the rest would be bytes only (gRFC A27).
         members = [member for member in members if member.status is Health.HEALTHY]
     former: _Encoding | None = snapshot.streamed.get(variant) or snapshot.streamed_before.get(variant)
-    fragments = list(_fragments(variant, members, former))
+    fragments: list[bytes | memoryview] = []
+    for each in _fragments(variant, members, former):
+        fragments.append(each)
+        if len(fragments) % ENDPOINTS_A_TURN == 0:
+            yield
     value: list[bytes | memoryview] = [text(_CLUSTER_NAME, snapshot.service)]
     cuts = array("I", bytes(8 * len(members)))
     end = len(value[0])
@@ -155,9 +174,10 @@ def _encode(variant: Variant, snapshot: Snapshot, database_id: str) -> _Encoding
             cuts[2 * index] = end
             end += len(fragments[index])
             cuts[2 * index + 1] = end
+        yield
     entry = make_entry(TYPE_URL["v3"], *value)
     resource = encode_resource(snapshot.service, format_version(database_id, snapshot.version), entry)
-    encoding = _Encoding(database_id, resource, members, cuts, len(entry) - end)
+    encoding = _Encoding(database_id, resource, members, cuts, len(entry) - end, variant)
     snapshot.streamed[variant] = encoding
     snapshot.streamed_before.pop(variant, None)
     return encoding

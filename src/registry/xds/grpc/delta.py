@@ -12,7 +12,7 @@ from registry.errors import UnavailableError
 from registry.http2.call import Status, StatusError
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.record import TypeRecord
-from registry.xds.grpc.response import Parts, encode_errors, encode_removed
+from registry.xds.grpc.response import Parts, encode_errors, encode_nonce, encode_removed
 from registry.xds.grpc.source import EncodedResource
 from registry.xds.grpc.stream import WILDCARD, Stream, check_count, distinct_names
 from registry.xds.resources import CLUSTERS, ENDPOINTS
@@ -23,12 +23,8 @@ class DeltaStream(Stream):
 
     delta = True
 
-    def receive(self, message: bytes, now: float) -> None:
-        """Take a `DeltaDiscoveryRequest`.
-
-        Raises:
-            StatusError: it cannot be read, asks for too much, or for something else than this method serves.
-        """
+    def _read(self, message: bytes, now: float) -> None:
+        """Read a `DeltaDiscoveryRequest`."""
         try:
             request = messages.DeltaDiscoveryRequest.FromString(message)
         except DecodeError:
@@ -43,6 +39,8 @@ class DeltaStream(Stream):
         if first or request.resource_names_subscribe or request.resource_names_unsubscribe:
             subscribed = distinct_names(request.resource_names_subscribe)
             self._subscribe(record, subscribed, distinct_names(request.resource_names_unsubscribe))
+        elif error is None and not request.initial_resource_versions:
+            record.note_form(message, b"", encode_nonce(request.response_nonce, delta=True))
         if first:
             self._note_held(record, request.initial_resource_versions)
             record.answer_due = not request.initial_resource_versions

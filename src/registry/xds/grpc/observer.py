@@ -48,7 +48,7 @@ class Record(Protocol):
         """When the last answer was sent, monotonic."""
 
     @property
-    def nonce(self) -> int:
+    def answers(self) -> int:
         """The number of answers that were sent so far."""
 
     @property

@@ -3,10 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from registry.xds.grpc.observer import Rejection
+from registry.xds.grpc.response import WholeResponse
 from registry.xds.grpc.source import EncodedResource, Source
 from registry.xds.resource_cache import StandingWatch
-from registry.xds.resources import ResourceType
+from registry.xds.resources import ENDPOINTS, ResourceType
 from registry.xds.version_info import format_version
+
+MAX_FORM = 1024
+"""Bytes that are kept of an ACK: its type and the names of some 30 resources."""
 
 
 class TypeRecord:
@@ -24,10 +28,16 @@ class TypeRecord:
         dirty: subscribed names that may have something to send.
         dirty_all: whether all of them may have.
         answer_due: whether an answer is owed even if there is nothing to send.
+        uses_clusters: whether its resources name clusters, which have to be there before: listeners and routes do.
         unsure: whether this process could not say, so that there is nothing to do before the next change.
         sent: the version of each name that the client was sent last, or has brought; without those it has rejected.
         kept: the same as resources, of full sets.
-        nonce: of the last answer; they count from 1.
+        answers: how many answers were sent.
+        nonce: of the last one; empty before it.
+        whole_number: the number of the last whole response that was sent, of those that streams share.
+        acknowledged_form: what an ACK of the client has between its version and its nonce; empty: not known, or too
+            long to be kept.
+        expected_ack: the ACK of the answer in flight, if its bytes are known; empty: they are not.
         in_flight: the names of the last answer while it is neither accepted nor rejected, with the version that each
             replaces; None: it is.
         answer_size: how many resources the last answer had.
@@ -44,13 +54,16 @@ class TypeRecord:
     """
 
     __slots__ = (
+        "acknowledged_form",
         "alone",
         "answer_due",
         "answer_size",
+        "answers",
         "brought",
         "brought_versions",
         "dirty",
         "dirty_all",
+        "expected_ack",
         "has_named",
         "holds_nothing",
         "in_flight",
@@ -68,13 +81,16 @@ class TypeRecord:
         "too_large",
         "type",
         "unsure",
+        "uses_clusters",
         "watch",
+        "whole_number",
         "wildcard",
     )
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.type: ResourceType = source.type
+        self.uses_clusters = source.type.order > ENDPOINTS.order
         self.names: dict[str, None] = {}
         self.wildcard = False
         self.has_named = False
@@ -86,7 +102,11 @@ class TypeRecord:
         self.unsure = False
         self.sent: dict[str, str] = {}
         self.kept: dict[str, EncodedResource] = {}
-        self.nonce = 0
+        self.answers = 0
+        self.nonce = ""
+        self.whole_number = 0
+        self.acknowledged_form = b""
+        self.expected_ack = b""
         self.in_flight: dict[str, str] | None = None
         self.answer_size = 0
         self.sent_at = 0.0
@@ -99,6 +119,28 @@ class TypeRecord:
         self.holds_nothing: set[str] = set()
         self.too_large: dict[str, str] = {}
         self.watch: StandingWatch | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there may be something to send."""
+        return bool(self.dirty or self.dirty_all or self.answer_due) and not self.unsure
+
+    @property
+    def plain_change(self) -> str | None:
+        """The one name that may have changed, if nothing else is to be considered; None: there is."""
+        if len(self.dirty) != 1 or self.dirty_all or self.answer_due or self.unsure:
+            return None
+        (name,) = self.dirty
+        special = (
+            name in self.refused
+            or name in self.missing
+            or name in self.rejected
+            or name in self.alone
+            or name in self.holds_nothing
+            or name in self.brought_versions
+            or name in self.too_large
+        )
+        return None if special else name
 
     @property
     def held(self) -> Collection[str]:
@@ -154,6 +196,28 @@ class TypeRecord:
     def oversized(self, name: str) -> bool:
         """Return whether the newest version of a name is too large for the client."""
         return name in self.too_large
+
+    def note_whole(self, whole: WholeResponse) -> None:
+        """Note that an answer is sent which other streams send, too."""
+        self.answers += 1
+        self.nonce, self.whole_number = whole.nonce, whole.number
+        form = self.acknowledged_form
+        self.expected_ack = whole.accepted_version + form + whole.accepted_nonce if form else b""
+
+    def settle(self) -> dict[str, str]:
+        """Return the answer in flight as ``in_flight`` has it: it is in flight no longer."""
+        in_flight, self.in_flight, self.expected_ack = self.in_flight, None, b""
+        return in_flight or {}
+
+    def note_form(self, ack: bytes, version: bytes, nonce: bytes) -> None:
+        """Remember the form of an ACK, if it begins with its version and ends with its nonce."""
+        length = len(ack) - len(version) - len(nonce)
+        if 0 < length <= MAX_FORM and ack.startswith(version) and ack.endswith(nonce):
+            self.acknowledged_form = ack[len(version) : len(version) + length]
+
+    def forget_form(self) -> None:
+        """Forget the form of ACKs, because the next one will name other resources."""
+        self.acknowledged_form = self.expected_ack = b""
 
     def note_accepted(self, names: Iterable[str]) -> None:
         """Forget what the client has rejected of these names, because it has accepted another version."""

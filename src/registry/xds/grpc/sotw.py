@@ -13,7 +13,7 @@ from registry.errors import UnavailableError
 from registry.http2.call import Status, StatusError
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.record import TypeRecord
-from registry.xds.grpc.response import Parts, encode_errors
+from registry.xds.grpc.response import Parts, encode_errors, encode_nonce
 from registry.xds.grpc.source import EncodedResource, encode_version
 from registry.xds.grpc.stream import WILDCARD, Stream, distinct_names
 from registry.xds.resources import CLUSTERS
@@ -24,12 +24,8 @@ class SotwStream(Stream):
 
     delta = False
 
-    def receive(self, message: bytes, now: float) -> None:
-        """Take a `DiscoveryRequest`.
-
-        Raises:
-            StatusError: it cannot be read, asks for too much, or for something else than this method serves.
-        """
+    def _read(self, message: bytes, now: float) -> None:
+        """Read a `DiscoveryRequest`."""
         try:
             request = messages.DiscoveryRequest.FromString(message)
         except DecodeError:
@@ -42,7 +38,11 @@ class SotwStream(Stream):
         repeats = self._settle(record, request.response_nonce, error, now)
         names = list(request.resource_names)
         if record.watch is None or record.type.wildcard or names != list(record.names):
+            record.forget_form()
             repeats = self._subscribe(record, names, request.version_info) and repeats
+        elif error is None:
+            version, nonce = encode_version(request.version_info), encode_nonce(request.response_nonce, delta=False)
+            record.note_form(message, version, nonce)
         if repeats:
             self._repeat(record)
 
@@ -88,7 +88,7 @@ class SotwStream(Stream):
         return not _is_full(record)
 
     def _answer(self, record: TypeRecord, now: float) -> Parts | None:
-        return self._full_answer(record, now) if _is_full(record) else self._partial_answer(record, now)
+        return self._full_answer(record, now) if record.type.full_sets else self._partial_answer(record, now)
 
     def _partial_answer(self, record: TypeRecord, now: float) -> Parts | None:
         """Return the resources that are new, as many as one answer holds."""
@@ -159,7 +159,7 @@ class SotwStream(Stream):
 
     def _may_lose(self, record: TypeRecord, *, defined: bool) -> bool:
         """Return whether an empty set could take from a client what another control plane gave it."""
-        if not record.brought or record.nonce:
+        if not record.brought or record.answers:
             return False
         return not (defined and record.brought.startswith(f"{record.source.database_id}:"))
 

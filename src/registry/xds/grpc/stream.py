@@ -13,6 +13,7 @@ and delta have in common is here:
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from sys import intern, version_info
 
 from msgspec import Struct
@@ -120,13 +121,33 @@ class Stream(ABC):
         self._ending = error
         self._wake()
 
-    @abstractmethod
-    def receive(self, message: bytes, now: float) -> None:
-        """Take a request.
+    def receive(self, message: bytes, now: float) -> bool:
+        """Take a request; return whether there may be something to send now.
 
         Raises:
             StatusError: it cannot be read, asks for too much, or for something else than this method serves.
         """
+        for record in self._records.values():
+            if message and message == record.expected_ack:
+                # It is the same as if it were read: an ACK of what is in flight, with the names of the last request.
+                self._accept(record, now)
+                return self._is_busy()
+        self._read(message, now)
+        return True
+
+    @abstractmethod
+    def _read(self, message: bytes, now: float) -> None:
+        """Read a request, and do what it says.
+
+        Raises:
+            StatusError: as ``receive``.
+        """
+
+    def _is_busy(self) -> bool:
+        for record in self._records.values():
+            if record.dirty or record.dirty_all or record.answer_due or record.removals_due:
+                return True
+        return False
 
     def next(self, now: float) -> Parts | None:
         """Return the next answer; None: there is nothing to send now.
@@ -136,18 +157,48 @@ class Stream(ABC):
         """
         if self._ending is not None:
             raise self._ending
+        removes = False
         for record in self._records.values():
-            if _has_work(record) and self._may_send(record, now):
-                parts = self._answer(record, now)
+            # As has_work, without a call: this is asked twice for each push.
+            has_work = (record.dirty or record.dirty_all or record.answer_due) and not record.unsure
+            if has_work and self._may_send(record, now):
+                parts = self._plain_answer(record, now) or self._answer(record, now)
                 if parts is not None:
                     self.answers += 1
                     return parts
-        return self._remove_clusters(now)
+            removes |= record.removals_due
+        return self._remove_clusters(self._records[_CLUSTERS_URL], now) if removes else None
 
-    def _remove_clusters(self, now: float) -> Parts | None:
+    def _plain_answer(self, record: TypeRecord, now: float) -> Parts | None:
+        """Return the shared answer to the change of one assignment; None: there is none.
+
+        Nearly all answers are such. It is the one that ``_answer`` returns, in a third of the time.
+        """
+        name = record.plain_change if record.type is ENDPOINTS and not self._awaited else None
+        if name is None:
+            return None
+        try:
+            resource = record.source.find(self._client.node, name)
+        except UnavailableError:
+            return None
+        if resource is None or record.sent.get(name) == resource.version:
+            return None
+        whole = self._shared.tails.whole(_ENDPOINTS_URL, resource, delta=self.delta)
+        if whole is None or whole.number <= record.whole_number:
+            # One that was sent before may not come again, because its nonce would mean two answers.
+            return None
+        record.dirty.clear()
+        record.in_flight = {name: record.sent.get(name, "")}
+        record.sent[name] = resource.version
+        record.answer_size = 1
+        record.sent_at = now
+        record.note_whole(whole)
+        self._observer.answered(ENDPOINTS, delta=self.delta, resources=1)
+        return whole.parts
+
+    def _remove_clusters(self, clusters: TypeRecord, now: float) -> Parts | None:
         """Return an answer that removes clusters, once nothing that was sent can use them any more."""
-        clusters = self._records.get(_CLUSTERS_URL)
-        if clusters is None or not clusters.removals_due or not self._is_settled() or not self._may_send(clusters, now):
+        if not self._is_settled() or not self._may_send(clusters, now):
             return None
         clusters.dirty_all, clusters.removals_due = True, False
         parts = self._answer(clusters, now)
@@ -158,7 +209,7 @@ class Stream(ABC):
         """Return whether the client has accepted all listeners and routes that there are for it."""
         records = [self._records.get(each.type_urls["v3"]) for each in (LISTENERS, ROUTES)]
         return not any(
-            record is not None and (_has_work(record) or record.in_flight is not None or record.rejected)
+            record is not None and (record.has_work or record.in_flight is not None or record.rejected)
             for record in records
         )
 
@@ -166,7 +217,7 @@ class Stream(ABC):
         """Return when the stream goes on without an ACK; None: nothing that is to be sent waits for one."""
         deadline: float | None = None
         for record in self._records.values():
-            if _has_work(record):
+            if (record.dirty or record.dirty_all or record.answer_due) and not record.unsure:
                 # Another answer that is in flight, perhaps for minutes, holds nothing up: its time may be over.
                 awaited = record if record.in_flight is not None else self._records.get(_CLUSTERS_URL)
                 if awaited is not None and awaited.in_flight is not None:
@@ -219,10 +270,7 @@ class Stream(ABC):
         """Watch what a record asks for now."""
         if record.watch is None:
             names = None if record.wildcard else record.names
-
-            def changed(names: AbstractSet[str] | None) -> None:
-                self._note_changes(record, names)
-
+            changed = partial(self._note_changes, record)
             record.watch = record.source.standing_watch(self._client.node, names, changed)
         elif not record.wildcard:
             record.watch.remove(removed)
@@ -243,7 +291,7 @@ class Stream(ABC):
 
     def _note_changes(self, record: TypeRecord, names: AbstractSet[str] | None) -> None:
         """Take note that names have changed; None: any of them may have."""
-        idle = not _has_work(record)
+        idle = not record.has_work
         record.unsure = False
         if names is None or record.wildcard:
             record.dirty_all = True
@@ -263,11 +311,11 @@ class Stream(ABC):
 
     def _may_send(self, record: TypeRecord, now: float) -> bool:
         if record.in_flight is None:
-            return not self._is_held(record, now)
+            return not (record.uses_clusters and self._is_held(record, now))
         if now - record.sent_at < ACK_TIMEOUT:
             return False
         # It may still be rejected, which the next nonce voids; so the next answer brings its names once more.
-        in_flight, record.in_flight = record.in_flight, None
+        in_flight = record.settle()
         record.take_back(in_flight)
         record.dirty.update(dict.fromkeys(in_flight))
         self._observer.unacknowledged(record.type)
@@ -279,7 +327,7 @@ class Stream(ABC):
         An ACK is the nonce of the last answer without an error, a NACK the same with one. Versions say nothing, and
         neither do the nonces of earlier answers.
         """
-        if not nonce or nonce != str(record.nonce):
+        if not nonce or nonce != record.nonce:
             return False
         if record.in_flight is None:
             return error is None
@@ -290,14 +338,14 @@ class Stream(ABC):
         return False
 
     def _accept(self, record: TypeRecord, now: float) -> None:
-        in_flight, record.in_flight = record.in_flight or {}, None
+        in_flight = record.settle()
         record.unsure = False
         if record.rejections:
             record.note_accepted(in_flight if self._is_divisible(record) else tuple(record.rejected))
         self._observer.acknowledged(record.type, in_flight, now)
 
     def _reject(self, record: TypeRecord, message: str, now: float) -> None:
-        in_flight, record.in_flight = record.in_flight or {}, None
+        in_flight = record.settle()
         record.unsure = False
         sent = record.sent
         refused = {name: sent[name] for name in in_flight if name in sent}
@@ -338,7 +386,7 @@ class Stream(ABC):
 
     def _is_held(self, record: TypeRecord, now: float) -> bool:
         """Return whether changed listeners or routes wait for clusters that are on their way, which they may use."""
-        if record.type.order <= ENDPOINTS.order or not record.nonce:
+        if not record.answers:
             return False
         clusters = self._records.get(_CLUSTERS_URL)
         return clusters is not None and clusters.in_flight is not None and now - clusters.sent_at < ACK_TIMEOUT
@@ -413,7 +461,7 @@ class Stream(ABC):
             raise StatusError(Status.UNAVAILABLE, str(error)) from None
 
     def _note_sent(self, record: TypeRecord, resources: Sequence[EncodedResource], now: float) -> int:
-        """Take note of an answer, and return its nonce."""
+        """Take note of an answer that is not shared, and return its number, which is its nonce."""
         sent, brought = record.sent, record.brought_versions
         in_flight = {}
         for resource in resources:
@@ -428,15 +476,11 @@ class Stream(ABC):
         record.in_flight = in_flight
         record.answer_size = len(in_flight)
         record.sent_at = now
-        record.nonce += 1
         record.answer_due = False
+        record.answers += 1
+        record.nonce, record.expected_ack = str(record.answers), b""
         self._observer.answered(record.type, delta=self.delta, resources=len(in_flight))
-        return record.nonce
-
-
-def _has_work(record: TypeRecord) -> bool:
-    """Return whether there may be something to send."""
-    return bool(record.dirty or record.dirty_all or record.answer_due) and not record.unsure
+        return record.answers
 
 
 def check_count(names: int) -> None:

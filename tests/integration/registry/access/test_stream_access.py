@@ -300,7 +300,7 @@ async def test_requests_wait_for_the_search_and_are_bounded(setting: Setting) ->
     def open_call() -> Call:
         return Opened(setting).open(PATH, metadata(setting.headers["web"]), PEER, None)
 
-    call = WaitingCall(search(), open_call, lambda: woken.append(None))
+    call = WaitingCall(search, open_call, lambda: woken.append(None))
     recorded = Talk(setting.world)
     recorded.stream.receive = call.receive  # type: ignore[method-assign]  # passed on
     recorded.ask(EDS, ["shop"])
@@ -321,7 +321,7 @@ async def test_a_defect_behind_a_search_ends_its_call() -> None:
     async def search() -> None:
         raise ZeroDivisionError
 
-    call = WaitingCall(search(), pytest.fail, lambda: woken.append(None))
+    call = WaitingCall(search, pytest.fail, lambda: woken.append(None))
     await until_woken(woken)
     with pytest.raises(ZeroDivisionError):
         call.next(0.0)

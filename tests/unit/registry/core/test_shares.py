@@ -11,17 +11,18 @@ from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
 from registry.core.endpoint import Endpoint, Override
+from registry.core.endpoint_table import EndpointTable
 from registry.core.shares import (
     MAX_GROUPS,
     WHOLE,
     GroupShare,
     Share,
     Shares,
-    apply_shares,
     check_shares,
     groups_in,
     misleading_shares,
     share_of,
+    share_table,
     shares_in_words,
 )
 from registry.core.snapshot import Snapshot, SnapshotDelta
@@ -39,6 +40,16 @@ def of(number: int, revision: str = "a", **fields: Any) -> Endpoint:
 def at(*endpoints: Endpoint) -> dict[tuple[str, int], Endpoint]:
     """Return endpoints by their address, as a snapshot has them."""
     return {(each.address, each.port): each for each in endpoints}
+
+
+def apply_shares(
+    endpoints: dict[tuple[str, int], Endpoint], groups: tuple[Share, ...]
+) -> dict[tuple[str, int], Endpoint]:
+    """Return endpoints with the weights of shares, all of them looked at."""
+    table = EndpointTable(endpoints.values())
+    for _ in share_table(table, groups):
+        pass
+    return dict(table.items())
 
 
 listed = st.lists(
@@ -103,6 +114,31 @@ def test_shares_are_repeatable_and_leave_no_trace(
     again = apply_shares(shared, groups)
     assert all(again[key] is each for key, each in shared.items())
     assert apply_shares(shared, ()) == endpoints
+
+
+@given(st.lists(st.tuples(listed, st.sampled_from([0, 0, 1, 2]), st.booleans()), max_size=6), shares, shares)
+@examples(150)
+def test_weights_that_are_carried_on_are_those_of_a_snapshot_made_anew(
+    steps: list[tuple[dict[tuple[str, int], Endpoint], int, bool]],
+    first: tuple[Share, ...],
+    second: tuple[Share, ...],
+) -> None:
+    """Whatever comes, changes and goes, in status, counts and groups too: all processes serve one version alike."""
+    choices = (Shares(first, "anna", "", NOW), Shares(second, "anna", "", NOW), None)
+    snapshot = Snapshot("shop")
+    for change, (endpoints, choice, whole) in enumerate(steps, start=1):
+        gone = [] if whole else [(at, each.id) for at, each in list(snapshot.endpoints.items())[::3]]
+        listed_now, in_force = endpoints.values(), choices[choice]
+        snapshot = snapshot.advance(
+            SnapshotDelta("shop", change, change, listed=listed_now, removed=gone, whole=whole, shares=in_force)
+        )
+        rows = [replace(each, share_weight=None) for each in snapshot.endpoints.values()]
+        anew = Snapshot("shop").advance(SnapshotDelta("shop", change, change, listed=rows, whole=True, shares=in_force))
+        assert dict(snapshot.endpoints.items()) == dict(anew.endpoints.items())
+        assert snapshot.counts == anew.counts
+        assert snapshot.groups == anew.groups
+        if snapshot.shares is not None:
+            assert snapshot.groups == groups_in(snapshot.endpoints.values(), snapshot.shares.groups)
 
 
 def test_a_group_keeps_its_share_when_it_scales() -> None:

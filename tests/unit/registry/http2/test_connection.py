@@ -607,3 +607,38 @@ def test_h2_refuses_what_the_client_may_not_do() -> None:
     client, stream = open_call(EchoService(), window_updates=False)
     with pytest.raises(ProtocolError):
         client.client.receive_data(bytes((0, 255, 255, 0, 0, 0, 0, 0, stream)) + bytes(65_535))
+
+
+@WAYS
+def test_a_call_that_has_nothing_is_not_asked(beside: bool) -> None:
+    """Nearly all messages are ACKs, behind which there is nothing to send: they cost no turn."""
+    service = EchoService()
+    client, stream = open_call(service, beside=beside)
+    client.send(stream, b"hello")
+    client.exchange()
+    asked = service.calls[0].asked
+    client.send(stream, b"nothing")
+    client.exchange()
+    assert service.calls[0].received[-1] == b"nothing"
+    assert service.calls[0].asked == asked
+    client.send(stream, b"crash")
+    client.exchange()
+    assert client.status(stream) == (Status.INTERNAL, "the registry failed to answer; its log has the reason")
+
+
+def test_messages_of_one_part_are_framed_once() -> None:
+    """Connections whose streams have one number send the same bytes; windows are kept, and long ones go in pieces."""
+    service = EchoService()
+    talks = [open_call(service) for _ in range(2)]
+    for client, stream in talks:
+        client.send(stream, b"hello")
+        client.exchange()
+    framed = talks[0][0].server, talks[1][0].server
+    for size in (100, 40_000, 30_000):
+        message = bytes(size)
+        for call in service.calls:
+            call.push(message)
+        for client, stream in talks:
+            client.exchange()
+            assert client.messages(stream)[-1] == message
+    assert all(not server.ended for server in framed)

@@ -1,4 +1,8 @@
-"""Whatever happens between them, a client ends with the newest state of what it asks for."""
+"""Whatever happens between them, a client ends with the newest state of what it asks for.
+
+Beside each stream there is a twin, whose requests have a field more, so that none of them is known by its bytes. It
+gets the same answers, in bytes of its own where those of the first are shared.
+"""
 
 from collections.abc import Mapping
 
@@ -6,6 +10,7 @@ from harness.examples import examples
 from harness.xds_world import CDS, EDS, LDS, RDS, Answer, MemorySource, Talk, World
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from msgspec.structs import replace
 
 from registry.xds.grpc.delta import DeltaStream
 from registry.xds.grpc.sotw import SotwStream
@@ -15,6 +20,8 @@ SETS = st.sets(NAMES, max_size=4)
 TYPES = (CDS, EDS, LDS, RDS)
 KINDS = st.sampled_from(TYPES)
 FULL = (CDS, LDS)
+UNKNOWN_FIELD = b"\xf8\x7f\x00"
+"""Field 2047 of any message, a number."""
 
 
 class Client:
@@ -57,6 +64,9 @@ class Conversation(RuleBasedStateMachine):
         self.refuses: set[tuple[str, str, int]] = set()
         """What the client refuses: a type, a name and a version."""
         self.talk = Talk(self.world, self.stream)
+        self.twin = Talk(self.world, self.stream, suffix=UNKNOWN_FIELD)
+        self.nonces: dict[tuple[str, str], str] = {}
+        """The twin's nonce by type and nonce."""
 
     @initialize(types=st.sets(KINDS, min_size=1), names=SETS)
     def begin(self, types: set[str], names: set[str]) -> None:
@@ -123,9 +133,15 @@ class Conversation(RuleBasedStateMachine):
         self._reply(type_url)
 
     def _hear(self) -> bool:
-        answer = self.talk.hear()
-        if answer is None:
+        self.twin.now = self.talk.now
+        alike, answer = self.twin.hear(), self.talk.hear()
+        if answer is None or alike is None:
+            assert answer is alike
             return False
+        key = (answer.type_url, answer.nonce)
+        assert key not in self.nonces, "two answers have one nonce"
+        self.nonces[key] = alike.nonce
+        assert answer == replace(alike, nonce=answer.nonce)
         client = self.clients[answer.type_url]
         client.nonce, client.unanswered = answer.nonce, answer
         return True
@@ -172,6 +188,8 @@ class Conversation(RuleBasedStateMachine):
         for type_url in TYPES:
             self._compare(type_url)
         self.talk.stream.close(self.talk.now)
+        self.twin.stream.close(self.talk.now)
+        assert self.talk.heard.events == self.twin.heard.events
         assert not any(source.watches for source in self.sources.values())
 
     def _compare(self, type_url: str) -> None:
@@ -212,6 +230,8 @@ class SotwConversation(Conversation):
     def _send(self, type_url: str, nonce: str, error: dict[str, object] | None = None) -> None:
         client = self.clients[type_url]
         fields = {} if error is None else {"error_detail": error}
+        twin_nonce = self.nonces.get((type_url, nonce), "")
+        self.twin.ask(type_url, sorted(client.names), twin_nonce, version_info=client.brings, **fields)
         self.talk.ask(type_url, sorted(client.names), nonce, version_info=client.brings, **fields)
 
     def _take(self, client: Client, answer: Answer) -> None:
@@ -240,10 +260,12 @@ class DeltaConversation(Conversation):
         client.names, client.asked = set(names), True
         if not client.wildcard:
             client.holds = {name: version for name, version in client.holds.items() if name in names}
+        self.twin.change(type_url, added, dropped)
         self.talk.change(type_url, added, dropped)
 
     def _send(self, type_url: str, nonce: str, error: dict[str, object] | None = None) -> None:
         fields = {} if error is None else {"error_detail": error}
+        self.twin.change(type_url, nonce=self.nonces.get((type_url, nonce), ""), **fields)
         self.talk.change(type_url, nonce=nonce, **fields)
 
     def _take(self, client: Client, answer: Answer) -> None:

@@ -1,0 +1,253 @@
+"""Figures of pairs and routes, from the tables of all processes.
+
+The rate is what digests counted, over the time that they cover, times the Envoys that were there on average. So it is
+right while digests come unevenly, in the first minute of an Envoy, and through a deploy, when old and new ones overlap.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from registry.core.latency_buckets import quantiles
+from registry.core.traffic import (
+    WINDOW_SECONDS,
+    PairFigures,
+    Reasons,
+    Reporting,
+    RouteFigures,
+    Window,
+)
+from registry.core.traffic_sums import Sums
+from registry.core.traffic_table import EDGE_WIDTH, ROUTE_WIDTH, TrafficImage
+
+_LEVELS: dict[Window, int] = {"1m": 0, "10m": 1, "1h": 2}
+_QUANTILES = (0.50, 0.95, 0.99)
+_OVERDUE_INTERVALS = 2.5
+"""Intervals after which a digest is overdue."""
+_OVERDUE_SLACK = 5.0
+"""Seconds on top of them, for a registry that was restarted and a reading that was slow."""
+DEGRADED = 0.01
+"""The part of failed requests from which a pair counts as failing."""
+_MIN_COVERED = 0.5
+"""Seconds that a rate is taken over at least."""
+
+ExpectedEnvoys = Callable[[str], int]
+"""Returns how many Envoys a caller should have."""
+
+
+class AgedImage(Struct, frozen=True):
+    """The table of one process, and the seconds since it was made."""
+
+    image: TrafficImage
+    age: float
+
+
+class _Caller:
+    """The Envoys of a caller, of all locations or of one.
+
+    Attributes:
+        covered: seconds that digests of the window cover, added up.
+        alive: Envoys that were there, on average over the time that is known of the window.
+        reported: Envoys whose last digest is not overdue.
+        seen: Envoys that were there in the window.
+        age: seconds since the newest digest.
+    """
+
+    __slots__ = ("age", "alive", "covered", "reported", "seen")
+
+    def __init__(self) -> None:
+        self.covered = 0.0
+        self.alive = 0.0
+        self.reported = 0
+        self.seen = 0
+        self.age = float("inf")
+
+    def rate(self, requests: int, window: Window) -> float:
+        """Return requests a second."""
+        if self.covered < _MIN_COVERED:
+            return requests / WINDOW_SECONDS[window]
+        return requests / self.covered * self.alive
+
+
+CallerKey = tuple[str, str]
+"""Caller and location; an empty location is all of them."""
+
+
+class Figures:
+    """Figures of one window, from the images of all processes.
+
+    Args:
+        images: the tables of the processes.
+        window: the window.
+        expected: how many Envoys a caller should have.
+        by_location: tell callers' Envoys of different regions and zones apart.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[AgedImage],
+        window: Window,
+        expected: ExpectedEnvoys,
+        *,
+        by_location: bool = False,
+    ) -> None:
+        self._window = window
+        self._level = _LEVELS[window]
+        # A process that is gone has nothing to say of a window that begins after its last word.
+        self._images = [each for each in images if each.age < WINDOW_SECONDS[window]]
+        self._expected = expected
+        self._by_location = by_location
+        self._callers: dict[CallerKey, _Caller] = {}
+        self._cover()
+        self._count_reporters()
+
+    def pairs(self, caller: str | None = None, callee: str | None = None) -> list[PairFigures]:
+        """Return the pairs, those of one caller or callee alone where they are named, in order."""
+        sums: dict[tuple[str, str, str], Sums] = {}
+        states: dict[tuple[str, str, str], tuple[int, int]] = {}
+        for pair in (pair for each in self._images for pair in each.image.pairs):
+            if caller not in (None, pair.caller) or callee not in (None, pair.callee):
+                continue
+            key = (pair.caller, pair.location if self._by_location else "", pair.callee)
+            total = sums.get(key)
+            if total is None:
+                total = sums[key] = Sums(EDGE_WIDTH)
+            window = pair.windows[self._level]
+            total.add(window.counts, window.buckets)
+            states[key] = _worse(states.get(key, (0, 0)), (pair.healthy, pair.total))
+        return [self._pair(key, sums[key], *states[key]) for key in sorted(sums)]
+
+    def routes(self, callee: str, caller: str | None = None) -> list[RouteFigures]:
+        """Return the routes to one callee, those of one caller alone where it is named, in order."""
+        sums: dict[tuple[str, str], Sums] = {}
+        for route in (route for each in self._images for route in each.image.routes):
+            if route.callee != callee or caller not in (None, route.caller):
+                continue
+            total = sums.setdefault((route.caller, route.route), Sums(ROUTE_WIDTH))
+            window = route.windows[self._level]
+            total.add(window.counts, window.buckets)
+        return [self._route(name, callee, route, sums[name, route]) for name, route in sorted(sums)]
+
+    def reporting(self) -> dict[str, Reporting]:
+        """Return how many Envoys of each caller report."""
+        return {caller: self._reporting(caller, known) for (caller, place), known in self._callers.items() if not place}
+
+    def _pair(self, key: tuple[str, str, str], sums: Sums, healthy: int, total: int) -> PairFigures:
+        caller, location, callee = key
+        completed, client_errors, failures, timeouts, connect, none_healthy, overflows, retries, active, digests = (
+            sums.counts
+        )
+        known = self._callers.get((caller, location)) or _Caller()
+        p50, p95, p99 = quantiles(sums.buckets, _QUANTILES)
+        return PairFigures(
+            caller=caller,
+            callee=callee,
+            location=location,
+            requests=completed,
+            requests_per_second=known.rate(completed, self._window),
+            failures=failures,
+            success=_success(completed, failures),
+            p50=p50,
+            p95=p95,
+            p99=p99,
+            reasons=Reasons(timeouts, connect, none_healthy, overflows, retries, client_errors),
+            active=round(active / digests * known.alive) if digests else 0,
+            healthy=healthy,
+            total=total,
+            reporting=self._reporting(caller, known, location),
+            age=known.age,
+        )
+
+    def _route(self, caller: str, callee: str, route: str, sums: Sums) -> RouteFigures:
+        completed, client_errors, failures = sums.counts
+        known = self._callers.get((caller, "")) or _Caller()
+        p50, p95, p99 = quantiles(sums.buckets, _QUANTILES)
+        return RouteFigures(
+            caller=caller,
+            callee=callee,
+            route=route,
+            requests=completed,
+            requests_per_second=known.rate(completed, self._window),
+            failures=failures,
+            client_errors=client_errors,
+            success=_success(completed, failures),
+            p50=p50,
+            p95=p95,
+            p99=p99,
+            age=known.age,
+        )
+
+    def _reporting(self, caller: str, known: _Caller, location: str = "") -> Reporting:
+        # The instances of a caller are known by service, and not by location; a gateway may have none.
+        expected = 0 if location else self._expected(caller)
+        return Reporting(known.reported, max(expected or known.seen, known.reported))
+
+    def _caller(self, caller: str, location: str) -> Iterable[_Caller]:
+        keys = ((caller, ""), (caller, location)) if location else ((caller, ""),)
+        for key in keys:
+            known = self._callers.get(key)
+            if known is None:
+                known = self._callers[key] = _Caller()
+            yield known
+
+    def _cover(self) -> None:
+        for each in (each for aged in self._images for each in aged.image.callers):
+            for known in self._caller(each.caller, each.location):
+                known.covered += each.milliseconds[self._level] / 1000
+
+    def _count_reporters(self) -> None:
+        length = WINDOW_SECONDS[self._window]
+        elapsed: dict[CallerKey, float] = {}
+        spans = []
+        for (caller, _), (location, since, last, interval) in self._reporters().items():
+            overdue = last > interval * _OVERDUE_INTERVALS + _OVERDUE_SLACK
+            end, beginning = last if overdue else 0.0, min(since, length)
+            spans.append((caller, location, max(0.0, beginning - end)))
+            for known in self._caller(caller, location):
+                known.age = min(known.age, last)
+                known.reported += not overdue
+                known.seen += last < length
+            for key in ((caller, ""), (caller, location)):
+                elapsed[key] = max(elapsed.get(key, _MIN_COVERED), beginning)
+        for caller, location, span in spans:
+            keys = ("", location) if location else ("",)
+            for place in keys:
+                self._callers[caller, place].alive += span / elapsed[caller, place]
+
+    def _reporters(self) -> dict[tuple[str, str], tuple[str, float, float, float]]:
+        """Return location, age of the first and of the last digest, and interval of each Envoy."""
+        reporters: dict[tuple[str, str], tuple[str, float, float, float]] = {}
+        for aged in self._images:
+            for each in aged.image.reporters:
+                since, last = each.since + aged.age, each.last + aged.age
+                location, interval = each.location, each.interval
+                before = reporters.get((each.caller, each.node))
+                if before is not None:
+                    since = max(since, before[1])
+                    if before[2] < last:
+                        location, _, last, interval = before
+                reporters[each.caller, each.node] = (location, since, last, interval)
+        return reporters
+
+
+def most_telling(pairs: Sequence[PairFigures], limit: int) -> list[PairFigures]:
+    """Return so many pairs in their order: first those that fail, then the busiest."""
+    if len(pairs) <= limit:
+        return list(pairs)
+
+    def telling(number: int) -> tuple[bool, float]:
+        pair = pairs[number]
+        return pair.success is None or pair.success > 1 - DEGRADED, -pair.requests_per_second
+
+    return [pairs[number] for number in sorted(sorted(range(len(pairs)), key=telling)[:limit])]
+
+
+def _success(completed: int, failures: int) -> float | None:
+    return max(0.0, 1 - failures / completed) if completed else None
+
+
+def _worse(state: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Return the state with the smaller part of healthy endpoints; one without endpoints says nothing."""
+    if not state[1] or not other[1]:
+        return max(state, other, key=lambda each: each[1])
+    return min(state, other, key=lambda each: each[0] / each[1])

@@ -1,0 +1,85 @@
+"""The statements by which processes tell each other of the traffic that they know: one row a process."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from sqlalchemy import delete, func, literal, select, text, tuple_
+
+from registry.store.database import Database
+from registry.store.tables import traffic
+
+RETENTION = 3_600.0
+"""Seconds for which the row of a process that is gone is kept, by PostgreSQL's clock: the longest window."""
+
+_STORE = text(
+    "INSERT INTO traffic (process_id, number, told_at, pairs, endpoints)"
+    " VALUES (:process, :number, clock_timestamp(), :pairs, :endpoints)"
+    " ON CONFLICT (process_id) DO UPDATE SET number = excluded.number, told_at = excluded.told_at,"
+    " pairs = excluded.pairs, endpoints = excluded.endpoints"
+)
+
+
+class TrafficRow(Struct, frozen=True):
+    """The row of one process.
+
+    Attributes:
+        process_id: the random id of the process.
+        number: grows with each row of it.
+        age: seconds since it was stored, by PostgreSQL's clock.
+        pairs: an image of its table.
+        endpoints: an image of its attempts at endpoints.
+    """
+
+    process_id: str
+    number: int
+    age: float
+    pairs: bytes
+    endpoints: bytes
+
+
+async def store_traffic(database: Database, process_id: str, number: int, pairs: bytes, endpoints: bytes) -> None:
+    """Store what a process knows in place of what it stored last, and delete the rows of those long gone.
+
+    Raises:
+        UnavailableError: it could not be stored.
+    """
+    age = func.abs(func.extract("epoch", func.clock_timestamp() - traffic.c.told_at))
+    old = select(traffic.c.process_id).where(age > RETENTION).with_for_update(skip_locked=True)
+    parameters = {"process": process_id, "number": number, "pairs": pairs, "endpoints": endpoints}
+    async with database.transaction() as connection:
+        await connection.execute(_STORE, parameters)
+        await connection.execute(delete(traffic).where(traffic.c.process_id.in_(old)))
+
+
+async def read_traffic(
+    database: Database, process_id: str, known: Mapping[str, int]
+) -> tuple[list[TrafficRow], set[str]]:
+    """Return rows of other processes that are not known yet, and the ids of all with a row.
+
+    Args:
+        database: the database.
+        process_id: the id of this process, whose row is left out.
+        known: the numbers of the rows that are known, by process.
+
+    Raises:
+        UnavailableError: they cannot be read.
+    """
+    columns = traffic.c
+    others = columns.process_id != literal(process_id)
+    ids = select(columns.process_id).where(others)
+    query = select(
+        columns.process_id,
+        columns.number,
+        func.extract("epoch", func.clock_timestamp() - columns.told_at).label("age"),
+        columns.pairs,
+        columns.endpoints,
+    ).where(others)
+    if known:
+        query = query.where(tuple_(columns.process_id, columns.number).not_in(list(known.items())))
+    async with database.session() as connection:
+        living = {row.process_id for row in await connection.execute(ids)}
+        rows = [
+            TrafficRow(row.process_id, row.number, float(row.age), bytes(row.pairs), bytes(row.endpoints))
+            for row in await connection.execute(query)
+        ]
+    return rows, living

@@ -1,0 +1,234 @@
+"""Digests of Envoys' statistics and the figures that they come to, against real registries and a real PostgreSQL."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from harness.access import bearer, first_token, new_token
+from harness.operator import registryctl
+from harness.postgres import Postgres
+from harness.process import eventually
+from harness.registry import Registry, registry
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+_sequence = itertools.count(1)
+
+
+def digest(caller: str, callee: str = "payments", node: str = "i-1", **fields: Any) -> dict[str, Any]:
+    """Return a digest as a registrar sends it."""
+    return {
+        "caller": caller,
+        "node": node,
+        "zone": "a",
+        "seconds": 10.0,
+        "sequence": next(_sequence),
+        "edges": [[callee, [240, 1, 3, 2, 0, 0, 0, 4, 5, 5, 6], [0, 12, 9, 31, 17, 8]]],
+    } | fields
+
+
+def send(process: Registry, document: Any, **headers: str) -> httpx.Response:
+    """Send a digest."""
+    return process.client.post("/v1/traffic", json=document, headers=headers)
+
+
+def pairs(process: Registry, **filters: str) -> list[dict[str, Any]]:
+    """Return pairs."""
+    answer = process.client.get("/v1/traffic", params=filters)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["pairs"]
+    return found
+
+
+def test_a_digest_becomes_figures(shared_registry: Registry, service: str) -> None:
+    """Requests, success, latency and reasons of the pair; the caller has two instances, and one of them reports."""
+    for endpoint in ("10.0.0.1:80", "10.0.0.2:80"):
+        shared_registry.register(service, endpoint, ttl=600)
+    routes = [["payments", "refund", [40, 0, 10], [17, 40]]]
+    answer = send(shared_registry, digest(service, routes=routes))
+    assert (answer.status_code, answer.json()) == (200, {})
+    eventually(lambda: pairs(shared_registry, caller=service) != [], within=10)
+    (pair,) = pairs(shared_registry, caller=service)
+    assert pair["age"] < 60
+    del pair["age"]
+    assert pair == {
+        "caller": service,
+        "callee": "payments",
+        "location": "",
+        "requests": 240,
+        "requests_per_second": pytest.approx(24, rel=0.2),
+        "failures": 3,
+        "success": 0.9875,
+        "p50_ms": 3.4,
+        "p95_ms": 10.7,
+        "p99_ms": 10.7,
+        "reasons": {
+            "timeouts": 2,
+            "connect_failures": 0,
+            "none_healthy": 0,
+            "overflows": 0,
+            "retries": 4,
+            "client_errors": 1,
+        },
+        "active": pytest.approx(5, abs=1),
+        "healthy": 5,
+        "total": 6,
+        "reporting": {"reported": 1, "expected": 2},
+    }
+    found = shared_registry.client.get("/v1/traffic/routes", params={"callee": "payments", "caller": service}).json()
+    assert [(each["route"], each["success"]) for each in found["routes"]] == [("refund", 0.75)]
+    (pair,) = pairs(shared_registry, caller=service, by="location", window="1h")
+    assert pair["location"] == "a"
+
+
+BAD: list[tuple[dict[str, Any], int]] = [
+    ({"caller": "no name"}, 422),
+    ({"node": ""}, 422),
+    ({"node": "a\nb"}, 422),
+    ({"seconds": 0}, 422),
+    ({"seconds": 1e9}, 422),
+    ({"seconds": -1}, 422),
+    ({"sequence": 2**60}, 422),
+    ({"more": 1}, 422),
+    ({"edges": [["payments", [-1]]]}, 422),
+    ({"edges": [["payments", [2**53 + 1]]]}, 422),
+    ({"edges": [["payments", [1.5]]]}, 422),
+    ({"edges": [["payments", [1] * 12]]}, 422),
+    ({"edges": [["pay|ments", [1]]]}, 422),
+    ({"edges": [["payments", [1], [1]]]}, 422),
+    ({"edges": [["payments", [1], [98, 1]]]}, 422),
+    ({"edges": [["payments", [1], [1, -1]]]}, 422),
+    ({"edges": [["payments", [0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 5]]]}, 422),
+    ({"edges": [["payments", [1], [], [["10.0.0.5", [1, 0]]]]]}, 422),
+    ({"edges": [["payments", [1], [], [["10.0.0.5:80", [1, 2]]]]]}, 422),
+    ({"edges": [["payments", [1], [], [["10.0.0.5:80", [1, 0]]] * 201]]}, 422),
+    ({"edges": [["payments", [1]]] * 201}, 413),
+    ({"routes": [["payments", "r", [1]]] * 201}, 413),
+    ({"routes": [["payments", "", [1]]]}, 422),
+    ({"routes": [["payments", "r", [1] * 4]]}, 422),
+    ({"zone": "z" * 70_000}, 413),
+]
+
+
+@pytest.mark.parametrize(("fields", "status"), BAD, ids=lambda value: str(value)[:60])
+def test_a_digest_that_breaks_a_rule_is_refused_whole(
+    shared_registry: Registry, service: str, fields: dict[str, Any], status: int
+) -> None:
+    """With the reason, and nothing of it is counted, also not what is right in it."""
+    answer = send(shared_registry, digest(service) | fields)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["detail"]
+    assert pairs(shared_registry, caller=service) == []
+
+
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(["caller", "node", "seconds", "sequence", "edges", "routes", "zone"]), anything, st.binary())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_garbage_is_refused_and_changes_nothing(
+    shared_registry: Registry, field: str, value: Any, garbage: bytes
+) -> None:
+    """Whatever stands in a field, and bytes that are no JSON: 4xx, and never an error of the registry."""
+    before = len(pairs(shared_registry, caller="fuzzed"))
+    document = digest("fuzzed") | {field: value, "edges": [["x|y", [1]]]}
+    assert 400 <= send(shared_registry, document).status_code < 500
+    assert 400 <= shared_registry.client.post("/v1/traffic", content=garbage or b"{").status_code < 500
+    assert len(pairs(shared_registry, caller="fuzzed")) == before == 0
+
+
+def test_a_repetition_counts_once(shared_registry: Registry, service: str) -> None:
+    """As when the answer to a digest was lost on a connection that the registry closed."""
+    document = digest(service)
+    assert send(shared_registry, document).status_code == 200
+    assert send(shared_registry, document).status_code == 200
+    eventually(lambda: pairs(shared_registry, caller=service) != [], within=10)
+    assert pairs(shared_registry, caller=service)[0]["requests"] == 240
+
+
+def test_an_envoy_that_sends_too_often_is_told_so(shared_registry: Registry, service: str) -> None:
+    """Two Envoys that share a node id are hardly so many; a loop is."""
+    statuses = [send(shared_registry, digest(service)).status_code for _ in range(70)]
+    assert statuses[0] == 200
+    refused = send(shared_registry, digest(service))
+    assert 429 in {*statuses, refused.status_code}
+
+
+def test_processes_answer_for_one_another_and_say_when_they_cannot(
+    database: str, server: Postgres, workplace: Path, service: str
+) -> None:
+    """Each process adds up the digests of all; without PostgreSQL it shows its own, and `complete` is false."""
+    with registry(database, workplace) as one, registry(database, workplace) as other:
+        send(one, digest(service, node="i-1"))
+        send(other, digest(service, node="i-2", edges=[["payments", [60, 0, 57]]]))
+        for process in (one, other):
+            eventually(lambda process=process: requests(process, service) == 300, within=20)  # type: ignore[misc]
+            document = process.client.get("/v1/traffic").json()
+            assert (document["complete"], document["processes"]) == (True, 2)
+            assert document["reporting"][service] == {"reported": 2, "expected": 2}
+            assert document["pairs"][0]["success"] == 0.8
+        name = urlsplit(database).path.removeprefix("/")
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        assert send(one, digest(service, node="i-1")).status_code == 200
+        eventually(lambda: not one.client.get("/v1/traffic").json()["complete"], within=30)
+        assert requests(one, service) >= 240
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        eventually(lambda: one.client.get("/v1/traffic").json()["complete"], within=30)
+        eventually(lambda: requests(other, service) == 540, within=20)
+
+
+def requests(process: Registry, caller: str) -> int:
+    """Return the requests of a caller in the last hour."""
+    return sum(pair["requests"] for pair in pairs(process, caller=caller, window="1h"))
+
+
+def test_a_forged_caller_is_refused(database: str, workplace: Path) -> None:
+    """A registrar reports for the services that it may register, and readers see those that they may read."""
+    with registry(database, workplace, auth="on") as process:
+        admin = first_token(database)
+        shop = new_token(process, admin, "shop", {"verbs": ["register"], "services": ["shop"]})["token"]
+        reader = new_token(process, admin, "reader", {"verbs": ["read"], "services": ["payments"]})["token"]
+        assert send(process, digest("shop"), **bearer(shop)).status_code == 200
+        assert send(process, digest("checkout"), **bearer(shop)).status_code == 403
+        assert send(process, digest("shop")).status_code == 401
+
+        def read(token: str, query: str) -> httpx.Response:
+            return process.client.get(f"/v1/traffic{query}", headers=bearer(token))
+
+        assert read(shop, "").status_code == 403
+        assert read(reader, "?caller=shop").status_code == 403
+        eventually(lambda: read(reader, "?callee=payments").json()["pairs"] != [], within=10)
+        assert [pair["caller"] for pair in read(reader, "?callee=payments").json()["pairs"]] == ["shop"]
+        assert read(reader, "/routes?callee=shop").status_code == 403
+
+
+def test_a_shift_is_judged_by_what_digests_count(shared_registry: Registry, service: str) -> None:
+    """The answer to a digest asks for endpoints each two seconds; the group that fails is taken back by itself."""
+    old, new = "10.0.0.1:80", "10.0.0.2:80"
+    for endpoint, revision in ((old, "a"), (new, "b")):
+        shared_registry.register(service, endpoint, ttl=600, revision=revision)
+    registryctl(shared_registry.url, "shift", service, "--to", "revision=b", "--steps", "50,100", "--reason", "try")
+    caller = f"{service}-front"
+
+    def report(endpoints: list[Any]) -> dict[str, Any]:
+        document = digest(caller, callee=service, seconds=2.0)
+        document["edges"][0].append(endpoints)
+        answered: dict[str, Any] = send(shared_registry, document).json()
+        return answered
+
+    eventually(lambda: report([]) == {"interval": 2.0, "endpoints": [service]}, within=10, every=0.5)
+
+    def state_after_errors() -> str:
+        report([[old, [100, 0]], [new, [100, 50]]])
+        return str(shared_registry.client.get(f"/v1/services/{service}/shift").json()["state"])
+
+    eventually(lambda: state_after_errors() == "aborted", within=20, every=1.0)
+    eventually(lambda: report([]) == {}, within=10, every=0.5)

@@ -1,0 +1,62 @@
+"""Attempts at the endpoints of a service under a shift."""
+
+import pytest
+
+from registry.core.endpoint_attempts import EndpointTable, endpoint_counts
+from registry.core.traffic import Attempts, Reporting
+from wire.traffic_digest import Edge, EdgeCounts, EdgeEndpoint, EndpointAttempts
+
+GOOD, BAD = "10.0.0.5:8080", "10.0.0.6:8080"
+
+
+def edge(**attempts: tuple[int, int]) -> Edge:
+    """Return an edge with attempts at these endpoints."""
+    names = {"good": GOOD, "bad": BAD}
+    endpoints = tuple(EdgeEndpoint(names[name], EndpointAttempts(*counts)) for name, counts in attempts.items())
+    return Edge("shop", EdgeCounts(completed=10), (), endpoints)
+
+
+def test_attempts_since_a_step_began_are_counted() -> None:
+    """And none of before it."""
+    table = EndpointTable()
+    for second in range(0, 60, 2):
+        table.take(edge(good=(9, 0), bad=(1, 1)), ("front", "i-1"), 1000.0 + second)
+    images = table.images(1060.0)
+    assert endpoint_counts([(0.0, images)], "shop", 20).endpoints == {GOOD: Attempts(90, 0), BAD: Attempts(10, 10)}
+    assert endpoint_counts([(0.0, images)], "shop", 3_600).endpoints[GOOD] == Attempts(270, 0)
+    assert endpoint_counts([(0.0, images)], "users", 20).endpoints == {}
+
+
+def test_callers_that_count_are_told_from_those_that_do_not() -> None:
+    """A registrar of before sends no endpoints; a caller without traffic does not count."""
+    table = EndpointTable()
+    table.take(edge(good=(1, 0)), ("front", "i-1"), 1000.0)
+    table.take(edge(), ("front", "i-2"), 1000.0)
+    table.take(edge(good=(1, 0)), ("batch", "i-3"), 900.0)
+    assert endpoint_counts([(0.0, table.images(1001.0))], "shop", 60).reporting == Reporting(1, 2)
+
+
+def test_processes_are_added_up_by_age() -> None:
+    """Each has its own clock, and its image may be some seconds old."""
+    tables = EndpointTable(), EndpointTable()
+    tables[0].take(edge(good=(5, 1)), ("front", "i-1"), 1000.0)
+    tables[1].take(edge(good=(7, 2)), ("front", "i-2"), 500_000.0)
+    images = [(4.0, tables[0].images(1001.0)), (0.0, tables[1].images(500_001.0))]
+    assert endpoint_counts(images, "shop", 10).endpoints == {GOOD: Attempts(12, 3)}
+    assert endpoint_counts(images, "shop", 3).endpoints == {GOOD: Attempts(7, 2)}
+    assert endpoint_counts(images, "shop", 10).reporting == Reporting(2, 2)
+
+
+@pytest.mark.parametrize("after", [100.0, 3_000.0, 3_700.0])
+def test_old_slots_are_joined_and_then_forgotten(after: float) -> None:
+    """No attempt is lost for an hour, and the table stays small."""
+    table = EndpointTable()
+    for second in range(0, 600, 2):
+        table.take(edge(good=(1, 1)), ("front", "i-1"), 900.0 + second)
+    table.forget(1500.0 + after)
+    images = table.images(1500.0 + after)
+    total = endpoint_counts([(0.0, images)], "shop", 10_000).endpoints.get(GOOD)
+    assert total == (Attempts(300, 300) if after < 3_000 else total)
+    slots = [len(each.slots) for image in images for each in image.endpoints]
+    assert sum(slots) <= 21
+    assert images == [] if after > 3_600 else images

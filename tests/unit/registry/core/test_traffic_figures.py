@@ -1,0 +1,209 @@
+"""Figures of pairs, from digests of Envoys that come, go, restart and report to several processes."""
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.core.traffic import PairFigures, Reporting
+from registry.core.traffic_figures import AgedImage, Figures
+from registry.core.traffic_table import TrafficTable
+from wire.traffic_digest import Edge, EdgeCounts, Route, RouteCounts, TrafficDigest
+
+_sequence = itertools.count(1)
+
+
+def digest(
+    node: str = "i-1",
+    completed: int = 100,
+    failures: int = 0,
+    seconds: float = 10.0,
+    *,
+    caller: str = "checkout",
+    callee: str = "payments",
+    zone: str = "a",
+    buckets: tuple[int, ...] = (),
+    healthy: int = 3,
+    total: int = 3,
+    routes: tuple[Route, ...] = (),
+    sequence: int | None = None,
+) -> TrafficDigest:
+    """Return the digest of an Envoy."""
+    counts = EdgeCounts(completed=completed, failures=failures, active=1, healthy=healthy, total=total)
+    edges = (Edge(callee, counts, buckets),) if completed else ()
+    return TrafficDigest(
+        caller=caller,
+        node=node,
+        seconds=seconds,
+        sequence=next(_sequence) if sequence is None else sequence,
+        zone=zone,
+        edges=edges,
+        routes=routes,
+    )
+
+
+def figures(*tables: TrafficTable, now: float, window: str = "1m", expected: int = 0, **more: bool) -> Figures:
+    """Return the figures of some processes at a moment."""
+    images = [AgedImage(table.image(now), 0.0) for table in tables]
+    return Figures(images, window, lambda _: expected, **more)  # type: ignore[arg-type]
+
+
+def only(pairs: Iterable[PairFigures]) -> PairFigures:
+    """Return the only pair."""
+    (pair,) = pairs
+    return pair
+
+
+def feed(table: TrafficTable, node: str, times: Iterable[float], completed: int = 100, seconds: float = 10.0) -> None:
+    """Add a digest at each of these times."""
+    for now in times:
+        table.take(digest(node, completed, seconds=seconds), now)
+
+
+@given(offset=st.floats(0, 10), jitter=st.lists(st.floats(-1.5, 1.5), min_size=20, max_size=20))
+def test_the_rate_of_a_steady_envoy_is_its_rate(offset: float, jitter: list[float]) -> None:
+    """However its digests fall into slots: 10 requests a second are shown as 10."""
+    table, last = TrafficTable(100), 1000.0
+    for number, early in enumerate(jitter):
+        now = 1010.0 + 10 * number + early
+        table.take(digest(completed=round(10 * (now - last)), seconds=now - last), now)
+        last = now
+    pair = only(figures(table, now=last + offset).pairs())
+    assert pair.requests_per_second == pytest.approx(10, rel=0.06)
+
+
+def test_two_envoys_of_a_service_are_added_up() -> None:
+    """One of them in another zone; by location they are two."""
+    table = TrafficTable(100)
+    for now in range(1010, 1100, 10):
+        table.take(digest("i-1", 100), now)
+        table.take(digest("i-2", 50, 50, zone="b", healthy=1), now + 3)
+    found = figures(table, now=1095.0)
+    pair = only(found.pairs())
+    assert pair.requests_per_second == pytest.approx(15, rel=0.05)
+    assert pair.success == pytest.approx(2 / 3, rel=0.1)
+    assert (pair.healthy, pair.total, pair.location) == (1, 3, "")
+    assert pair.reporting == Reporting(2, 2)
+    near, far = figures(table, now=1095.0, by_location=True).pairs()
+    assert (near.location, near.success, near.healthy) == ("a", 1.0, 3)
+    assert (far.location, far.success, far.healthy) == ("b", 0.0, 1)
+    assert near.requests_per_second + far.requests_per_second == pytest.approx(15, rel=0.05)
+
+
+def test_a_deploy_does_not_double_the_rate() -> None:
+    """Three Envoys are replaced by three others, and the traffic stays the same."""
+    table = TrafficTable(100)
+    for node in ("a", "b", "c"):
+        feed(table, node, range(1010, 1100, 10))
+    for node in ("d", "e", "f"):
+        feed(table, node, range(1100, 1130, 10))
+    pair = only(figures(table, now=1121.0).pairs())
+    assert pair.requests_per_second == pytest.approx(30, rel=0.2)
+
+
+def test_an_envoy_in_its_first_seconds_has_its_rate() -> None:
+    """A window is not divided by a minute when ten seconds of it are known."""
+    table = TrafficTable(100)
+    feed(table, "i-1", [1010.0])
+    assert only(figures(table, now=1011.0).pairs()).requests_per_second == pytest.approx(10, rel=0.1)
+
+
+def test_no_traffic_is_not_success() -> None:
+    """A caller that went silent an hour ago, and one that only has requests under way."""
+    table = TrafficTable(100)
+    feed(table, "i-1", [1010.0])
+    feed(table, "i-1", range(1020, 1200, 10), completed=0)
+    pair = only(figures(table, now=1195.0).pairs())
+    assert (pair.requests, pair.success, pair.p50, pair.requests_per_second) == (0, None, None, 0.0)
+    assert pair.reporting == Reporting(1, 1)
+    assert only(figures(table, now=1195.0, window="10m").pairs()).success == 1.0
+
+
+def test_half_of_the_envoys_are_said_to_report() -> None:
+    """Of four instances two have an Envoy that reports, and one of these has stopped."""
+    table = TrafficTable(100)
+    feed(table, "i-1", range(1010, 1100, 10))
+    feed(table, "i-2", range(1010, 1060, 10))
+    pair = only(figures(table, now=1091.0, expected=4).pairs())
+    assert pair.reporting == Reporting(1, 4)
+    assert not pair.reporting.complete
+    assert only(figures(table, now=1091.0).pairs()).reporting == Reporting(1, 2)
+    assert pair.age == pytest.approx(1.0)
+
+
+def test_a_repetition_counts_once() -> None:
+    """A digest that was sent again on a new connection has the number of the one before."""
+    table = TrafficTable(100)
+    assert table.take(digest(sequence=7), 1000.0)
+    assert not table.take(digest(sequence=7), 1001.0)
+    assert only(figures(table, now=1002.0).pairs()).requests == 100
+
+
+def test_processes_are_added_up_whatever_their_clocks_say() -> None:
+    """An Envoy whose registrar moved on to another process is one Envoy, and its rate is the same."""
+    first, second = TrafficTable(100), TrafficTable(100)
+    feed(first, "i-1", range(1010, 1060, 10))
+    feed(second, "i-1", range(900_060, 900_100, 10))
+    images = [AgedImage(first.image(1060.0), 35.0), AgedImage(second.image(900_095.0), 0.0)]
+    pair = only(Figures(images, "1m", lambda _: 1).pairs())
+    assert pair.reporting == Reporting(1, 1)
+    assert pair.requests_per_second == pytest.approx(10, rel=0.1)
+    assert pair.age == pytest.approx(5.0)
+
+
+def test_pairs_beyond_the_limit_displace_the_least_busy() -> None:
+    """And they are counted, so that a map that lacks some can say so."""
+    table = TrafficTable(10)
+    for number in range(10):
+        table.take(digest(completed=10 + number, callee=f"s{number}"), 1000.0)
+    table.take(digest(completed=5, callee="new"), 1001.0)
+    callees = {pair.callee for pair in figures(table, now=1002.0).pairs()}
+    assert callees == {*(f"s{number}" for number in range(1, 10)), "new"}
+    assert (len(table), table.dropped) == (10, 1)
+
+
+def test_what_is_silent_for_an_hour_is_forgotten() -> None:
+    """Pairs, routes and Envoys: a service that was deleted does not stay on the map."""
+    table = TrafficTable(100)
+    routes = (Route("payments", "refund", RouteCounts(4, 0, 1), (3, 4)),)
+    table.take(digest(routes=routes), 1000.0)
+    assert [each.route for each in figures(table, now=1001.0).routes("payments")] == ["refund"]
+    table.forget(1000.0 + 3_500)
+    assert len(table) == 1
+    table.forget(1000.0 + 3_700)
+    assert len(table) == 0
+    assert table.image(5000.0).reporters == []
+    assert figures(table, now=5000.0).routes("payments") == []
+
+
+def test_routes_have_figures_of_their_own() -> None:
+    """By caller and route, for one callee."""
+    table = TrafficTable(100)
+    routes = (
+        Route("payments", "refund", RouteCounts(40, 0, 10), (33, 40)),
+        Route("payments", "pay", RouteCounts(60, 6, 0), (17, 60)),
+        Route("users", "get", RouteCounts(1, 0, 0)),
+    )
+    table.take(digest(routes=routes), 1000.0)
+    pay, refund = figures(table, now=1000.0).routes("payments")
+    assert (pay.route, pay.success, pay.client_errors) == ("pay", 1.0, 6)
+    assert (refund.route, refund.success, refund.requests) == ("refund", 0.75, 40)
+    assert refund.p50 == pytest.approx(107.5, rel=0.01)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(1, 1000), st.integers(0, 1)), max_size=40
+    )
+)
+def test_sums_are_exact(sent: list[tuple[str, str, int, int]]) -> None:
+    """Whichever process a digest went to, the requests of a pair are those that were sent."""
+    tables = TrafficTable(100), TrafficTable(100)
+    plain: dict[tuple[str, str], int] = {}
+    for number, (caller, callee, completed, process) in enumerate(sent):
+        tables[process].take(digest(caller=caller, callee=callee, completed=completed), 1000.0 + number)
+        plain[caller, callee] = plain.get((caller, callee), 0) + completed
+    found = {(pair.caller, pair.callee): pair.requests for pair in figures(*tables, now=1050.0).pairs()}
+    assert found == plain
