@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser.mesh_stage import HOSTILE_FILES, rolling_out
-from browser.stage import Envoys, fill
+from browser.stage import Envoys, fill, shift
 from browser.visit import HOSTILE, HOSTILE_SERVICE, Visit
 from harness.access import bearer, first_token
 from harness.browser import CHROMIUM, browser
@@ -54,10 +54,11 @@ def admin(console: Registry, console_database: str) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def console(console_database: str, workplace: Path) -> Iterator[Registry]:
+def console(server: Postgres, console_database: str, workplace: Path) -> Iterator[Registry]:
     """A registry with all of that."""
     with registry(console_database, workplace, sweep_interval="200ms", removal_delay="3600") as filled:
         fill(filled)
+        shift(filled, server, console_database)
         _provoke(filled)
         eventually(lambda: "TIMEOUT" in filled.statuses("fleet").values(), within=20)
         with Envoys(filled.url, {HOSTILE_SERVICE: HOSTILE}), rolling_out(filled, HOSTILE_FILES):

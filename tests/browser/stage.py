@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import httpx
+import msgspec
+from harness.postgres import Postgres
 from harness.registry import Registry
+from msgspec.structs import replace
+
+from registry.core.shift import Counts, Point, Shift
 
 CALM: dict[str, Any] = {
     "region": "eu-central-1",
@@ -34,6 +39,23 @@ def fill(found: Registry) -> None:
     _checkout(found, 3, health="UNHEALTHY", detail=refused)
     _checkout(found, 3)
     _checkout(found, 3, health="UNHEALTHY", detail=refused)
+
+
+def shift(found: Registry, server: Postgres, database: str) -> None:
+    """Begin a shift that has come to its second step, and was paused; its group fails a little more than the rest."""
+    plan = {"to": "zone=eu-central-1a", "steps": [5, 25, 50, 100], "reason": "try the new network of zone a"}
+    found.client.post("/v1/services/search/shift", json=plan).raise_for_status()
+    found.client.post("/v1/services/search/shift/pause", json={"reason": "lunch"}).raise_for_status()
+    (row,) = server.execute("SELECT shift FROM shifts WHERE service = 'search'", url=database)
+    stored = msgspec.json.decode(row["shift"], type=Shift)
+    curve = tuple(
+        Point(10.0 * n, 5.0 if n < 30 else 25.0, Counts(40 * n % 97 + 60, n % 3), Counts(900, 2 + n % 2))
+        for n in range(1, 46)
+    )
+    known = replace(
+        stored, step=1, age=450.0, waited=150.0, group=Counts(1500, 16), rest=Counts(13_500, 37), curve=curve
+    )
+    server.execute("UPDATE shifts SET shift = $1", msgspec.json.encode(known).decode(), url=database)
 
 
 def _begin(found: Registry) -> None:

@@ -29,6 +29,8 @@ PAGES = {
     "service": "/ui/services/checkout",
     "filtered": "/ui/services/checkout?show=metadata&metadata=stage%3Dblue",
     "past": "/ui/services/checkout/past",
+    "shift": "/ui/services/search/shift",
+    "no-shift": "/ui/services/cart/shift",
     "hostile-past": f"/ui/services/{HOSTILE_SERVICE}/past",
     "endpoint": "/ui/services/checkout/endpoints/10.0.1.3:8080",
     "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
@@ -75,6 +77,27 @@ async def test_a_page_is_for_everybody(visit: Visit, path: str) -> None:
         assert await page.evaluate(_RUN, _RULES) == [], scheme
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
         assert await page.evaluate(_OVERFLOWING) == [], scheme
+
+
+async def test_a_shift_has_the_curve_of_both_groups_and_its_orders(visit: Visit) -> None:
+    """Lines within the drawing, figures beside it, and an order that the page then says was carried out."""
+    page = await visit.open("/ui/services/search/shift")
+    assert "Shift to zone=eu-central-1a: paused at 25 %" in await page.inner_text("h1")
+    boxes = [await page.locator(f".shift-curve polyline.{name}").bounding_box() for name in ("group", "rest")]
+    frame = await page.locator(".shift-curve svg").bounding_box()
+    assert frame is not None
+    for box in boxes:
+        assert box is not None
+        assert box["width"] > frame["width"] / 2
+        assert frame["y"] <= box["y"] <= box["y"] + box["height"] <= frame["y"] + frame["height"]
+    assert "16" in await page.inner_text("#shift-group-1")
+    await page.click("text=Resume")
+    await page.click("#shift-resume button.strong")
+    await page.wait_for_selector("text=The shift was resumed")
+    await page.wait_for_selector("h1:has-text('running at 25 %')")
+    await page.click("text=Pause")
+    await page.click("#shift-pause button.strong")
+    await page.wait_for_selector("h1:has-text('paused at 25 %')")
 
 
 async def test_a_row_says_what_differs_in_two_lines(visit: Visit) -> None:

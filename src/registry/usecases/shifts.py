@@ -50,11 +50,19 @@ class TrafficShifts:
             NotFoundError: it had none.
             UnavailableError: PostgreSQL is away.
         """
-        self._policy.allow(principal, Verb.READ, service)
-        shift = (await self._read([service])).get(service)
+        shift = await self.find(principal, service)
         if shift is None:
             raise self._none(service)
         return shift
+
+    async def find(self, principal: Principal, service: str) -> Shift | None:
+        """Return the last shift of a service; None: it had none, or its row cannot be read.
+
+        Raises:
+            UnavailableError: PostgreSQL is away.
+        """
+        self._policy.allow(principal, Verb.READ, service)
+        return (await self._read([service])).get(service)
 
     async def list_all(self, principal: Principal) -> list[Shift]:
         """Return the last shift of each service that the principal may read and that had any.

@@ -1,0 +1,120 @@
+"""The page of the shift of a service: how far it is, the curve of both groups, and the orders to it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Response
+from msgspec import Meta, Struct
+
+from registry.auth.principal import Principal
+from registry.console.form import Filled
+from registry.console.page import Framed, Missing, ask
+from registry.console.shift_curve import HEIGHT, WIDTH, shift_curve
+from registry.core.shift import MAX_MIN_REQUESTS, Shift, ShiftPlan
+from registry.errors import InvalidError
+from registry.http.dependencies import READY, CatalogPart, Reader, ShiftsPart
+from registry.http.parameters import ServiceName
+from registry.http.views.shifts import shift_view
+from wire.duration import parse_duration
+from wire.model import Text
+
+router = APIRouter(dependencies=[READY])
+
+
+class SentShift(Struct, frozen=True):
+    """The fields of the form that begins a shift."""
+
+    to: Annotated[str, Meta(max_length=1000)] = ""
+    steps: Annotated[str, Meta(max_length=200)] = "5, 25, 50, 100"
+    every: Annotated[str, Meta(max_length=20)] = "5m"
+    abort_above: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    min_requests: Annotated[int, Meta(ge=0, le=MAX_MIN_REQUESTS)] = 200
+    reason: Text = ""
+
+
+class SentOrder(Struct, frozen=True):
+    """The fields of the forms with orders to a shift."""
+
+    reason: Text = ""
+
+
+@router.get("/services/{service}/shift")
+async def show_shift(
+    service: ServiceName, catalog: CatalogPart, shifts: ShiftsPart, reader: Reader, frame: Framed
+) -> Response:
+    """Show the shift of a service, under way or the last one."""
+    snapshot = catalog.service(reader, service)
+    stored = await ask(shifts.find(reader, service))
+    missing = stored if isinstance(stored, Missing) else None
+    shift = None if isinstance(stored, Missing) else stored
+    return frame.page(
+        "shift.html",
+        service=snapshot.service,
+        missing=missing,
+        shift=None if shift is None else shift_view(shift),
+        curve=None if shift is None else shift_curve(shift.curve, shift.plan.abort_above, shift.rest_ratio),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+@router.post("/services/{service}/shift/start")
+async def start(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
+    """Begin a shift."""
+    sent = form.read(SentShift)
+    plan = ShiftPlan(
+        sent.to,
+        tuple(_percent(step) for step in sent.steps.split(",")),
+        _seconds(sent.every),
+        sent.abort_above,
+        sent.min_requests,
+        form.actor.name,
+        sent.reason,
+    )
+    await shifts.start(form.actor, service, plan)
+    return form.done("shift_started")
+
+
+@router.post("/services/{service}/shift/pause")
+async def pause(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
+    """Let a shift go no further."""
+    return await _order(shifts.pause, service, form, "shift_paused")
+
+
+@router.post("/services/{service}/shift/resume")
+async def resume(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
+    """Let a shift go on."""
+    return await _order(shifts.resume, service, form, "shift_resumed")
+
+
+@router.post("/services/{service}/shift/abort")
+async def abort(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
+    """Give the group of a shift a share of 0."""
+    return await _order(shifts.abort, service, form, "shift_aborted")
+
+
+@router.post("/services/{service}/shift/promote")
+async def promote(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
+    """Give the group of a shift all requests."""
+    return await _order(shifts.promote, service, form, "shift_promoted")
+
+
+async def _order(
+    order: Callable[[Principal, str, str], Awaitable[Shift]], service: str, form: Filled, done: str
+) -> Response:
+    await order(form.actor, service, form.read(SentOrder).reason)
+    return form.done(done)
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise InvalidError(f"{text.strip()!r} is no percentage; write steps like 5, 25, 100", "form:steps") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidError(str(error), "form:every") from None
