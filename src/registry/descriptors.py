@@ -14,6 +14,8 @@ _UNLIMITED = 2**31
 """The limit where there is none, or where it cannot be read."""
 RESERVE = 256
 """Descriptors that held polls leave to heartbeats, people and PostgreSQL."""
+MAX_HELD_ERRANDS = 2000
+"""Requests for errands that a process holds at most; beyond it registrars are told to ask again later."""
 
 
 @contextmanager
@@ -76,3 +78,15 @@ def cap_held_polls(wanted: int, limit: int) -> int:
     if capped < wanted:
         log.warning("few_descriptors", descriptor_limit=limit, max_held_polls=capped, instead_of=wanted)
     return capped
+
+
+def cap_held_errands(held_polls: int, limit: int) -> int:
+    """Return how many requests for errands a process may hold, beside the polls that it may hold.
+
+    They are no polls, and take from the reserve where the polls leave nothing, but never more than half of it.
+
+    Args:
+        held_polls: the polls that the process may hold.
+        limit: the limit of descriptors.
+    """
+    return max(0, min(MAX_HELD_ERRANDS, limit - RESERVE // 2 - held_polls))

@@ -56,6 +56,19 @@ EDGE_SUBSCRIBERS = Gauge(
     multiprocess_mode="livesum",
 )
 POLLS_HELD = Gauge("registry_polls_held", "Polls that are held until a change.", multiprocess_mode="livesum")
+ERRANDS_ASKED = Counter(
+    "registry_errands_total", "Errands to Envoys that operators asked, one for each registrar, by verb.", ["verb"]
+)
+ERRANDS_ANSWERED = Counter(
+    "registry_errands_answered_total",
+    "Results of errands, by verb and outcome: done, refused by the registrar, or failed.",
+    ["verb", "outcome"],
+)
+ERRANDS_HELD = Gauge(
+    "registry_errands_held",
+    "Requests of registrars that are held until there is an errand; they are no polls.",
+    multiprocess_mode="livesum",
+)
 HEARTBEATS = Counter(
     "registry_heartbeats_total",
     "Heartbeats by outcome: renewed, changed, refused (4xx) or failed.",

@@ -28,6 +28,7 @@ from registry.background.access_feed import AccessFeed
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
 from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
+from registry.background.errand_delivery import ErrandDelivery
 from registry.background.evidence import EvidenceReader
 from registry.background.mesh_feed import MeshFeed
 from registry.background.mesh_gateways import GATEWAY_INTERVAL, GatewayCompiler
@@ -61,6 +62,7 @@ from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.core.traffic_table import TrafficTable
 from registry.database_url import DatabaseUrl
+from registry.descriptors import cap_held_errands, descriptor_limit
 from registry.errors import BadSettingsError, UnavailableError
 from registry.garbage_collection import settle, unsettle
 from registry.periodic import Periodic
@@ -70,7 +72,8 @@ from registry.rollout.rollouts import LOOK_INTERVAL as ROLLOUT_INTERVAL
 from registry.rollout.rollouts import Rollouts
 from registry.rollout.sightings import TELL_INTERVAL, Sightings, StreamSightings
 from registry.settings import Settings
-from registry.store.database import Database
+from registry.store import errands as errand_store
+from registry.store.database import ERRANDS_CHANNEL, MESH_CHANNEL, Database
 from registry.store.migration import migrate
 from registry.usecases.access_review import AccessReview
 from registry.usecases.audit import Audit, AuditTrail
@@ -79,6 +82,7 @@ from registry.usecases.bulk import BulkChanges
 from registry.usecases.catalog import Catalog
 from registry.usecases.credentials import Credentials
 from registry.usecases.drop_in import DropInHosts
+from registry.usecases.errands import Errands
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
@@ -119,6 +123,7 @@ from wire.orphans import REAP_INTERVAL, OrphanReaper
 log = structlog.get_logger()
 
 _PRUNE_INTERVAL = 30.0
+_FORGET_ERRANDS_INTERVAL = 60.0
 _METRICS_INTERVAL = 5.0
 _COUNT_INTERVAL = 5.0
 """Seconds between two counts of what instances and identities have registered."""
@@ -169,6 +174,8 @@ class RegistryProcess:
         self._orphans = OrphanReaper()
         self._following: asyncio.Task[None] | None = None
         """Follows the database, from the start to the stop."""
+        self._delivering: asyncio.Task[None] | None = None
+        """Hands errands to registrars, from the start to the stop."""
         self._following_mesh: asyncio.Task[None] | None = None
         """Follows the mesh configuration, from the start to the stop."""
         self._fallback: asyncio.Task[None] | None = None
@@ -215,7 +222,16 @@ class RegistryProcess:
         self.mesh = MeshCache()
         self.mesh_feed = MeshFeed(self.database, self.mesh)
         self.compiler = Compiler()
-        self.change_feed = ChangeFeed(self.database, self.cache, settings, self._prepare, settle, self.mesh_feed.nudge)
+        held = cap_held_errands(settings.max_held_polls, descriptor_limit())
+        self.errand_delivery = ErrandDelivery(self.database, held, listens=settings.listen_notify)
+        self.change_feed = ChangeFeed(
+            self.database,
+            self.cache,
+            settings,
+            self._prepare,
+            settle,
+            {MESH_CHANNEL: self._on_mesh_notification, ERRANDS_CHANNEL: self.errand_delivery.nudge},
+        )
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
         admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
@@ -418,6 +434,7 @@ class RegistryProcess:
             self.catalog,
             self.silences,
             self.hosts,
+            Errands(policy, self.registrations, database, cache, self.errand_delivery, self.audit),
             ExpiryControl(policy, database, cache, reads, self.audit, self.silences),
             Explanations(policy, database, cache, settings, reads, self.silences, self.evidence, self.subscriber_sync),
             History(policy, database, cache, reads, self._peer_streams()),
@@ -445,6 +462,7 @@ class RegistryProcess:
         settle()
         self._following = asyncio.create_task(self.change_feed.run())
         self._following_mesh = asyncio.create_task(self.mesh_feed.run())
+        self._delivering = asyncio.create_task(self.errand_delivery.run())
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
         self._jobs.every(_PRUNE_INTERVAL, "prune", self.sweeper.prune)
         self._jobs.every(_PRUNE_INTERVAL, "prune_logins", self.logins.prune)
@@ -467,6 +485,7 @@ class RegistryProcess:
         self._jobs.every(ROLLOUT_INTERVAL, "rollouts", self.rollouts.advance)
         self._jobs.every(SHIFT_INTERVAL, "shifts", self.shifts.advance)
         self._jobs.every(mesh_pruner.PRUNE_INTERVAL, "prune_mesh", self.mesh_pruner.prune)
+        self._jobs.every(_FORGET_ERRANDS_INTERVAL, "forget_errands", self._forget_errands)
         self._jobs.every(GATEWAY_INTERVAL, "mesh_gateways", self.gateways.compile)
         if self.prober is not None:
             self._jobs.every(PROBE_INTERVAL, "probe", self.prober.step)
@@ -485,6 +504,7 @@ class RegistryProcess:
         """Answer every held poll now, so that stopping does not wait for them."""
         self.discovery.held_polls.release()
         self.cache.release()
+        self.errand_delivery.release()
 
     async def stop(self) -> None:
         """Stop all loops, give the lead back, close all connections; an error in one step does not stop the others."""
@@ -519,13 +539,20 @@ class RegistryProcess:
     def _note_rejection(self, entry: StreamEntry, resource_type: ResourceType, rejection: Rejection) -> None:
         self.rejections.note(entry, resource_type, rejection, self.cache.database_id)
 
+    def _on_mesh_notification(self, _payload: str) -> None:
+        self.mesh_feed.nudge()
+
+    async def _forget_errands(self) -> None:
+        if self.sweeper.leads:
+            await errand_store.forget(self.database)
+
     async def _withdraw_streams(self) -> None:
         with suppress(UnavailableError):
             await self.subscriber_sync.streams.withdraw()
 
     async def _stop_loops(self) -> None:
         await self._jobs.stop()
-        for task in (self._following, self._following_mesh, self._fallback):
+        for task in (self._following, self._following_mesh, self._delivering, self._fallback):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):

@@ -58,6 +58,7 @@ PLACES = {
     "name": "some-identity",
     "number": "1",
     "kind": "clusters",
+    "errand": "5b1d0f6a9c3e7a42",
 }
 INCARNATIONS = itertools.count(1)
 

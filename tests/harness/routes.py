@@ -21,9 +21,16 @@ _SAMPLES = {
     "name": "some-identity",
     "number": "1",
     "kind": "clusters",
+    "errand": "5b1d0f6a9c3e7a42",
 }
 """A value for each parameter of a path."""
-_REQUIRED = {"callee": SERVICE, "reason": "a test", "at": "1"}
+_REQUIRED = {
+    "callee": SERVICE,
+    "reason": "a test",
+    "at": "1",
+    "instance": "i-1",
+    "endpoint": f"{SERVICE}/{ENDPOINT}",
+}
 """A value for each query parameter that a route requires."""
 _FORM = {
     "weight": "5",

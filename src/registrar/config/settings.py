@@ -52,6 +52,14 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+class ErrandMode(enum.StrEnum):
+    """The errands of operators that the registrar does at its Envoy."""
+
+    NONE = "none"
+    READ = "read"
+    DEBUG = "debug"
+
+
 class LoginMethod(enum.StrEnum):
     """The way in which the registrar gets a session."""
 
@@ -282,12 +290,22 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "nothing, while no registry answers. Unset: none."
         ),
     ] = FallbackUrl()
+    errands: Annotated[
+        ErrandMode,
+        Meta(
+            description="What operators may ask of the Envoy beside the registrar, by way of the registry: `none`; "
+            "`read`, its clusters and its configuration without secrets; `debug`, also its log level for a while, and "
+            "taps of requests, of which an allow list of headers leaves the registrar. Needs envoy_admin."
+        ),
+    ] = ErrandMode.READ
     state_directory: Annotated[
         str,
         Meta(
             max_length=4096,
             description="Directory in which the edge keeps what it holds, so that an Envoy starts while every registry "
-            "is away. Unset: the one that systemd makes (StateDirectory=); where there is none, nothing is kept.",
+            "is away, and errands the log levels of Envoy that have to go back. Unset: the one that systemd makes "
+            "(StateDirectory=); where there is none, the edge keeps nothing, and log levels are kept in "
+            "`headcount-registrar-UID` below TMPDIR (/tmp).",
         ),
     ] = ""
     log_level: Annotated[
@@ -411,6 +429,7 @@ VARIABLES: dict[str, tuple[type[Struct], str]] = {
     "REGISTRAR_CONFIG": (LaunchSettings, "config"),
     "REGISTRAR_PROBES": (Settings, "probes"),
     "REGISTRAR_ENVOY_ADMIN": (Settings, "envoy_admin"),
+    "REGISTRAR_ERRANDS": (Settings, "errands"),
     "REGISTRAR_TRAFFIC_INTERVAL": (Settings, "traffic_interval"),
     "REGISTRAR_EDGE_LISTEN": (Settings, "edge_listen"),
     "REGISTRAR_EDGE_FALLBACK": (Settings, "edge_fallback"),

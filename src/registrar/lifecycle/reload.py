@@ -32,6 +32,7 @@ _AT_START_ONLY = (
     "edge_listen",
     "edge_fallback",
     "state_directory",
+    "errands",
     "instance_id",
     "region",
     "zone",

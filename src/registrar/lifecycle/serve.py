@@ -25,15 +25,19 @@ from registrar.edge.edge import Edge
 from registrar.edge.fallback import Fallback
 from registrar.edge.server import EdgeServer
 from registrar.endpoint.endpoints import build_endpoints, identity_sources
+from registrar.envoy_admin.client import EnvoyAdminClient
+from registrar.errands.errands import Errands
+from registrar.errands.log_level import state_directory
 from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.event_log import EventLogger
 from registrar.lifecycle.app import App
 from registrar.lifecycle.reload import Reloader
 from registrar.lifecycle.sidecar import Sidecar
 from registrar.lifecycle.signals import Signals
-from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient
 from registrar.registry_client.tls import RegistryTls
 from registrar.thread_call import call_in_thread
+from wire.errand import MAX_HOLD
 from wire.sd_notify import notify
 from wire.tls_files import TlsFileError
 
@@ -74,6 +78,21 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
         )
         edge = await _edge(stack, settings, credentials, endpoints[0].identity.instance_id, tls)
         sidecar = Sidecar(settings, client, endpoints, signals, Reloader(load, sources), credentials, edge)
+        if settings.envoy_admin is not None:
+            # A client of its own: the registry holds each of its requests for a while.
+            waiting = RegistryClient(
+                settings.registry_url, MAX_HOLD + ATTEMPT_TIMEOUT, credential=credentials.of_requests, tls=tls
+            )
+            sidecar.beside(
+                Errands(
+                    await stack.enter_async_context(waiting),
+                    EnvoyAdminClient(settings.envoy_admin),
+                    settings.errands.value,
+                    state_directory(settings.state_directory),
+                    sidecar.active_endpoints,
+                ).run(),
+                "errands",
+            )
         await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)
         app = await stack.enter_async_context(App(command, os.environ)) if command else None
         # Before the first response of the registry: units that start after this one must not wait for it.

@@ -81,6 +81,8 @@ class Sidecar:
         self._agent = HeartbeatAgent(client, published, self._prober.ask)
         self._monitors = Monitors(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
+        # Work that runs beside the heartbeats, by its name. Written by beside().
+        self._beside: dict[str, Coroutine[Any, Any, None]] = {}
         # Held while a plan is made and applied: two plans must not be made from the same state.
         self._planning = asyncio.Lock()
         # The tasks of _spawn that have not ended.
@@ -118,6 +120,8 @@ class Sidecar:
             if self._edge is not None:
                 self._spawn(self._edge.run(), "edge")
             self._spawn(self._prober.run(), "probes")
+            for name, work in self._beside.items():
+                self._spawn(work, name)
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
@@ -132,6 +136,14 @@ class Sidecar:
             for task in self._running:
                 task.cancel()
         return status
+
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Let something run beside the heartbeats, from the start until the stop."""
+        self._beside[name] = work
+
+    def active_endpoints(self) -> list[Endpoint]:
+        """Return the endpoints of this process that are neither draining nor replaced."""
+        return self._monitors.active_endpoints()
 
     def status(self) -> RegistrarStatus:
         """Return the status document of this moment."""

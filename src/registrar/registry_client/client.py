@@ -5,9 +5,10 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from registrar import jitter
 from registrar.errors import RegistryRefused, RegistryUnavailable
@@ -32,6 +33,9 @@ _CONNECTION_AGE_SPREAD = 0.2
 _CONNECT_TIMEOUT = 2.0
 _HEARTBEATS = "/v1/heartbeats"
 _PROBES = "/v1/probes"
+_ERRANDS = "/v1/errands"
+_MAX_RETRY_AFTER = 120.0
+"""Seconds that a registry may ask for between two requests for errands."""
 _LOGIN = "/v1/login/aws"
 _RENEW = "/v1/login/renew"
 _GZIP = 16 + zlib.MAX_WBITS
@@ -60,6 +64,22 @@ class Listed(Struct, frozen=True):
     leaving_at: float | None = None
 
 
+class TakenErrand(Struct, frozen=True):
+    """An errand as the registry hands it out, before its verb is looked at: a newer registry may have others."""
+
+    id: str
+    service: str
+    endpoint: str
+    arguments: Raw
+    seconds: float = 15.0
+    callee: str = ""
+
+
+class _NextErrand(Struct, frozen=True):
+    errand: TakenErrand | None = None
+    retry_after: float = 0.0
+
+
 class _UnauthenticatedError(Exception):
     """A registry refused the token of a request, and another token is there or expected."""
 
@@ -70,6 +90,7 @@ class _UnauthenticatedError(Exception):
 _decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 _decode_edge = msgspec.json.Decoder(EdgeAnswer).decode
+_decode_next_errand = msgspec.json.Decoder(_NextErrand).decode
 _decode_login = msgspec.json.Decoder(LoginAnswer).decode
 
 
@@ -161,6 +182,37 @@ class RegistryClient:
         """
         content = msgspec.json.encode(report)
         registry, _ = await self._attempt(lambda registry: self._send(registry, "POST", _PROBES, content))
+        self._registries.answered(registry)
+
+    async def next_errand(self, instance_id: str, endpoints: Sequence[str]) -> tuple[TakenErrand | None, float]:
+        """Return the next errand when there is one, and the seconds to wait before the next request.
+
+        The registry holds the request for up to `MAX_HOLD` seconds, for which a client of its own needs to wait.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused.
+        """
+        query = "&".join(f"endpoint={quote(each, safe='')}" for each in endpoints)
+        path = f"{_ERRANDS}/next?instance={quote(instance_id, safe='')}&{query}"
+        registry, response = await self._attempt(lambda registry: self._send(registry, "GET", path))
+        try:
+            answer = _decode_next_errand(response.body)
+        except msgspec.DecodeError as error:
+            raise self._unavailable(f"answer not understood: {error}", registry) from error
+        self._registries.answered(registry)
+        return answer.errand, max(0.0, min(answer.retry_after, _MAX_RETRY_AFTER))
+
+    async def answer_errand(self, instance_id: str, endpoint: str, errand_id: str, result: bytes) -> None:
+        """Send the result of an errand.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused it.
+        """
+        query = f"instance={quote(instance_id, safe='')}&endpoint={quote(endpoint, safe='')}"
+        path = f"{_ERRANDS}/{quote(errand_id, safe='')}/result?{query}"
+        registry, _ = await self._attempt(lambda registry: self._send(registry, "POST", path, result))
         self._registries.answered(registry)
 
     async def login(self, headers: Mapping[str, str]) -> tuple[LoginAnswer, float | None]:

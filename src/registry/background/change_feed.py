@@ -11,7 +11,7 @@ snapshot and wakes the polls that wait for it), ``registry.xds.discovery`` (answ
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 
@@ -27,7 +27,7 @@ from registry.settings import Settings
 from registry.store import change_feed as feed
 from registry.store import leases as lease_store
 from registry.store import pauses as pause_store
-from registry.store.database import CHANNEL, MESH_CHANNEL, Database, Session, read_clock
+from registry.store.database import CHANNEL, Database, Session, read_clock
 from registry.store.restored import read_identity
 from registry.xds import eds
 
@@ -60,7 +60,7 @@ class ChangeFeed:
         settings: the resync interval, and whether to listen for notifications.
         prepare: called before the first read, until it succeeds.
         settle: called once after the first read.
-        on_mesh: called when the mesh configuration has changed; its notifications come over the same connection.
+        listeners: called with the payloads of other channels, whose notifications come over the same connection.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class ChangeFeed:
         settings: Settings,
         prepare: Prepare | None = None,
         settle: Callable[[], None] | None = None,
-        on_mesh: Callable[[], None] | None = None,
+        listeners: Mapping[str, Callable[[str], None]] | None = None,
     ) -> None:
-        self._on_mesh = on_mesh
+        self._listeners = dict(listeners or {})
         self._settle = settle
         self._prepare = prepare
         self._database = database
@@ -121,10 +121,6 @@ class ChangeFeed:
         # A person may notify without a number.
         service, _, change = payload.partition(" ")
         self.nudge(service, int(change) if change.isdigit() else None)
-
-    def _on_mesh_notification(self, _payload: str) -> None:
-        if self._on_mesh is not None:
-            self._on_mesh()
 
     async def run(self) -> None:
         """Follow the database until cancelled, across its outages."""
@@ -177,8 +173,7 @@ class ChangeFeed:
     def _connection(self) -> AbstractAsyncContextManager[Session]:
         self._lost = False
         if self._settings.listen_notify:
-            listeners = {CHANNEL: self._on_notification, MESH_CHANNEL: self._on_mesh_notification}
-            return self._database.listen(listeners, self._on_end)
+            return self._database.listen({CHANNEL: self._on_notification, **self._listeners}, self._on_end)
         return self._database.session()
 
     def _on_end(self) -> None:

@@ -50,6 +50,8 @@ EventKind = Literal[
     "shift_aborted",
     "shift_promoted",
     "shift_done",
+    "errand_asked",
+    "errand_answered",
     "update_rejected",
     "paused",
     "resumed",

@@ -3,16 +3,16 @@
 It refuses what pages of other sites send, bounds every body, and answers discovery polls before the application does.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, NoReturn
 
 from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.origin import OriginPolicy
 from registry.auth.principal import AUTHORIZATION, peer_of
 from registry.errors import RegistryError, TooLargeError, UnauthenticatedError
 from registry.http.browser_session import session_of, statements_of
+from registry.http.disconnection import unless_disconnected
 from registry.http.headers import EXPECTED_TIMEOUT, FORWARDED_FOR, JSON, header
 from registry.http.lists.lists import Lists
 from registry.http.parameters import subscriber_address
@@ -27,7 +27,6 @@ from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
 from wire.x509 import show_time
 
-Result = TypeVar("Result")
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -114,7 +113,7 @@ class DiscoveryMiddleware:
         except REFUSED:
             timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
             delay = self.discovery.held_polls.delay_refusal(peer_of(scope.get("client")), timeout)
-            if await _unless_disconnected(delay, receive) is None:
+            if await unless_disconnected(delay, receive) is None:
                 return
             raise
         if response is None:
@@ -128,7 +127,7 @@ class DiscoveryMiddleware:
     ) -> DiscoveryResponse | None:
         """Return the response when there is one; None if the client disconnects first."""
         timeout = expected_timeout(header(scope["headers"], EXPECTED_TIMEOUT))
-        return await _unless_disconnected(self.discovery.later(path, request, peer, timeout), receive)
+        return await unless_disconnected(self.discovery.later(path, request, peer, timeout), receive)
 
     async def _read(self, path: ServedPath, scope: Scope, receive: Receive) -> DiscoveryRequest | None:
         """Return the discovery request, or None if the client disconnected."""
@@ -189,18 +188,6 @@ def _check_certificate(scope: Scope) -> None:
             f"the client certificate of this connection has expired at {show_time(certificate.not_after)}; connect "
             "again with a new one"
         )
-
-
-async def _unless_disconnected(waiting: Coroutine[Any, Any, Result], receive: Receive) -> Result | None:
-    """Return what comes of waiting; None if the client disconnects first. The body has to be read before."""
-    later = asyncio.ensure_future(waiting)
-    disconnected = asyncio.ensure_future(receive())
-    try:
-        await asyncio.wait((later, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        return later.result() if later.done() else None
-    finally:
-        later.cancel()
-        disconnected.cancel()
 
 
 def peer_address(forwarded_for: bytes | None, client: Sequence[Any] | None) -> str:

@@ -22,6 +22,7 @@ from registry.usecases.bulk import BulkChanges
 from registry.usecases.catalog import Catalog
 from registry.usecases.credentials import Credentials
 from registry.usecases.drop_in import DropInHosts
+from registry.usecases.errands import Errands
 from registry.usecases.expiry import ExpiryControl
 from registry.usecases.explain import Explanations
 from registry.usecases.heartbeat import Heartbeats
@@ -76,6 +77,7 @@ CredentialsPart = Annotated[Credentials, _part(Credentials)]
 DiscoveryPart = Annotated[Discovery, _part(Discovery)]
 EdgePart = Annotated[EdgeDiscovery, _part(EdgeDiscovery)]
 DropInPart = Annotated[DropInHosts, _part(DropInHosts)]
+ErrandsPart = Annotated[Errands, _part(Errands)]
 ExpiryPart = Annotated[ExpiryControl, _part(ExpiryControl)]
 ExplanationsPart = Annotated[Explanations, _part(Explanations)]
 HeartbeatsPart = Annotated[Heartbeats, _part(Heartbeats)]

@@ -31,6 +31,10 @@ TAGS = [
     },
     {"name": "history", "description": "What happened to endpoints, and why one gets traffic or not."},
     {"name": "expiry", "description": "What keeps leases from lapsing: the guard, and pauses of operators."},
+    {
+        "name": "errands",
+        "description": "Questions to Envoys, through registrars: clusters, configuration, log levels, taps.",
+    },
     {"name": "mesh", "description": "Revisions of the mesh configuration, their roll-out, and what they compile to."},
     {"name": "subscribers", "description": "The Envoys that poll, and the versions that they hold."},
     {

@@ -46,6 +46,8 @@ CHANNEL = "headcount_changes"
 """The channel of notifications; a payload is a service's name and, if known, a space and its change."""
 MESH_CHANNEL = "headcount_mesh"
 """The channel of notifications of the mesh configuration; a payload is the number of its change."""
+ERRANDS_CHANNEL = "headcount_errands"
+"""The channel of notifications of errands; a payload is the id of the errand that was asked or has ended."""
 
 SCHEMA_LOCK = 0x48454144
 """The advisory lock of migrations."""

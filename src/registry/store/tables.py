@@ -253,6 +253,32 @@ traffic = Table(
     prefixes=["UNLOGGED"],
 )
 
+# The errands of the last minutes (registry.core.errands). Times are PostgreSQL's;
+# arguments and result are JSON. Unlogged, as above: an errand that is lost in a crash is asked again.
+errands = Table(
+    "errands",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("service", Text, nullable=False),
+    Column("address", INET, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("instance_id", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("callee", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("asked_at", _moment, nullable=False),
+    Column("collect_until", _moment, nullable=False),
+    Column("answer_seconds", Double, nullable=False),
+    Column("collected_at", _moment),
+    Column("ended_at", _moment),
+    Column("lost", Text),
+    Column("result", Text),
+    prefixes=["UNLOGGED"],
+)
+Index("errands_instance_idx", errands.c.instance_id)
+
 # The use of each process's memory of subscribers. refused_at: when there was last no room for one.
 subscriber_memories = Table(
     "subscriber_memories",

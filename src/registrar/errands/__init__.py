@@ -1,0 +1,1 @@
+"""Errands: what operators ask of the Envoy beside the registrar, by way of the registry."""

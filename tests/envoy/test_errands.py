@@ -1,0 +1,359 @@
+"""Errands on a real Envoy, from the operator's question to the registrar's answer."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness.process import eventually
+from harness.registrar import Registrar, registrar
+from harness.registry import Registry
+from harness.tapped_envoy import TappedEnvoy, app, tapped_envoy
+
+SECRETS = {
+    "Authorization": "Bearer HEADER-SECRET-1",
+    "AUTHORIZATION": "Basic HEADER-SECRET-2",
+    "cookie": "sid=HEADER-SECRET-3",
+    "Cookie": "sid=HEADER-SECRET-4",
+    "X-Api-Key": "HEADER-SECRET-5",
+    "x-API-kEy": "HEADER-SECRET-6",
+    "Proxy-Authorization": "HEADER-SECRET-7",
+    "X-Amz-Security-Token": "HEADER-SECRET-8",
+    "x-forwarded-client-cert": "HEADER-SECRET-9",
+    "Referer": "http://shop/?token=HEADER-SECRET-10",
+}
+FORBIDDEN = (
+    "quitquitquit",
+    "drain_listeners",
+    "healthcheck/fail",
+    "healthcheck/ok",
+    "reset_counters",
+    "runtime_modify",
+    "cpuprofiler",
+    "heapprofiler",
+    "heap_dump",
+    "allocprofiler",
+    "reopen_logs",
+    "contention",
+    "certs",
+    "init_dump",
+    "stats",
+    "memory",
+    "hot_restart_version",
+    "listeners",
+    "server_info",
+)
+
+
+class World:
+    """A registry, a registrar and its Envoy."""
+
+    def __init__(self, process: Registry, beside: Registrar, envoy: TappedEnvoy, service: str, endpoint: str) -> None:
+        self.registry = process
+        self.registrar = beside
+        self.envoy = envoy
+        self.service = service
+        self.endpoint = endpoint
+
+    def ask(self, verb: str, **arguments: Any) -> httpx.Response:
+        """Ask the Envoy."""
+        question = {"service": self.service, "arguments": {"verb": verb} | arguments, "reason": "a test"}
+        return self.registry.client.post("/v1/errands", json=question)
+
+    def answer(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Ask the Envoy, and return its answer."""
+        return self.wait(self.ask(verb, **arguments))
+
+    def wait(self, asked: httpx.Response) -> dict[str, Any]:
+        """Return the result of an errand that was asked."""
+        assert asked.status_code == 201, asked.text
+        (errand,) = asked.json()["errands"]
+        view: dict[str, Any] = {}
+
+        def over() -> bool:
+            nonlocal view
+            view = self.registry.client.get(f"/v1/errands/{errand['id']}", params={"wait": 20}).json()
+            return view["state"] not in ("asked", "collected")
+
+        eventually(over, within=60)
+        assert view["state"] == "answered", view
+        result: dict[str, Any] = view["result"]
+        return result
+
+    def send(self, path: str, *, method: str = "GET", port: int = 0, headers: Mapping[str, str] | None = None) -> None:
+        """Send a request through the Envoy."""
+        url = f"http://127.0.0.1:{port or self.envoy.listener}{path}"
+        httpx.request(method, url, headers=headers, timeout=10, trust_env=False)
+
+    def tapped(self, send: Any, **arguments: Any) -> dict[str, Any]:
+        """Tap every request while ``send`` sends some."""
+        asked = self.ask("tap", all_requests=True, percent=100, **{"seconds": 2} | arguments)
+        stop = threading.Event()
+
+        def keep_sending() -> None:
+            while not stop.wait(0.05):
+                send()
+
+        sender = threading.Thread(target=keep_sending)
+        sender.start()
+        try:
+            result = self.wait(asked)
+        finally:
+            stop.set()
+            sender.join()
+        assert result["outcome"] == "done", result
+        tap: dict[str, Any] = result["tap"]
+        return tap
+
+    def levels(self) -> dict[str, str]:
+        """Return the levels of Envoy's loggers."""
+        listed = httpx.post(f"http://127.0.0.1:{self.envoy.admin}/logging", trust_env=False, timeout=10).text
+        return dict(line.strip().split(": ") for line in listed.splitlines() if line.startswith("  "))
+
+
+@pytest.fixture(scope="module")
+def app_port() -> Iterator[int]:
+    """The app behind the Envoy."""
+    with app() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def envoy(workplace: Path, app_port: int) -> Iterator[TappedEnvoy]:
+    """The Envoy."""
+    with tapped_envoy(workplace, app_port) as started:
+        yield started
+
+
+@pytest.fixture
+def world(
+    shared_registry: Registry, service: str, tmp_path: Path, envoy: TappedEnvoy, app_port: int
+) -> Iterator[World]:
+    """A service of the test's own, whose registrar may do everything at the Envoy."""
+    with beside(shared_registry, service, tmp_path, envoy, app_port) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def beside(
+    process: Registry, service: str, directory: Path, envoy: TappedEnvoy, app_port: int, **settings: str
+) -> Iterator[World]:
+    """Run a registrar beside an Envoy until the end of the block."""
+    endpoint = f"127.0.0.1:{app_port}"
+    chosen: dict[str, Any] = {
+        "envoy_admin": f"http://127.0.0.1:{envoy.admin}",
+        "errands": "debug",
+        "state_directory": str(directory),
+        "admin_listen": "off",
+        # Of its own: a registrar gets six errands in a minute.
+        "instance_id": f"i-{service}",
+    } | settings
+    with registrar(directory, process.url, service, endpoint, **chosen) as started:
+        eventually(lambda: process.statuses(service) == {endpoint: "HEALTHY"}, within=20)
+        yield World(process, started, envoy, service, endpoint)
+
+
+def test_clusters_and_configuration_are_shown_without_secrets(world: World) -> None:
+    """One cluster's endpoints, or all in short; sections of the configuration, with what may be secret cut."""
+    listed = world.answer("clusters")["clusters"]
+    assert listed["clusters"] == [{"name": "payments", "hosts": 1, "healthy": 1}]
+    (host,) = world.answer("clusters", cluster="payments")["clusters"]["hosts"]
+    assert (host["address"], host["health"]) == (world.endpoint, "HEALTHY")
+    assert "no cluster nothing" in world.answer("clusters", cluster="nothing")["detail"]
+    routes = world.answer("config", section="routes")["config"]
+    assert "ROUTE-SECRET" not in json.dumps(routes)
+    assert routes["cut"] >= 2
+    assert "request_headers_to_add" in json.dumps(routes)
+    bootstrap = json.dumps(world.answer("config", section="bootstrap"))
+    assert "SECRET" not in bootstrap
+    assert "payments" in bootstrap
+    (listener,) = world.answer("config", section="listeners", name="egress")["config"]["resources"]
+    assert listener["listener"]["name"] == "egress"
+
+
+def test_a_tap_shows_failures_and_no_secret(world: World) -> None:
+    """Only 5xx, only the inbound listener, and nothing but the allowed headers: the path has no query."""
+
+    def send() -> None:
+        for header, value in SECRETS.items():
+            world.send(
+                f"/bad/a;jsessionid=PATH-SECRET?token=QUERY-SECRET-{header}", method="POST", headers={header: value}
+            )
+        world.send("/good")
+        world.send("/bad/outbound", port=world.envoy.outbound)
+
+    tap = world.tapped(send, status="5xx", max_traces=10)
+    assert tap["config_id"] == "shop"
+    assert len(tap["traces"]) == 10
+    assert {trace["path"] for trace in tap["traces"]} == {"/bad/a"}
+    (first, *_) = tap["traces"]
+    assert first.keys() <= {
+        "method", "path", "authority", "status", "request_id", "content_type", "user_agent", "upstream_milliseconds",
+    }  # fmt: skip
+    assert (first["method"], first["status"], first["content_type"]) == ("POST", "500", "application/json")
+    events = world.registry.client.get("/v1/events", params={"service": world.service}).text
+    assert "SECRET" not in json.dumps(tap) + events + world.registrar.log.read_text()
+    assert "tap for 2 s, 100 % of requests, status 5xx: a test" in events
+
+
+def test_a_tap_of_a_caller_looks_at_what_it_sends(world: World) -> None:
+    """The Envoys of the caller are asked, and look at their outbound listener for the callee's name in Host."""
+    callee = f"{world.service}-callee"
+    world.registry.register(callee, "10.0.0.9:80", ttl=600)
+    asked = world.registry.client.post(
+        "/v1/errands",
+        json={
+            "service": callee,
+            "arguments": {
+                "verb": "tap",
+                "caller": world.service,
+                "seconds": 2,
+                "max_traces": 3,
+                "percent": 100,
+                "all_requests": True,
+            },
+        },
+    )
+    stop = threading.Event()
+
+    def keep_sending() -> None:
+        while not stop.wait(0.05):
+            world.send("/work", port=world.envoy.outbound, headers={"host": f"{callee}:80"})
+            world.send("/other", port=world.envoy.outbound, headers={"host": "other"})
+            world.send("/inbound", headers={"host": callee})
+
+    sender = threading.Thread(target=keep_sending)
+    sender.start()
+    tap = world.wait(asked)["tap"]
+    stop.set()
+    sender.join()
+    assert tap["config_id"] == "egress"
+    assert [trace["path"] for trace in tap["traces"]] == ["/work"] * 3
+    events = world.registry.client.get("/v1/events", params={"service": world.service}).text
+    assert f"to {callee}" in events
+
+
+def test_top_adds_requests_up_with_their_ids_folded(world: World) -> None:
+    """Two paths with ids are one row; one tap after the other goes on past 50 requests."""
+    numbers = iter(range(10_000))
+    asked = world.ask("top", seconds=3, all_requests=True, percent=100)
+    stop = threading.Event()
+
+    def keep_sending() -> None:
+        while not stop.is_set():
+            world.send(f"/users/{next(numbers)}/cart?token=QUERY-SECRET")
+            world.send("/bad/users")
+
+    sender = threading.Thread(target=keep_sending)
+    sender.start()
+    top = world.wait(asked)["top"]
+    stop.set()
+    sender.join()
+    rows = {row["path"]: row for row in top["rows"]}
+    assert rows.keys() == {"/users/{id}/cart", "/bad/users"}
+    assert rows["/bad/users"]["failures"] == rows["/bad/users"]["requests"] > 1
+    assert "failures" not in rows["/users/{id}/cart"]
+
+
+def test_one_tap_at_a_time_and_a_tap_without_a_filter_say_so(
+    world: World, shared_registry: Registry, service: str, tmp_path: Path, app_port: int
+) -> None:
+    """Another tap of this Envoy is named as what it is; a missing filter with the lines that the listeners lack."""
+    body = {
+        "config_id": "shop",
+        "tap_config": {"match": {"any_match": True}, "output_config": {"sinks": [{"streaming_admin": {}}]}},
+    }
+    url = f"http://127.0.0.1:{world.envoy.admin}/tap"
+    with httpx.stream("POST", url, json=body, timeout=10, trust_env=False):
+        assert "another tap runs on this Envoy" in world.answer("tap", seconds=1)["detail"]
+    assert "it has egress, shop" in world.answer("tap", seconds=1, config_id="nothing")["detail"]
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    with (
+        tapped_envoy(bare, app_port, filters=False) as envoy,
+        beside(shared_registry, f"{service}-bare", bare, envoy, app_port) as other,
+    ):
+        result = other.answer("tap", seconds=1)
+        assert result["outcome"] == "refused"
+        assert '"common_config": {"admin_config": {"config_id": "NAME"}}' in result["detail"]
+
+
+def test_a_log_level_goes_back_by_itself(world: World) -> None:
+    """After its time, to what Envoy had listed before; an unknown logger is refused with those that there are."""
+    before = world.levels()
+    set_at = world.answer("log-level", loggers={"http": "debug", "router": "trace"}, seconds=1)
+    assert set_at["outcome"] == "done", set_at
+    assert set_at["log_level"]["before"] == {"http": before["http"], "router": before["router"]}
+    eventually(lambda: world.levels() == before, within=20)
+    assert "has no logger nothing" in world.answer("log-level", loggers={"nothing": "debug"})["detail"]
+    # Stopped in between, it puts the level back before it ends.
+    world.answer("log-level", loggers={"http": "debug"}, seconds=600)
+    assert world.levels()["http"] == "debug"
+    world.registrar.send(signal.SIGTERM)
+    world.registrar.process.wait(30)
+    assert world.levels() == before
+
+
+def test_a_log_level_goes_back_after_kill_minus_nine(
+    shared_registry: Registry, service: str, tmp_path: Path, envoy: TappedEnvoy, app_port: int
+) -> None:
+    """What has to go back is on disk; the next registrar does it, when its time is over."""
+    with beside(shared_registry, service, tmp_path, envoy, app_port) as world:
+        before = world.levels()
+        world.answer("log-level", loggers={"http": "debug"}, seconds=3)
+        world.registrar.kill()
+        assert world.levels()["http"] == "debug"
+    with beside(shared_registry, service, tmp_path, envoy, app_port, errands="none") as world:
+        eventually(lambda: world.levels() == before, within=20)
+    assert not list(tmp_path.glob("log-level-*"))
+
+
+def test_what_may_stop_an_envoy_cannot_be_asked_for(world: World) -> None:
+    """Whoever asks: as a verb, and as the value of each argument; the Envoy stays as it is."""
+    for path in FORBIDDEN:
+        for verb in (path, f"/{path}", f"clusters/../{path}"):
+            assert world.ask(verb).status_code == 422, verb
+    for argument in ({"loggers": {"http&level": "off"}}, {"loggers": {"http": "debug&x=/quitquitquit"}}):
+        assert world.ask("log-level", **argument).status_code == 422
+    assert world.ask("config", section="secrets").status_code == 422
+    assert world.ask("tap", path="/x\r\nPOST /quitquitquit HTTP/1.1").status_code == 422
+    assert world.ask("tap", method="GET /quitquitquit").status_code == 422
+    # Where any text is allowed, it is a value and no path.
+    for text in ("payments&format=x", "../quitquitquit", "x HTTP/1.1\\r\\nPOST /quitquitquit", "#?"):
+        assert world.answer("config", section="clusters", name=text)["outcome"] == "refused"
+    assert world.envoy.live()
+
+
+def test_a_registrar_does_what_its_setting_allows(
+    shared_registry: Registry, service: str, tmp_path: Path, envoy: TappedEnvoy, app_port: int
+) -> None:
+    """Whatever the registry allows: a registrar that may read alone taps nothing, and says which setting it is."""
+    with beside(shared_registry, service, tmp_path, envoy, app_port, errands="read") as world:
+        assert world.answer("clusters")["outcome"] == "done"
+        refused = {"outcome": "refused", "detail": "REGISTRAR_ERRANDS is read here, and tap needs debug"}
+        assert world.answer("tap") == refused
+
+
+def test_an_envoy_that_hangs_is_said_to_hang(
+    shared_registry: Registry, service: str, tmp_path: Path, app_port: int
+) -> None:
+    """Its registrar answers all the same, and goes on renewing; after it the next errand is done."""
+    with (
+        tapped_envoy(tmp_path, app_port) as envoy,
+        beside(shared_registry, service, tmp_path, envoy, app_port) as world,
+    ):
+        os.kill(envoy.pid, signal.SIGSTOP)
+        try:
+            result = world.answer("clusters")
+        finally:
+            os.kill(envoy.pid, signal.SIGCONT)
+        assert result["outcome"] == "failed"
+        assert "no complete answer within 5s" in result["detail"]
+        assert shared_registry.statuses(service) == {world.endpoint: "HEALTHY"}
+        assert world.answer("clusters")["outcome"] == "done"
