@@ -23,6 +23,12 @@ def first_token(database_url: str, name: str = "admin") -> str:
     return made.stdout.strip()
 
 
+def secret_of(token: str) -> str:
+    """Return the secret of a token, in which an underscore may be: its end alone could be as short as nothing."""
+    _prefix, _token_id, secret = token.split("_", 2)
+    return secret
+
+
 def bearer(token: str) -> dict[str, str]:
     """Return the headers that a client with a token sends."""
     return {"authorization": f"Bearer {token}"}

@@ -63,8 +63,13 @@ def test_renewals_that_every_process_is_refused_expire_nobody(
             (told,) = found.client.get("/v1/state").json()["processes"]
             assert [failure["overdue"] for failure in told["failures"]] == [True]
             assert "registry_processes_cut_off 1.0" in found.client.get("/metrics").text
-            # A verdict is kept for as long as it is cheap enough to make anew.
-            eventually(lambda: "cannot renew leases" in found.client.get("/ui/overview").text, within=20)
+            # A verdict is kept for as long as it is cheap enough to make anew, and heartbeats go on meanwhile: once
+            # nobody sends any, no lease lacks a renewal.
+            eventually(
+                lambda: beat(found, service) == 503 and "cannot renew leases" in found.client.get("/ui/overview").text,
+                within=20,
+                every=0.5,
+            )
             console = found.client.get("/ui/registry").text
             assert "cannot renew leases" in console.partition('id="tile-replicas"')[2]
         took = eventually(lambda: found.statuses(service)["10.0.0.1:80"] == "TIMEOUT", within=15)

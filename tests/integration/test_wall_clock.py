@@ -32,6 +32,7 @@ def test_a_step_of_the_wall_clock_changes_nothing(database: str, workplace: Path
     """An hour back and an hour forth: endpoints expire in time, sweeps, snapshots and readiness go on."""
     clock = Clock(tmp_path / "clock")
     data = tmp_path / "data"
+    started = time.monotonic()
     with registry(database, workplace, data_dir=data, env=faked(clock), **_OPTIONS) as found:
         for number in range(30):
             # So many that the guard lets one endpoint lapse after each step.
@@ -46,7 +47,8 @@ def test_a_step_of_the_wall_clock_changes_nothing(database: str, workplace: Path
             assert _sweeps(found) - swept >= (time.monotonic() - began) / 0.5 * 0.3
             state = found.client.get("/v1/state").json()
             assert 0 <= state["snapshot"]["archive_ago"] < 60
-            assert 0 <= state["at"] - state["process"]["started_at"] < 120
+            # Neither hour is in it.
+            assert 0 <= state["at"] - state["process"]["started_at"] < time.monotonic() - started + 60
             parts = {part["name"]: part for part in found.client.get("/readyz?verbose").json()["parts"]}
             assert parts["sweeper"]["ok"], parts
 

@@ -34,16 +34,17 @@ async def test_passes_come_at_the_interval_and_never_overlap(jobs: Periodic) -> 
         running += 1
         assert running == 1
         began.append(loop.time())
-        await asyncio.sleep(0.2 if len(began) == 2 else 0)
+        await asyncio.sleep(0.5 if len(began) == 2 else 0)
         running -= 1
 
     started = loop.time()
     jobs.every(0.05, "work", work)
-    await _until(began, 5)
+    await _until(began, 8)
     assert began[0] - started >= 0.049
-    assert began[2] - began[1] >= 0.199
-    assert began[3] - began[2] >= 0.04
-    assert began[4] - began[3] >= 0.04
+    assert began[2] - began[1] >= 0.499
+    # A pass that a busy machine delays is followed by one that is on time, so two may be close to each other; all ten
+    # that the slow pass missed would be.
+    assert began[7] - began[2] >= 4 * 0.05
 
 
 async def test_a_pass_that_fails_is_told_once_a_reason_and_the_next_one_comes(jobs: Periodic) -> None:

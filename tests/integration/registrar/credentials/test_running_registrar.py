@@ -70,9 +70,12 @@ async def test_a_registrar_that_logs_in(registry: FakeRegistry, app: FakeApp, ag
         assert promtool("check", "metrics", text=shown[1]) == ""
         families = {family.name: family for family in text_string_to_metric_families(shown[1])}
         for metric in METRICS:
+            if metric.name.startswith("registrar_edge_"):
+                continue  # this registrar has no edge
             family = families.pop(metric.name.removesuffix("_total"))
             assert {tuple(sample.labels) for sample in family.samples} == {metric.labels}
         registry.tokens.clear()
+        agent.latency = 0.0
         process.terminate()
         async with asyncio.timeout(15):
             out, err = await process.communicate()

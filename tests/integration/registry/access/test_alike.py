@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.access import bearer, first_token, new_token
+from harness.access import bearer, first_token, new_token, secret_of
 from harness.dropin import TAGS
 from harness.operator import registryctl
 from harness.postgres import Postgres
@@ -117,7 +117,7 @@ def test_a_planted_secret_is_nowhere(closed: Closed, tmp_path: Path) -> None:
         f"/v1/services/{wrong}",
         "/nothing",
     ]
-    secrets = [text.rpartition("_")[2] for text in (closed.admin, closed.made["token"])] + ["planted-SECRET"]
+    secrets = [secret_of(text) for text in (closed.admin, closed.made["token"])] + ["planted-SECRET"]
     answers: list[Any] = []
     for headers in sent:
         for url in urls:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from harness.access import bearer, first_token, new_token
+from harness.access import bearer, first_token, new_token, secret_of
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -104,7 +104,7 @@ def test_the_text_of_a_session_is_nowhere(closed: Closed) -> None:
     """Neither in the log, nor in a page, nor in the list of tokens, where sessions are not."""
     made = closed.token("quiet", READS_SHOP)
     with closed.signed_in(made["token"]) as client:
-        secret = client.cookies[COOKIE].rpartition("_")[2]
+        secret = secret_of(client.cookies[COOKIE])
         pages = [client.get(path).text for path in ("/ui/login", SHOP)]
     assert [secret in text for text in (*pages, closed.registry.log.read_text())] == [False] * 3
     listed = closed.registry.client.get("/v1/tokens", headers=bearer(closed.admin)).json()["tokens"]
