@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import itertools
 import subprocess
 import sys
 import threading
@@ -34,15 +35,19 @@ def app(directory: Path, endpoint: str = "", within: Sequence[str] = ()) -> Iter
 
 
 class Turned:
-    """An app of a few lines that answers every request with ``status``."""
+    """An app of a few lines that answers every request with ``status``, and each ``bad_every``-th one with 503."""
 
     def __init__(self, port: int = 0) -> None:
         turned = self
         self.status = 200
+        self.bad_every = 0
+        self.requests = itertools.count(1)
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(turned.status)
+                number = next(turned.requests)
+                bad = turned.bad_every and number % turned.bad_every == 0
+                self.send_response(503 if bad else turned.status)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
