@@ -93,6 +93,8 @@ class FakeRegistry:
         self.hold = 10.0
         self.questions: list[EdgeQuestion] = []
         self.refuse_edges: Problem | None = None
+        # The tokens of each service, by the id of the question that said them last.
+        self._asked: dict[str, dict[str, str]] = {}
         self._issued = 0
         self._port = port
         self._host = host
@@ -199,6 +201,11 @@ class FakeRegistry:
         answer = DeprecatedHeartbeatResults(results) if self.before else HeartbeatResults(results)
         return 200, {"content-type": "application/json"}, msgspec.json.encode(answer)
 
+    @property
+    def held_by_edge(self) -> dict[str, str]:
+        """The token of each service, as the newest question and those before it said."""
+        return next(reversed(self._asked.values()), {})
+
     async def assign(self, service: str, token: str, *endpoints: str) -> None:
         """Give a service other endpoints, and answer the questions that are held for it."""
         self.assignments[service] = token, endpoints
@@ -210,18 +217,23 @@ class FakeRegistry:
         self.questions.append(question)
         if self.refuse_edges is not None:
             return _refusal(self.refuse_edges)
+        if question.after and question.after not in self._asked:
+            return _refusal(Problem("Not remembered", 412, "ask a whole question"))
+        held = self._asked.pop(question.after, {}) | question.held
+        self._asked[question.id] = held
 
         def changed() -> dict[str, dict[str, object]]:
             return {
                 name: _assignment(name, *self.assignments[name])
-                for name, token in question.held.items()
+                for name, token in held.items()
                 if name in self.assignments and self.assignments[name][0] != token
             }
 
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.hold if question.held else 0.0), self._news:
+            async with asyncio.timeout(self.hold), self._news:
+                # The one that this one builds on ends, and whoever waits for a question looks at it.
                 self._news.notify_all()
-                await self._news.wait_for(changed)
+                await self._news.wait_for(lambda: changed() or question.id not in self._asked)
         answer = changed()
         if not answer:
             return 304, {}, b""

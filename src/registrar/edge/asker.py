@@ -2,18 +2,20 @@
 
 import asyncio
 import contextlib
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 
 from registrar import jitter
 from registrar.edge.entry import Entry, Key, Source
 from registrar.edge.polled_types import ENDPOINTS
+from registrar.edge.subscription import Subscription
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.event_log import EventLogger
 from registrar.registry_client.client import RegistryClient
-from wire.edge_assignments import MAX_EDGE_HOLD, MAX_EDGE_NAMES, EdgeAnswer, EdgeQuestion, TakenVersion
+from wire.edge_assignments import MAX_EDGE_HOLD, MAX_EDGE_NAMES, EdgeAnswer, EdgeQuestion
 from wire.node import Node
 
 EDGE_TIMEOUT = MAX_EDGE_HOLD + 2.0
@@ -24,6 +26,12 @@ _MAX_BACKOFF = 1.0
 """Seconds of the longest pause after a failure: an Envoy may be waiting. One connection is tried each time."""
 _REFUSED_PAUSE = 5.0
 """Seconds of the pause after a refusal; Envoys poll the registry themselves meanwhile."""
+_REPORT_DELAY = 1.0
+"""Seconds after which the registry is told what Envoys have taken; they take a change within a quarter of it."""
+_END_TIMEOUT = 1.0
+"""Seconds in which a held question ends when another one builds on it."""
+_NOT_REMEMBERED = 412
+"""The status of a question that builds on one that the registry does not know."""
 _SHORT = 1.0
 """Seconds within which an answer without changes was not held, so that the next question has to wait."""
 _SUBSCRIPTION_TIMEOUT = 120.0
@@ -54,8 +62,37 @@ class Progress(Struct):
     silent_since: float | None = None
 
 
+class _Said(Struct, frozen=True):
+    """The state that the registry knows after a question, on which the next one builds.
+
+    Attributes:
+        id: the question's.
+        tokens: the token of each name.
+        taken: the state of each subscription, by name and node.
+    """
+
+    id: str
+    tokens: Mapping[Key, str]
+    taken: Mapping[tuple[Key, tuple[str, str]], object]
+
+    def has_all_of(self, before: "_Said") -> bool:
+        """Return whether every name and subscription of an earlier question is still in this one."""
+        return before.tokens.keys() <= self.tokens.keys() and before.taken.keys() <= self.taken.keys()
+
+
+class _Question(Struct, frozen=True):
+    """A question that is under way, and what the registry knows if it takes it."""
+
+    task: "asyncio.Task[EdgeAnswer | None]"
+    said: _Said
+    whole: bool
+    sent_at: float
+
+
 class Asker:
     """Asks for up to a thousand names, on behalf of one node.
+
+    A question builds on the one before, and has only what is new. One that is held ends when another one builds on it.
 
     Args:
         node: the node that the questions are for.
@@ -76,8 +113,12 @@ class Asker:
         self._progress = progress
         self._settle = settle
         self._loop = asyncio.get_running_loop()
-        # Set when there is something to ask that the question under way does not ask.
+        # Set when there is something to say that the question under way does not say.
         self._wake = asyncio.Event()
+        # Sets it for what Envoys have taken; None while that is said.
+        self._report_timer: asyncio.TimerHandle | None = None
+        # What the newest question has said; None where the next one has to be whole.
+        self._said: _Said | None = None
         self._backoff = jitter.Backoff(most=_MAX_BACKOFF)
 
     @property
@@ -89,46 +130,127 @@ class Asker:
         """Ask at once, with what is new."""
         self._wake.set()
 
+    def note_news(self) -> None:
+        """Tell the registry soon what an Envoy has taken."""
+        if self._report_timer is None:
+            self._report_timer = self._loop.call_later(_REPORT_DELAY, self._wake.set)
+
     async def run(self) -> None:
         """Ask again and again, as long as there is something to ask."""
-        while True:
-            if not any(entry.loaded for entry in self.entries.values()):
-                await self._wake.wait()
-            if self._wake.is_set():
-                await asyncio.sleep(_GATHER_TIME)
-                self._wake.clear()
-            sent = {key: entry.held for key, entry in self.entries.items() if entry.loaded}
-            if sent:
-                await self._pause(await self._ask(sent))
+        question: _Question | None = None
+        try:
+            while True:
+                if question is None:
+                    await self._until_there_is_something()
+                    question = self._send()
+                elif await self._is_answered(question):
+                    await self._pause(self._finish(question))
+                    question = None
+                else:
+                    await asyncio.sleep(_GATHER_TIME)
+                    former, question = question, self._send()
+                    await self._end(former)
+        finally:
+            if question is not None:
+                question.task.cancel()
 
-    async def _ask(self, sent: Mapping[Key, str]) -> float:
-        """Ask once; return the seconds to wait before the next question."""
-        started = self._loop.time()
-        question = self._question(sent)
-        self._progress.questions += 1
-        asking = asyncio.create_task(self._client.ask_edge(question), name="edge question")
+    async def _until_there_is_something(self) -> None:
+        while not any(entry.loaded for entry in self.entries.values()):
+            await self._wake.wait()
+            self._wake.clear()
+        if self._wake.is_set():
+            await asyncio.sleep(_GATHER_TIME)
+
+    async def _is_answered(self, question: _Question) -> bool:
+        """Wait for the answer to a question, and return False if there is something new to say before it comes."""
         waking = asyncio.create_task(self._wake.wait(), name="edge wake")
         try:
-            await asyncio.wait({asking, waking}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                # An answer under way is not lost: the next question brings the same tokens, and gets it again.
-                return 0.0
-            answer = asking.result()
+            await asyncio.wait({question.task, waking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waking.cancel()
+        return question.task.done()
+
+    def _send(self) -> _Question:
+        """Send everything that the registry does not know yet."""
+        self._wake.clear()
+        if self._report_timer is not None:
+            self._report_timer.cancel()
+            self._report_timer = None
+        before = self._said
+        said = _Said(secrets.token_hex(8), self._tokens(), {key: each.state for key, _, each in self._subscriptions()})
+        if before is not None and not said.has_all_of(before):
+            # Only a whole question says what is no longer asked for.
+            before = None
+        question = self._changes(before, said)
+        self._said = said
+        self._progress.questions += 1
+        task = asyncio.create_task(self._client.ask_edge(question), name="edge question")
+        return _Question(task, said, before is None, self._loop.time())
+
+    def _changes(self, before: _Said | None, said: _Said) -> EdgeQuestion:
+        """Return a question with what ``said`` has and ``before`` has not."""
+        held: dict[str, str] = {}
+        resources: dict[str, dict[str, str]] = {}
+        for key, token in said.tokens.items():
+            if before is None or before.tokens.get(key) != token:
+                entry = self.entries[key]
+                names = held if entry.polled is ENDPOINTS else resources.setdefault(entry.polled.type_url, {})
+                names[entry.name] = token
+        node, now = self.node, self._loop.time()
+        taken = [
+            each.report(entry.name, "" if entry.polled is ENDPOINTS else entry.polled.type_url, node, now)
+            for key, entry, each in self._subscriptions()
+            if before is None or before.taken.get(key) != said.taken[key]
+        ]
+        if before is not None:
+            return EdgeQuestion(held=held, resources=resources, taken=taken, id=said.id, after=before.id)
+        return EdgeQuestion(node.id, node.cluster, node.zone, self._edge, held, resources, taken, said.id)
+
+    def _tokens(self) -> dict[Key, str]:
+        return {key: entry.held for key, entry in self.entries.items() if entry.loaded}
+
+    def _subscriptions(self) -> Iterator[tuple[tuple[Key, tuple[str, str]], Entry, Subscription]]:
+        """Yield what Envoys poll for; those that have stopped are forgotten."""
+        now = self._loop.time()
+        for entry in self.entries.values():
+            if entry.loaded:
+                for node, subscription in list(entry.subscriptions.items()):
+                    if now - subscription.polled_at > _SUBSCRIPTION_TIMEOUT:
+                        del entry.subscriptions[node]
+                    else:
+                        yield (entry.key, node), entry, subscription
+
+    def _finish(self, question: _Question) -> float:
+        """Take the answer to a question; return the seconds to wait before the next one."""
+        try:
+            answer = question.task.result()
         except RegistryUnavailable as error:
             return self._note_failure(str(error), error.retry_after)
         except RegistryRefused as error:
+            if error.problem.status == _NOT_REMEMBERED and not question.whole:
+                # Another process of the registry, or one that was started since.
+                self._said = None
+                return 0.0
             return self._note_refusal(str(error))
-        finally:
-            asking.cancel()
-            waking.cancel()
-            await asyncio.wait({asking, waking})
         now = self._loop.time()
         self._note_answer(now)
-        self._apply(answer or EdgeAnswer(), sent, now)
-        return jitter.around(_SHORT, 0.5) if answer is None and now - started < _SHORT else 0.0
+        self._apply(answer or EdgeAnswer(), question.said.tokens, now)
+        return jitter.around(_SHORT, 0.5) if answer is None and now - question.sent_at < _SHORT else 0.0
+
+    async def _end(self, question: _Question) -> None:
+        """Take the answer to a question on which another one builds, which ends it."""
+        await asyncio.wait({question.task}, timeout=_END_TIMEOUT)
+        if not question.task.done():
+            # The other one has reached another process. What this one would bring is not lost: tokens bring it.
+            question.task.cancel()
+            return
+        with contextlib.suppress(RegistryUnavailable, RegistryRefused):
+            answer = question.task.result()
+            if answer is not None:
+                self._apply(answer, {}, self._loop.time())
 
     async def _pause(self, seconds: float) -> None:
-        """Wait for so long; where a registry answers, only until there is something new to ask."""
+        """Wait for so long; where a registry answers, only until there is something new to say."""
         if self._progress.away is not None:
             await asyncio.sleep(seconds)
         elif seconds:
@@ -136,41 +258,20 @@ class Asker:
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
 
-    def _question(self, sent: Mapping[Key, str]) -> EdgeQuestion:
-        node = self.node
-        held: dict[str, str] = {}
-        resources: dict[str, dict[str, str]] = {}
-        for key, token in sent.items():
-            entry = self.entries[key]
-            names = held if entry.polled is ENDPOINTS else resources.setdefault(entry.polled.type_url, {})
-            names[entry.name] = token
-        return EdgeQuestion(node.id, node.cluster, node.zone, self._edge, held, resources, self._taken())
-
-    def _taken(self) -> list[TakenVersion]:
-        """Return what Envoys have taken; those that poll no more are forgotten."""
-        now = self._loop.time()
-        taken = []
-        for entry in self.entries.values():
-            type_url = "" if entry.polled is ENDPOINTS else entry.polled.type_url
-            for key, subscription in list(entry.subscriptions.items()):
-                if now - subscription.polled_at > _SUBSCRIPTION_TIMEOUT:
-                    del entry.subscriptions[key]
-                else:
-                    taken.append(subscription.report(entry.name, type_url, self.node, now))
-        return taken
-
     def _apply(self, answer: EdgeAnswer, sent: Mapping[Key, str], now: float) -> None:
-        """Take what the registry said, and confirm what it left out."""
+        """Take what the registry said, and confirm the names of ``sent`` that it left out."""
         wall = time.time()
-        for key, token in sent.items():
-            entry = self.entries.get(key)
-            if entry is None:
-                continue
-            entry.refused = entry.name in answer.refused
+        for key, entry in list(self.entries.items()):
             content = _content(entry, answer)
+            if key in sent:
+                entry.refused = entry.name in answer.refused
+            if entry.refused:
+                # Its answer without resources lets an Envoy start, and says nothing of what there is.
+                self._settle(entry)
+                continue
             if content is not None:
                 entry.take(*content, Source.REGISTRY)
-            elif not token or entry.held != token:
+            elif not sent.get(key) or entry.held != sent[key]:
                 # The registry is in doubt, or an Envoy has brought another database's since the question.
                 continue
             entry.confirm(now, wall)
@@ -214,6 +315,7 @@ class Asker:
 
     def _fail(self, reason: str, *, is_refused: bool) -> None:
         progress = self._progress
+        self._said = None
         progress.away, progress.is_refused = reason, is_refused
         if progress.silent_since is None:
             progress.silent_since = self._loop.time()

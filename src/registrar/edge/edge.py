@@ -258,7 +258,10 @@ class Edge:
         subscription = entry.subscriptions.get(key)
         if subscription is None:
             subscription = entry.subscriptions[key] = Subscription(node)
+        before = subscription.state
         subscription.poll(brought, now)
+        if before != subscription.state:
+            self._asker_of[entry.key].note_news()
         return subscription
 
     def _settle(self, entry: Entry) -> None:

@@ -73,6 +73,11 @@ class Subscription:
         """Return whether it has refused this token so lately that it is not offered again."""
         return bool(token) and self.refused_offer == token and now - self._refused_at < OFFERED_AGAIN_AFTER
 
+    @property
+    def state(self) -> object:
+        """The part of it that the registry has to know soon; all else only says that it polls on."""
+        return self.brought, min(self.refusals, _MIN_REFUSALS), self._started_at
+
     def report(self, service: str, type_url: str, asking: Node, now: float) -> TakenVersion:
         """Return what the registry is told of it, in a question for the node ``asking``."""
         node = self.node

@@ -253,9 +253,8 @@ class RegistryClient:
             RegistryRefused: the registry refused the question.
         """
         content = msgspec.json.encode(question)
-        headers = {"accept-encoding": "gzip", "x-envoy-expected-rq-timeout-ms": str(int(self._timeout * 1000))}
         registry, response = await self._attempt(
-            lambda registry: self._send(registry, "POST", EDGE_PATH, content, headers)
+            lambda registry: self._send(registry, "POST", EDGE_PATH, content, {"accept-encoding": "gzip"})
         )
         try:
             answer = None if response.status == 304 else _decode_edge(_unpacked(response))

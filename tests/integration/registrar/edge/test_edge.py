@@ -118,15 +118,20 @@ async def test_one_question_for_all_names(edge: World) -> None:
     polls = [asyncio.create_task(edge.version(*each)) for each in (("shop", "db000001:5"), ("user", "db000001:9"))]
     questions = edge.registry.questions
     tokens = {"shop": "db000001:5", "user": "db000001:9"}
-    await until(lambda: any(question.held == tokens for question in questions))
+    await until(lambda: edge.registry.held_by_edge == tokens)
 
     def taken() -> dict[str, str]:
         return {each.service: each.version for question in questions for each in question.taken}
 
     await until(lambda: taken() == tokens)
-    assert {(question.node, question.cluster, question.zone, question.edge) for question in questions} == {
+    whole = [question for question in questions if not question.after]
+    assert [(question.node, question.cluster, question.zone, question.edge) for question in whole] == [
         ("envoy-1", "web", "za", "task-1")
-    }
+    ]
+    # The others have what is new, and no more.
+    assert [question.held for question in questions if question.after and "shop" in question.held] == [
+        {"shop": "db000001:5"}
+    ]
     await edge.registry.assign("user", "db000001:10", HOSTS[1])
     assert await polls[1] == "db000001:10"
     assert not polls[0].done()
