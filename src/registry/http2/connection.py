@@ -223,7 +223,8 @@ class Connection:
                 more = True
                 break
             allowed -= 1
-            self._receive_by_h2(buffer[position:end], kind, flags, now)
+            if kind != frames.WINDOW_UPDATE or not self._open_window(bytes(buffer[position:end]), now):
+                self._receive_by_h2(buffer[position:end], kind, flags, now)
             position = end
         self._buffer = bytes(buffer[position:]) if self.ended is None else b""
         self._note_incomplete(now)
@@ -352,6 +353,29 @@ class Connection:
         self._lifetime.begun = True
         self._receive_by_h2(begin, frames.DATA, 0, now)
         return len(frames.PREFACE)
+
+    def _open_window(self, frame: bytes, now: float) -> bool:
+        """Take a WINDOW_UPDATE frame beside h2, and return whether it can be: it is legal, and its stream open.
+
+        Some clients send two with every dozen messages, and h2 takes 15 µs for each.
+        """
+        if len(frame) != frames.HEADER_LENGTH + 4 or self._header_bytes or not self._beside:
+            return False
+        stream_id = int.from_bytes(frame[5:9], "big")
+        increment = int.from_bytes(frame[9:13], "big")
+        stream = self._streams.get(stream_id)
+        if stream is None and stream_id:
+            return False
+        window = (self._h2 if stream is None else stream.flow).outbound_flow_control_window
+        if not 0 < increment <= frames.MAX_WINDOW - max(0, window) or not self._allowance.take(now):
+            return False
+        if stream is None:
+            self._h2.outbound_flow_control_window += increment
+        else:
+            stream.flow.outbound_flow_control_window += increment
+            self._go_on(stream)
+        self._sender.resume_waiting()
+        return True
 
     def _return_windows(self, stream: Stream) -> None:
         """Give the window of data back that have passed beside h2, of the connection and of the stream."""

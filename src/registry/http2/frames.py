@@ -17,7 +17,11 @@ DATA: Final = 0x0
 HEADERS: Final = 0x1
 RST_STREAM: Final = 0x3
 SETTINGS: Final = 0x4
+WINDOW_UPDATE: Final = 0x8
 CONTINUATION: Final = 0x9
+
+MAX_WINDOW: Final = 2**31 - 1
+"""Bytes that a window may have (6.9.1)."""
 
 # Flags (6.1, 6.2).
 END_HEADERS: Final = 0x4
@@ -60,4 +64,4 @@ def goaway(last_stream_id: int, code: int, reason: bytes = b"") -> bytes:
 
 def window_update(stream_id: int, increment: int) -> bytes:
     """Return a WINDOW_UPDATE frame; stream 0 is the connection."""
-    return _WINDOW_UPDATE.pack(0, 4, 0x8, 0, stream_id, increment)
+    return _WINDOW_UPDATE.pack(0, 4, WINDOW_UPDATE, 0, stream_id, increment)

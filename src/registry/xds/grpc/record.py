@@ -37,6 +37,8 @@ class TypeRecord:
         whole_number: the number of the last whole response that was sent, of those that streams share.
         acknowledged_form: what an ACK of the client has between its version and its nonce; empty: not known, or too
             long to be kept.
+        is_ordinary: whether refused, missing, rejected, alone, holds_nothing, brought_versions, too_large are known to
+            be empty, which saves looking at each for each push.
         expected_ack: the ACK of the answer in flight, if its bytes are known; empty: they are not.
         in_flight: the names of the last answer while it is neither accepted nor rejected, with the version that each
             replaces; None: it is.
@@ -67,6 +69,7 @@ class TypeRecord:
         "has_named",
         "holds_nothing",
         "in_flight",
+        "is_ordinary",
         "kept",
         "missing",
         "names",
@@ -105,6 +108,7 @@ class TypeRecord:
         self.answers = 0
         self.nonce = ""
         self.whole_number = 0
+        self.is_ordinary = False
         self.acknowledged_form = b""
         self.expected_ack = b""
         self.in_flight: dict[str, str] | None = None
@@ -131,16 +135,20 @@ class TypeRecord:
         if len(self.dirty) != 1 or self.dirty_all or self.answer_due or self.unsure:
             return None
         (name,) = self.dirty
-        special = (
-            name in self.refused
-            or name in self.missing
-            or name in self.rejected
-            or name in self.alone
-            or name in self.holds_nothing
-            or name in self.brought_versions
-            or name in self.too_large
-        )
-        return None if special else name
+        if not self.is_ordinary:
+            special = (
+                self.refused,
+                self.missing,
+                self.rejected,
+                self.alone,
+                self.holds_nothing,
+                self.brought_versions,
+                self.too_large,
+            )
+            self.is_ordinary = not any(special)
+            if any(name in names for names in special):
+                return None
+        return name
 
     @property
     def held(self) -> Collection[str]:

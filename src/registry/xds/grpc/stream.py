@@ -133,6 +133,7 @@ class Stream(ABC):
                 self._accept(record, now)
                 return self._is_busy()
         self._read(message, now)
+        self._look_anew()
         return True
 
     @abstractmethod
@@ -162,12 +163,22 @@ class Stream(ABC):
             # As has_work, without a call: this is asked twice for each push.
             has_work = (record.dirty or record.dirty_all or record.answer_due) and not record.unsure
             if has_work and self._may_send(record, now):
-                parts = self._plain_answer(record, now) or self._answer(record, now)
+                parts = self._plain_answer(record, now) or self._special_answer(record, now)
                 if parts is not None:
                     self.answers += 1
                     return parts
             removes |= record.removals_due
         return self._remove_clusters(self._records[_CLUSTERS_URL], now) if removes else None
+
+    def _special_answer(self, record: TypeRecord, now: float) -> Parts | None:
+        parts = self._answer(record, now)
+        self._look_anew()
+        return parts
+
+    def _look_anew(self) -> None:
+        """Have it looked at what is noted of names, because that may have changed."""
+        for record in self._records.values():
+            record.is_ordinary = False
 
     def _plain_answer(self, record: TypeRecord, now: float) -> Parts | None:
         """Return the shared answer to the change of one assignment; None: there is none.
@@ -201,7 +212,7 @@ class Stream(ABC):
         if not self._is_settled() or not self._may_send(clusters, now):
             return None
         clusters.dirty_all, clusters.removals_due = True, False
-        parts = self._answer(clusters, now)
+        parts = self._special_answer(clusters, now)
         self.answers += parts is not None
         return parts
 

@@ -642,3 +642,20 @@ def test_messages_of_one_part_are_framed_once() -> None:
             client.exchange()
             assert client.messages(stream)[-1] == message
     assert all(not server.ended for server in framed)
+
+
+@WAYS
+@pytest.mark.parametrize("stream_id", [0, 1])
+@pytest.mark.parametrize("increment", [0, BIG])
+def test_a_window_that_grows_too_far_ends_what_it_is_of(beside: bool, stream_id: int, increment: int) -> None:
+    """An update by 0, or above what a window may have, ends the stream or the connection (RFC 9113, 6.9)."""
+    service = EchoService()
+    client, stream = open_call(service, beside=beside)
+    assert stream == 1
+    service.calls[0].push(b"x")
+    client.exchange()
+    update = b"\x00\x00\x04\x08\x00" + stream_id.to_bytes(4, "big") + increment.to_bytes(4, "big")
+    client.feed(update)
+    client.read()
+    assert service.calls[0].closed == 1
+    assert (client.server.ended is not None) == (stream_id == 0 or increment == 0)
