@@ -19,6 +19,7 @@ from h2.settings import SettingCodes
 from harness.goaway import FrameSplitter
 from registry.http2.call import Metadata, Peer, Status, StatusError
 from registry.http2.connection import Connection
+from registry.http2.failures import Failures
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.messages import MessageReader
 from registry.http2.sender import FramedMessages
@@ -131,6 +132,7 @@ class MemoryClient:
             self.count,
             Peer("203.0.113.7"),
             FramedMessages(),
+            Failures(now),
             self.turns.append,
             lambda: None,
             now,

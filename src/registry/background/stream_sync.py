@@ -70,6 +70,8 @@ class StreamSync:
         """The index of the stream with which the next turn begins. Written by publish()."""
         self._checked_at = 0.0
         """Monotonic time of the last comparison with what is stored."""
+        self._database_id = ""
+        """The database that was told of the streams. Written by publish()."""
         self._overlooked_at: float | None = None
         """Monotonic time at which a stream was last left out, for want of room."""
 
@@ -205,13 +207,22 @@ class StreamSync:
         return ServiceVersion(snapshot.version, self._cache.clock.at(snapshot.since))
 
     async def _check_stored(self, now: float) -> None:
-        """Tell of all streams again if PostgreSQL has lost some of them in a crash."""
-        if now - self._checked_at < _CLEANUP_INTERVAL:
+        """Tell of all streams again if PostgreSQL has lost some of them, or is a copy of an earlier time.
+
+        A restored backup has streams of this process that have ended since, and others as they were then.
+        """
+        database_id = self._cache.database_id
+        restored = database_id != self._database_id
+        if not restored and now - self._checked_at < _CLEANUP_INTERVAL:
             return
         self._checked_at = now
         await store.delete_orphans(self._database)
-        if self._published and await store.count_streams(self._database, self._process_id) < len(self._published):
+        stored = await store.count_streams(self._database, self._process_id)
+        if restored or stored != len(self._published):
+            if stored:
+                await store.delete_streams(self._database, self._process_id, None)
             self._published = {entry: replace(each, substance=None) for entry, each in self._published.items()}
+        self._database_id = database_id
 
     def _row_of(self, entry: StreamEntry, record: Record, number: int, troubles: Sequence[Trouble]) -> StreamRow:
         node, stream = entry.node, entry.stream

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import quote_from_bytes
 
-import structlog
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import (
@@ -29,14 +28,13 @@ from h2.settings import SettingCodes
 from registry.core.token_bucket import TokenBucket
 from registry.http2 import frames
 from registry.http2.call import Peer, Service, Status, StatusError
+from registry.http2.failures import Failures
 from registry.http2.lean_settings import LeanSettings
-from registry.http2.lifetime import EndReason, Lifetime, Verdict
+from registry.http2.lifetime import STALL_TIMEOUT, EndReason, Lifetime, Verdict
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.messages import PREFIX_LENGTH, OversizedMessageError
 from registry.http2.sender import MAX_BURST, FramedMessages, Sender
 from registry.http2.stream import Part, Stream
-
-log = structlog.get_logger()
 
 GRACE: Final = 1.0
 """Seconds from the GOAWAY of an aged connection to the end of its streams, for requests that are on their way."""
@@ -86,6 +84,7 @@ class Connection:
         count: counts its streams among those of the process.
         peer: the client.
         framed: puts messages into frames, for all connections of the process.
+        failures: logs defects.
         add_turn: has a stream run in a turn of its own.
         flush: writes what is in ``out``, after such a turn.
         now: the time, as in every call.
@@ -101,6 +100,7 @@ class Connection:
         "_drain_at",
         "_drain_reason",
         "_end_by",
+        "_failures",
         "_flush",
         "_h2",
         "_header_bytes",
@@ -125,6 +125,7 @@ class Connection:
         count: StreamCount,
         peer: Peer,
         framed: FramedMessages,
+        failures: Failures,
         add_turn: Callable[[Stream], None],
         flush: Callable[[], None],
         now: float,
@@ -136,6 +137,7 @@ class Connection:
         self._limits = limits
         self._count = count
         self._peer = peer
+        self._failures = failures
         self.add_turn = add_turn
         """Has a stream run in a turn of its own, which it does not wait for yet."""
         self._flush = flush
@@ -253,6 +255,7 @@ class Connection:
         ):
             return False
         self._lifetime.hear(now)
+        stream.silent_since = None
         size = length + PREFIX_LENGTH
         self._unreturned += size
         stream.unreturned += size
@@ -334,8 +337,8 @@ class Connection:
             return
         try:
             self._send(stream, now)
-        except Exception:
-            log.exception("stream_connection_failed", peer=self._peer.address)
+        except Exception as error:  # noqa: BLE001  # it ends this connection alone
+            self._failures.note("stream_connection_failed", self._peer.address, error, now)
             self._fail(frames.INTERNAL_ERROR, "failed", "the registry failed to send a frame", now)
         self._flush()
 
@@ -405,9 +408,8 @@ class Connection:
             # h2 has made the GOAWAY.
             self._sender.collect()
             self._end("protocol_error", now)
-        except Exception:
-            # Of h2, where a frame is one that it does not expect.
-            log.exception("stream_connection_failed", peer=self._peer.address)
+        except Exception as error:  # noqa: BLE001  # of h2, where a frame is one that it does not expect
+            self._failures.note("stream_connection_failed", self._peer.address, error, now)
             self._fail(frames.INTERNAL_ERROR, "failed", "the registry failed to read a frame", now)
         if self._sender.is_flooded:
             self._fail(frames.ENHANCE_YOUR_CALM, "flood", "too many frames, and nothing is read", now)
@@ -477,6 +479,8 @@ class Connection:
             return
         try:
             stream.call = self._service.open(path, _metadata(headers), self._peer, stream.wake)
+            stream.silent_since = now
+            self._expect(now + STALL_TIMEOUT)
         except StatusError as error:
             self._count.give()
             self._finish(stream, error.status, error.message, now)
@@ -515,6 +519,7 @@ class Connection:
             for message in stream.reader.feed(data):
                 if stream.call is None:
                     break
+                stream.silent_since = None
                 stream.asks |= stream.call.receive(message, now)
         except StatusError as error:
             self._finish(stream, error.status, error.message, now)
@@ -555,7 +560,16 @@ class Connection:
 
     def _check_due(self, stream: Stream, now: float) -> None:
         """Ask a call whose time has come."""
-        if stream.due is None or stream.call is None:
+        if stream.call is None:
+            return
+        if stream.silent_since is not None:
+            end = stream.silent_since + STALL_TIMEOUT
+            if now >= end:
+                words = f"nothing was asked for in the first {STALL_TIMEOUT:.0f} seconds of this stream"
+                self._finish(stream, Status.DEADLINE_EXCEEDED, words, now)
+                return
+            self._expect(end)
+        if stream.due is None:
             return
         if stream.due <= now:
             stream.due, stream.asks = None, True
@@ -604,7 +618,7 @@ class Connection:
 
     def _on_failure(self, stream: Stream, error: Exception, now: float) -> None:
         """End a stream whose call has raised what it must not."""
-        log.error("call_failed", peer=self._peer.address, exc_info=error)
+        self._failures.note("call_failed", self._peer.address, error, now)
         self._finish(stream, Status.INTERNAL, "the registry failed to answer; its log has the reason", now)
 
     def _close_call(self, stream: Stream, now: float) -> None:
@@ -615,8 +629,8 @@ class Connection:
         self._count.give()
         try:
             call.close(now)
-        except Exception:
-            log.exception("call_failed", peer=self._peer.address)
+        except Exception as error:  # noqa: BLE001  # the stream has ended
+            self._failures.note("call_failed", self._peer.address, error, now)
 
     # Ends.
 

@@ -11,6 +11,7 @@ import structlog
 from registry.core.token_bucket import TokenBucket
 from registry.http2.call import Service
 from registry.http2.connection import END_TIMEOUT, GRACE
+from registry.http2.failures import Failures
 from registry.http2.lifetime import EndReason
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.protocol import LINGER, READ_BUFFER, Http2Protocol
@@ -43,6 +44,7 @@ class Http2Listener:
         self.count = StreamCount(max_streams)
         self.turns = Turns(self._loop.call_soon)
         self.framed = FramedMessages()
+        self.failures = Failures(time.monotonic())
         self.beside = beside
         self.read_buffer = memoryview(bytearray(READ_BUFFER))
         """The transports of all connections write into it, one after the other."""

@@ -9,6 +9,7 @@ from registry.auth.certificate import read_certificate
 from registry.auth.principal import peer_of
 from registry.http2.call import Peer, Service
 from registry.http2.connection import GRACE, Connection
+from registry.http2.failures import Failures
 from registry.http2.lifetime import PREFACE_TIMEOUT, EndReason
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.sender import FramedMessages
@@ -41,6 +42,7 @@ class Host(Protocol):
     count: StreamCount
     turns: Turns
     framed: FramedMessages
+    failures: Failures
     beside: bool
     read_buffer: memoryview
 
@@ -259,6 +261,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._host.count,
             Peer(peer_of(transport.get_extra_info("peername")), certificate),
             self._host.framed,
+            self._host.failures,
             self._host.turns.add,
             self.flush,
             now,

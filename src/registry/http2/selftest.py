@@ -17,6 +17,7 @@ from h2.settings import SettingCodes
 
 from registry.http2.call import Metadata, Peer, Status, StatusError
 from registry.http2.connection import Connection
+from registry.http2.failures import Failures
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.messages import PREFIX_LENGTH
 from registry.http2.sender import FramedMessages
@@ -59,6 +60,7 @@ class _Conversation:
             StreamCount(1),
             Peer(""),
             FramedMessages(),
+            Failures(0.0),
             self._turns.append,
             _do_nothing,
             0.0,

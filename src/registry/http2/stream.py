@@ -46,6 +46,7 @@ class Stream:
         "left",
         "queued",
         "reader",
+        "silent_since",
         "started",
         "takes_data",
         "trailers",
@@ -60,6 +61,8 @@ class Stream:
         self.reader: Final = MessageReader(max_message)
         self.call: Call | None = None
         """None before it is opened, and when it has ended. Written by the connection, as all that is not private."""
+        self.silent_since: float | None = None
+        """When the call was opened, until its first message; None: it has come, or there is no call."""
         self.asks = False
         """Whether the call may have a message, and has not been asked."""
         self.due: float | None = None

@@ -41,6 +41,8 @@ _REGION, _ZONE = 1, 2
 """Fields of `Locality`."""
 _VALUE = 1
 """The field of `UInt32Value`."""
+_MAX_UNENCODED = 1_000
+"""Services that are remembered because they cannot be encoded."""
 _HEALTH = {health: cast("messages.HealthStatus", messages.HealthStatus.Value(health.value)) for health in Health}
 
 
@@ -84,6 +86,9 @@ class AssignmentSource(Source):
         self._cache = cache
         self._assignments = AssignmentCache(cache)
         self._variant: Variant = variant
+        self._unencoded: dict[str, tuple[str, int]] = {}
+        """The database and version of each service that could not be encoded, which is not tried again for each stream.
+        Written by find(); at most ``_MAX_UNENCODED``."""
 
     @property
     def type(self) -> ResourceType:
@@ -114,13 +119,27 @@ class AssignmentSource(Source):
             return None
         kept: _Encoding | None = snapshot.streamed.get(self._variant)
         if kept is None or kept.database_id != cache.database_id:
-            try:
-                kept = _encode(self._variant, snapshot, cache.database_id)
-            except ValueError as error:
-                # A row that was written past the API must not end the streams that ask for its service.
-                log.exception("assignment_not_encoded", service=name)
-                raise UnavailableError(f"the assignment of {name} cannot be encoded; the log says why") from error
+            kept = self._encoded(snapshot, cache.database_id)
         return kept.resource
+
+    def _encoded(self, snapshot: Snapshot, database_id: str) -> _Encoding:
+        """Return a snapshot encoded.
+
+        Raises:
+            UnavailableError: it cannot be. A row that was written past the API must not end the streams of its service.
+        """
+        name, version = snapshot.service, (database_id, snapshot.version)
+        words = f"the assignment of {name} cannot be encoded; the log says why"
+        if self._unencoded.get(name) == version:
+            raise UnavailableError(words)
+        try:
+            return _encode(self._variant, snapshot, database_id)
+        except ValueError as error:
+            log.exception("assignment_not_encoded", service=name, version=snapshot.version, variant=self._variant)
+            if len(self._unencoded) >= _MAX_UNENCODED:
+                self._unencoded.clear()
+            self._unencoded[name] = version
+            raise UnavailableError(words) from error
 
     def names(self, _node: Node) -> ResourceNames:
         """Return nothing: there is no wildcard."""

@@ -6,10 +6,8 @@ sent again, and a process that is behind says nothing about it.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from google.protobuf.message import DecodeError
-
 from registry.errors import UnavailableError
-from registry.http2.call import Status, StatusError
+from registry.http2.call import Status
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.record import TypeRecord
 from registry.xds.grpc.response import Parts, encode_errors, encode_nonce, encode_removed
@@ -25,21 +23,15 @@ class DeltaStream(Stream):
 
     def _read(self, message: bytes, now: float) -> None:
         """Read a `DeltaDiscoveryRequest`."""
-        try:
-            request = messages.DeltaDiscoveryRequest.FromString(message)
-        except DecodeError:
-            raise StatusError(Status.INVALID_ARGUMENT, "the message is no DeltaDiscoveryRequest") from None
-        self._begin(request.node)
-        record = self._record_of(request.type_url)
+        request, record = self._parse(messages.DeltaDiscoveryRequest, message)
         if record is None:
             return
-        error = request.error_detail if request.HasField("error_detail") else None
-        self._settle(record, request.response_nonce, error, now)
+        self._settle(record, request, now)
         first = record.watch is None
         if first or request.resource_names_subscribe or request.resource_names_unsubscribe:
             subscribed = distinct_names(request.resource_names_subscribe)
             self._subscribe(record, subscribed, distinct_names(request.resource_names_unsubscribe))
-        elif error is None and not request.initial_resource_versions:
+        elif not request.HasField("error_detail") and not request.initial_resource_versions:
             record.note_form(message, b"", encode_nonce(request.response_nonce, delta=True))
         if first:
             self._note_held(record, request.initial_resource_versions)

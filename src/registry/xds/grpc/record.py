@@ -50,7 +50,8 @@ class TypeRecord:
         rejections: the newest rejection of each name, until the client accepts another version of it.
         alone: names that go into answers of their own, because one of them made the client reject an answer of many.
         missing: names that the client was told do not exist.
-        holds_nothing: names of which the client holds nothing for sure: it brought no version of the type.
+        holds_nothing: names of which the client holds nothing, or an assignment without endpoints, for sure: it brought
+            no version of the type, and was sent nothing else.
         too_large: the versions by name that are too large for this client.
         watch: calls back at changes; None before the first request.
     """
@@ -240,6 +241,13 @@ class TypeRecord:
             self.sent.pop(name, None)
             if previous:
                 self.sent[name] = previous
+
+    def note_missing(self, names: Iterable[str]) -> None:
+        """Note that the answer in flight says of these names that they do not exist."""
+        self.missing.update(names)
+        if self.in_flight is not None:
+            for name in names:
+                self.in_flight.setdefault(name, "")
 
     def forget(self, name: str, *, keep: bool = False) -> None:
         """Forget a name that the client has unsubscribed from: asked for again, it is sent again.

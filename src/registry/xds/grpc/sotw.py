@@ -7,10 +7,8 @@ has what is new, and leaves the others as they are.
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 
-from google.protobuf.message import DecodeError
-
 from registry.errors import UnavailableError
-from registry.http2.call import Status, StatusError
+from registry.http2.call import Status
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.record import TypeRecord
 from registry.xds.grpc.response import Parts, encode_errors, encode_nonce
@@ -26,21 +24,15 @@ class SotwStream(Stream):
 
     def _read(self, message: bytes, now: float) -> None:
         """Read a `DiscoveryRequest`."""
-        try:
-            request = messages.DiscoveryRequest.FromString(message)
-        except DecodeError:
-            raise StatusError(Status.INVALID_ARGUMENT, "the message is no DiscoveryRequest") from None
-        self._begin(request.node)
-        record = self._record_of(request.type_url)
+        request, record = self._parse(messages.DiscoveryRequest, message)
         if record is None:
             return
-        error = request.error_detail if request.HasField("error_detail") else None
-        repeats = self._settle(record, request.response_nonce, error, now)
+        repeats = self._settle(record, request, now)
         names = list(request.resource_names)
         if record.watch is None or record.type.wildcard or names != list(record.names):
             record.forget_form()
             repeats = self._subscribe(record, names, request.version_info) and repeats
-        elif error is None:
+        elif not request.HasField("error_detail"):
             version, nonce = encode_version(request.version_info), encode_nonce(request.response_nonce, delta=False)
             record.note_form(message, version, nonce)
         if repeats:
@@ -98,6 +90,7 @@ class SotwStream(Stream):
         resources, missing = self._collect(record)
         if record.unsure and not resources and not missing:
             return None
+        missing = [name for name in missing if name not in record.missing]
         errors = self._errors(record, missing) if missing else b""
         # An Envoy that holds nothing waits for its first answer; an empty one is no harm to another client.
         owed = record.answer_due and not record.brought
@@ -105,6 +98,7 @@ class SotwStream(Stream):
         if not resources and not owed and not (errors and self._client.is_grpc):
             return None
         nonce = self._note_sent(record, resources, now)
+        record.note_missing(missing)
         version = _joint_version(record.source.database_id, resources)
         return self._response(record, version, resources, errors, nonce)
 
@@ -136,7 +130,9 @@ class SotwStream(Stream):
             return None
         version = None if collection is None or record.removals_due else collection.version_info
         version = version or _joint_version(record.source.database_id, list(resources.values()))
-        errors = self._errors(record, missing)
+        missing = [name for name in missing if name not in record.missing]
+        errors = self._errors(record, missing) if missing else b""
+        record.missing.update(missing)
         nonce = self._note_full(record, resources, now)
         return self._response(record, version, list(resources.values()), errors, nonce)
 
@@ -175,10 +171,8 @@ class SotwStream(Stream):
         return nonce
 
     def _errors(self, record: TypeRecord, missing: Sequence[str]) -> bytes:
-        """Return why these names have no resource, once for each."""
-        new = [name for name in missing if name not in record.missing]
-        record.missing.update(new)
-        return encode_errors({name: self._error(record, name) for name in new}) if new else b""
+        """Return why these names have no resource."""
+        return encode_errors({name: self._error(record, name) for name in missing})
 
     def _error(self, record: TypeRecord, name: str) -> tuple[int, str]:
         if name in record.refused:

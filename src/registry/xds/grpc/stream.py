@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from sys import intern, version_info
+from typing import TypeVar
 
+from google.protobuf.message import DecodeError
 from msgspec import Struct
 
 from registry.errors import UnavailableError
@@ -43,6 +45,7 @@ _CLUSTERS_URL, _ENDPOINTS_URL = CLUSTERS.type_urls["v3"], ENDPOINTS.type_urls["v
 """Bound once, because they are looked for with each answer."""
 _share: Callable[[str], str] = str if version_info[:2] == (3, 12) else intern
 """Returns the text that all streams share. Python 3.12.1 never frees one of these, and clients may ask for any name."""
+Request = TypeVar("Request", messages.DiscoveryRequest, messages.DeltaDiscoveryRequest)
 WILDCARD = "*"
 """The name of all resources of a node."""
 
@@ -255,6 +258,20 @@ class Stream(ABC):
             self._sources = self._shared.sources(self._client)
             self._observer.opened(self)
 
+    def _parse(self, kind: type[Request], message: bytes) -> tuple[Request, TypeRecord | None]:
+        """Return a request and the record of its type; None for a type that is not served.
+
+        Raises:
+            StatusError: it cannot be read, or is of no type of this method.
+        """
+        try:
+            request = kind.FromString(message)
+        except DecodeError:
+            words = f"the message is no {kind.DESCRIPTOR.name}"
+            raise StatusError(Status.INVALID_ARGUMENT, words) from None
+        self._begin(request.node)
+        return request, self._record_of(request.type_url)
+
     def _record_of(self, type_url: str) -> TypeRecord | None:
         """Return the record of a type, new at its first request; None for a type that is not served.
 
@@ -332,20 +349,21 @@ class Stream(ABC):
         self._observer.unacknowledged(record.type)
         return True
 
-    def _settle(self, record: TypeRecord, nonce: str, error: messages.Status | None, now: float) -> bool:
+    def _settle(self, record: TypeRecord, request: Request, now: float) -> bool:
         """Take the ACK or NACK of a request; return whether it repeats what was accepted or rejected before.
 
         An ACK is the nonce of the last answer without an error, a NACK the same with one. Versions say nothing, and
         neither do the nonces of earlier answers.
         """
+        nonce, accepts = request.response_nonce, not request.HasField("error_detail")
         if not nonce or nonce != record.nonce:
             return False
         if record.in_flight is None:
-            return error is None
-        if error is None:
+            return accepts
+        if accepts:
             self._accept(record, now)
         else:
-            self._reject(record, error.message.decode("utf-8", "replace"), now)
+            self._reject(record, request.error_detail.message.decode("utf-8", "replace"), now)
         return False
 
     def _accept(self, record: TypeRecord, now: float) -> None:
@@ -369,7 +387,7 @@ class Stream(ABC):
             record.dirty.update(dict.fromkeys(refused))
         else:
             record.rejected.update(refused)
-        if refused and len(refused) < len(in_flight) and self.delta:
+        if refused and len(refused) < len(in_flight) and self._is_divisible(record):
             # Names that do not exist are told again, without what was refused.
             record.dirty.update(dict.fromkeys(name for name in in_flight if name not in refused))
         record.rejections.update(dict.fromkeys(refused, rejection))
@@ -435,8 +453,8 @@ class Stream(ABC):
                     record.alone.discard(name)
                     del record.dirty[name]
                     break
-            record.holds_nothing.discard(name)
             del record.dirty[name]
+        record.holds_nothing -= {each.name for each in resources}.difference(missing)
         if doubt is not None and (resources or missing):
             record.unsure = True
         elif doubt is not None:

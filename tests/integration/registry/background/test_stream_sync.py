@@ -149,6 +149,29 @@ async def test_what_postgresql_lost_is_told_again(postgresql: Database) -> None:
     assert len(await rows_of(postgresql)) == 3
 
 
+async def test_streams_of_a_restored_backup_are_replaced(postgresql: Database) -> None:
+    """It has streams that ended since, and what others said then; the process tells of its own anew, and at once."""
+    process = Process(postgresql, "ours")
+    await process.live()
+    ended, record = process.open("i-1", everything_current()), everything_current()
+    process.open("i-2", record)
+    await process.sync.publish()
+    async with postgresql.transaction() as connection:
+        await connection.exec_driver_sql("CREATE TABLE backup AS SELECT * FROM subscriber_streams")
+    ended.closed(9.0)
+    record.rejections = {"s-3": Rejection(5.0, "malformed IP address", {"s-3": "db:9"})}
+    await process.sync.publish()
+    now = await rows_of(postgresql)
+    async with postgresql.transaction() as connection:
+        await connection.exec_driver_sql("TRUNCATE subscriber_streams")
+        await connection.exec_driver_sql("INSERT INTO subscriber_streams SELECT * FROM backup")
+    await process.sync.publish()
+    assert len(await rows_of(postgresql)) == 2, "nothing says yet that it is another database"
+    process.cache.set_database("restored")
+    await process.sync.publish()
+    assert [row[:3] for row in await rows_of(postgresql)] == [row[:3] for row in now]
+
+
 async def test_a_list_of_too_many_counts_the_rest(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those in trouble are in it, and a list of one service is whole."""
     monkeypatch.setattr("registry.background.subscriber_sync.MAX_STREAM_REPORTS", 30)

@@ -8,10 +8,12 @@ from h2.settings import SettingCodes
 from harness.http2_memory import ECHO, LIMITS, EchoService, MemoryClient, frame
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from registry.http2 import connection as connection_module
 from registry.http2.call import Status
 from registry.http2.connection import END_TIMEOUT, GRACE, MAX_FRAMES_PER_TURN
+from registry.http2.failures import Failures
 from registry.http2.lifetime import KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STALL_TIMEOUT
 from registry.http2.limits import Limits, StreamCount
 from registry.http2.sender import MAX_BURST, MAX_UNSENT
@@ -343,7 +345,9 @@ def test_a_transport_that_stays_full_ends_the_connection() -> None:
 def test_a_silent_client_gets_a_ping_and_ends_without_an_answer() -> None:
     """After 20 seconds of silence comes a PING; without an answer in 10 the connection ends, with its calls."""
     service = EchoService()
-    client, _ = open_call(service)
+    client, stream = open_call(service)
+    client.send(stream, b"nothing")
+    client.exchange()
     assert client.server.due <= KEEPALIVE_INTERVAL
     client.server.on_time(KEEPALIVE_INTERVAL)
     assert client.server.due == KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT
@@ -364,6 +368,8 @@ def test_an_aged_connection_ends_with_goaway_and_then_ok() -> None:
     """At its age the client is told; a second later its streams end with OK, and the connection with them."""
     service = EchoService()
     client, stream = open_call(service, limits=Limits(max_message=1_000, max_age=1_800.0))
+    client.send(stream, b"nothing")
+    client.exchange()
     client.now = 1_800.0 * 1.2
     client.server.on_time(client.now)
     client.exchange()
@@ -659,3 +665,38 @@ def test_a_window_that_grows_too_far_ends_what_it_is_of(beside: bool, stream_id:
     client.read()
     assert service.calls[0].closed == 1
     assert (client.server.ended is not None) == (stream_id == 0 or increment == 0)
+
+
+def test_a_call_without_a_message_ends() -> None:
+    """A client that opens a stream and asks for nothing does not keep its place; one that has asked may be silent."""
+    service = EchoService()
+    client, silent = open_call(service)
+    asking = client.open()
+    client.send(asking, b"nothing")
+    client.exchange()
+    for client.now in (1.0, 20.0, STALL_TIMEOUT - 1, STALL_TIMEOUT):
+        assert client.status(silent) is None
+        assert client.server.due <= STALL_TIMEOUT or client.now >= STALL_TIMEOUT
+        client.server.on_time(client.now)
+        client.client.ping(bytes(8))
+        client.exchange()
+    words = "nothing was asked for in the first 30 seconds of this stream"
+    assert client.status(silent) == (Status.DEADLINE_EXCEEDED, words)
+    assert client.status(asking) is None
+    assert client.count.open == 1
+    client.now = 3 * STALL_TIMEOUT
+    client.client.ping(bytes(8))
+    client.exchange()
+    client.server.on_time(client.now)
+    client.exchange()
+    assert client.status(asking) is None
+
+
+def test_defects_are_logged_one_a_second() -> None:
+    """Thousands of clients may come upon the same one; the next line says how many were left out."""
+    failures = Failures(0.0)
+    with capture_logs() as logged:
+        for _ in range(25):
+            failures.note("call_failed", "10.0.0.1", ValueError(), 0.0)
+        failures.note("call_failed", "10.0.0.1", ValueError(), 2.0)
+    assert [each["left_out"] for each in logged] == [*[0] * 10, 15]

@@ -579,3 +579,38 @@ def test_a_stream_that_asked_for_nothing_ends() -> None:
     _, talk = a_talk()
     talk.stream.close(1.0)
     assert talk.heard.events == []
+
+
+def test_what_is_said_of_unknown_names_is_said_again_when_the_answer_is_rejected() -> None:
+    """They came in one answer with what was bad, so the client has not taken it; it does not count as current."""
+    _, talk = a_talk("bad", user_agent="gRPC Go")
+    talk.ask(names=["bad", "unknown"], version_info="another control plane's")
+    answer = heard(talk)
+    assert (answer.resources, list(answer.errors)) == ({"bad": 1}, ["unknown"])
+    (record,) = talk.stream.records
+    talk.ask(names=["bad", "unknown"], nonce=answer.nonce, error_detail=WORDS)
+    assert record.accepted("unknown") == ""
+    again = heard(talk)
+    assert (again.resources, list(again.errors)) == ({}, ["unknown"])
+    talk.ask(names=["bad", "unknown"], nonce=again.nonce)
+    assert record.accepted("unknown") == "db:0"
+    assert talk.hear() is None
+
+
+def test_an_empty_assignment_is_sent_again_when_its_answer_is_rejected() -> None:
+    """It came with a bad one, and without it Envoy's start would be held; so does a repeated request get it again."""
+    _, talk = a_talk("bad")
+    names = ["bad", "unknown"]
+    talk.ask(names=names)
+    answer = heard(talk)
+    assert answer.resources == {"bad": 1, "unknown": 0}
+    talk.ask(names=names, nonce=answer.nonce, error_detail=WORDS)
+    alone = heard(talk)
+    if alone.resources == {"bad": 1}:
+        talk.ask(names=names, nonce=alone.nonce, error_detail=WORDS)
+        alone = heard(talk)
+    assert alone.resources == {"unknown": 0}
+    talk.ask(names=names, nonce=alone.nonce)
+    assert talk.hear() is None
+    talk.ask(names=names, nonce=alone.nonce)
+    assert heard(talk).resources["unknown"] == 0
