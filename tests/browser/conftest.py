@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from browser.mesh_stage import HOSTILE_FILES, rolling_out
-from browser.stage import Envoys, fill, shift
+from browser.stage import CALLS, Envoys, fill, shift
 from browser.visit import HOSTILE, HOSTILE_SERVICE, Visit
 from harness.access import bearer, first_token
 from harness.browser import CHROMIUM, browser
+from harness.calls import Call, Reporters
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -61,7 +62,12 @@ def console(server: Postgres, console_database: str, workplace: Path) -> Iterato
         shift(filled, server, console_database)
         _provoke(filled)
         eventually(lambda: "TIMEOUT" in filled.statuses("fleet").values(), within=20)
-        with Envoys(filled.url, {HOSTILE_SERVICE: HOSTILE}), rolling_out(filled, HOSTILE_FILES):
+        calls = [*CALLS, Call(HOSTILE_SERVICE, "checkout", 100, 50, zone=HOSTILE)]
+        with (
+            Envoys(filled.url, {HOSTILE_SERVICE: HOSTILE}),
+            Reporters(filled, calls),
+            rolling_out(filled, HOSTILE_FILES),
+        ):
             yield filled
 
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import httpx
 import msgspec
+from harness.calls import Call
 from harness.postgres import Postgres
 from harness.registry import Registry
 from msgspec.structs import replace
@@ -18,6 +19,24 @@ CALM: dict[str, Any] = {
     "detail": "GET /healthz: 200 in 3 ms",
     "revision": "2.14.0",
 }
+
+
+_NO_ENDPOINT = (0, 0, 90, 0, 0)
+CALLS = [
+    Call("web", "checkout", 1800, 2, bucket=28, zone="eu-central-1a"),
+    Call("web", "checkout", 1750, 1, bucket=28, zone="eu-central-1b"),
+    Call("web", "search", 4200, bucket=18, zone="eu-central-1a"),
+    Call("web", "catalog", 6100, bucket=14, zone="eu-central-1b"),
+    Call("web", "images", 9000, bucket=5, zone="eu-central-1a"),
+    Call("web", "accounts", 400, bucket=22, zone="eu-central-1a"),
+    Call("checkout", "payments", 240, 90, 36, (8, 0, 90, 0, 120), "eu-central-1a", 0, 3),
+    Call("checkout", "cart", 900, bucket=12, zone="eu-central-1a"),
+    Call("checkout", "accounts", 240, 6, 40, (6, 0, 0, 0, 0), "eu-central-1b"),
+    Call("cart", "catalog", 700, bucket=15, zone="eu-central-1a"),
+    Call("search", "catalog", 300, bucket=15, zone="eu-central-1a"),
+    Call("batch", "accounts", 0, zone="eu-central-1b"),
+]
+"""What the Envoys of the stage report: one callee that fails, one that is slow, one that nobody calls any more."""
 
 
 def fill(found: Registry) -> None:

@@ -36,6 +36,8 @@ PAGES = {
     "drained": "/ui/services/checkout/endpoints/10.0.1.5:8080",
     "silent": "/ui/services/fleet?status=SILENT",
     "silent-endpoint": "/ui/services/fleet/endpoints/10.0.50.8:7000",
+    "traffic": "/ui/traffic",
+    "traffic-by-zone": "/ui/traffic?by=zone&window=1h&sort=p99",
     "subscribers": "/ui/subscribers",
     "mesh": "/ui/mesh",
     "mesh-revision": "/ui/mesh/revisions/2",
@@ -190,7 +192,7 @@ async def test_hostile_words_do_nothing(visit: Visit, console: Registry) -> None
     """No dialog opens, nothing is asked of anybody, and the words stand there as they were sent."""
     opened: list[Any] = []
     visit.page.on("dialog", lambda dialog: opened.append(dialog.message))
-    for name in ("hostile", "hostile-endpoint", "hostile-past", "events", "subscribers"):
+    for name in ("hostile", "hostile-endpoint", "hostile-past", "traffic-by-zone", "events", "subscribers"):
         page = await visit.open(PAGES[name])
         assert "<script>alert('x')</script>" in await page.inner_text("body")
         assert await page.locator("img[src=x]").count() == 0

@@ -6,7 +6,8 @@ from typing import Literal
 
 import pytest
 from browser.mesh_stage import CHANGED_FILES, rolling_out
-from browser.stage import Envoys, fill
+from browser.stage import CALLS, Envoys, fill
+from harness.calls import Reporters
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -23,6 +24,7 @@ PICTURES: dict[str, tuple[str, tuple[int, int], Literal["light", "dark"]]] = {
     "service-dark": (CHECKOUT, (1280, 1180), "dark"),
     "service-phone": (CHECKOUT, PHONE, "dark"),
     "endpoint": (f"{CHECKOUT}/endpoints/10.0.1.3:8080", DESKTOP, "light"),
+    "traffic": ("/ui/traffic", (1280, 1000), "light"),
     "subscribers": ("/ui/subscribers", DESKTOP, "light"),
     "mesh": ("/ui/mesh", (1280, 1120), "light"),
     "events": ("/ui/events", DESKTOP, "dark"),
@@ -52,7 +54,7 @@ def stage(server: Postgres, workplace: Path) -> Iterator[Registry]:
         eventually(lambda: "TIMEOUT" in found.client.get("/v1/services/fleet").json()["statuses"], within=20)
         for statement in (_EVENTS_APART, _ENDPOINTS_WITH_THEM, _ALL_CHANGED):
             server.execute(statement, url=database)
-        with Envoys(found.url), rolling_out(found, CHANGED_FILES):
+        with Envoys(found.url), Reporters(found, CALLS), rolling_out(found, CHANGED_FILES):
             eventually(lambda: "stuck" in found.client.get("/v1/subscribers").json()["states"], within=20)
             yield found
 

@@ -96,7 +96,7 @@ def test_hostile_words_are_words(shared_registry: Registry, service: str) -> Non
     )
     for path in paths:
         check_hostile_words(shared_registry, path)
-    for path in ("/ui/services", "/ui/events", "/ui/subscribers"):
+    for path in ("/ui/services", "/ui/events", "/ui/subscribers", "/ui/traffic"):
         assert "<script>alert" not in page(
             shared_registry, f"{path}?{httpx.QueryParams({'q': HOSTILE, 'actor': HOSTILE})}"
         )
@@ -249,6 +249,7 @@ def test_a_form_leads_back_to_a_page_of_the_console(shared_registry: Registry, s
         ("/ui/services?page=0", 422),
         ("/ui/events?actor=%00", 422),
         ("/ui/subscribers?service=%07", 422),
+        ("/ui/traffic?sort=worst", 422),
     ],
 )
 def test_errors_are_pages(shared_registry: Registry, path: str, status: int) -> None:

@@ -26,6 +26,7 @@ from registry.console import (
     state,
     strength,
     subscribers,
+    traffic,
 )
 from registry.console.compression import Compression
 from registry.console.docs import get_docs
@@ -65,6 +66,7 @@ def _pages(parts: Mapping[type, object]) -> FastAPI:
         past,
         endpoint,
         overrides,
+        traffic,
         subscribers,
         mesh,
         mesh_revision,

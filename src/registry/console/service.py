@@ -14,6 +14,7 @@ from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
 from registry.console.service_rows import service_row_of
 from registry.console.subscribers import page_of_subscribers
+from registry.console.traffic_rows import neighbours
 from registry.core.endpoint import Endpoint, metadata_texts
 from registry.core.presence import MAX_SHOWN
 from registry.core.shares import misleading_shares
@@ -29,6 +30,7 @@ from registry.http.dependencies import (
     SettingsPart,
     StrengthPart,
     SubscribersPart,
+    TrafficPart,
 )
 from registry.http.parameters import ServiceName
 from registry.http.responses import json
@@ -137,6 +139,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     settings: SettingsPart,
     strength: StrengthPart,
     mesh: MeshStatusPart,
+    traffic: TrafficPart,
     reader: Reader,
     frame: Framed,
     filters: Filtered,
@@ -151,6 +154,8 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     wanted = filters.exact
     matching = [endpoint for endpoint in everyone if wanted.fits(endpoint) and _matches(endpoint, filters.q)]
     rows = page_of(matching, page)
+    callers = await traffic.pairs(reader, "1m", callee=service)
+    callees = await traffic.pairs(reader, "1m", caller=service)
     return frame.page(
         "service.html",
         service=service_row_of(snapshot, presence),
@@ -170,6 +175,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         pauses=await ask_for_pauses(expiry, reader, service),
         overrides=len(snapshot.overridden),
         in_mesh=mesh.node(reader, service) is not None,
+        neighbours=neighbours(callers.pairs, callees.pairs),
         subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         filters=filters,
         query=filters.query,

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
+from harness.calls import Call, report
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -150,6 +151,16 @@ def test_pages_without_a_reader_say_nothing_of_the_registry(closed: Closed) -> N
     overview = client.get("/ui/overview", headers=reads).text
     assert "What is wrong with the registry is shown to those with the verb <code>observe</code>" in overview
     assert [words in overview for words in ("What was checked", "This process")] == [False, False]
+
+
+def test_traffic_of_others_is_neither_shown_nor_counted(closed: Closed) -> None:
+    """Neither on the map nor in the table, the numbers above them or the headline."""
+    report(closed.registry, [Call(MINE, "stock"), Call("stock", THEIRS, 100, 100)], **closed.admin)
+    client = closed.registry.client
+    pages = [client.get("/ui/traffic", headers=headers).text for headers in (closed.admin, closed.reader)]
+    assert [THEIRS in page for page in pages] == [True, False]
+    assert ["1 of 2 pairs are unhealthy" in page for page in pages] == [True, False]
+    assert "The pair with traffic is healthy" in pages[1]
 
 
 def test_pages_of_events_are_full(closed: Closed) -> None:

@@ -260,7 +260,7 @@
   window.addEventListener("pageshow", () => { for (const button of document.querySelectorAll("dialog button:disabled")) button.disabled = false; });
 
   // -- keys ------------------------------------------------------------------------------------------------------
-  const PAGES = { o: "/ui/overview", s: "/ui/services", b: "/ui/subscribers", m: "/ui/mesh", e: "/ui/events", r: "/ui/registry" };
+  const PAGES = { o: "/ui/overview", s: "/ui/services", t: "/ui/traffic", b: "/ui/subscribers", m: "/ui/mesh", e: "/ui/events", r: "/ui/registry" };
   const off = byId("keys-off");
   let going = false;
 
