@@ -656,7 +656,7 @@ def test_the_bootstrap_of_the_quickstart_works(database: str, tmp_path: Path, ap
     name, endpoint = cluster["name"], f"127.0.0.1:{app}"
     service = cluster["eds_cluster_config"].get("service_name", name)
     with registry(database, tmp_path) as served:
-        ports = {"8080": served.port, "9901": free_port(), "10000": free_port()}
+        ports = {"8080": served.port, "9901": free_port(), "9903": free_port(), "10000": free_port()}
         with envoy_of(QUICKSTART, ports, tmp_path) as envoy:
             assert served.register(service, endpoint).status_code == 200
             eventually(lambda: envoy.hosts(name) == {endpoint: "HEALTHY"}, within=5)

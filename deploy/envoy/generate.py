@@ -21,7 +21,7 @@ from meshconfig.recommended_bootstrap import (
     streams_text,
 )
 from meshconfig.statistics import dog_statsd_text, prometheus_text
-from wire.envoy_token import token_sds
+from wire.envoy_token import TOKEN_DIRECTORY, token_sds
 
 ROOT = Path(__file__).parents[2]
 _PAGES = (ROOT / "docs" / "quickstart.md",)
@@ -33,6 +33,8 @@ _COMPOSE_SDS = ROOT / "deploy" / "compose" / "envoy-token-sds.json"
 _TASK = ROOT / "deploy" / "ecs" / "task-definition.json"
 _TMPFILES = ROOT / "deploy" / "systemd" / "headcount-envoy-token.conf"
 _TOKEN = "envoy-token"  # noqa: S105  # the directory of the token on the pages, beside envoy.yaml
+_EDGE = "127.0.0.1:9903"
+"""The address of the registrar's edge, as its documentation has it."""
 _BLOCK = re.compile(r"(?<=```yaml\n)(?:(?!```).)*?static_resources:.*?(?=```)", re.DOTALL)
 _SDS = re.compile(r"(?<=echo ').*(?=' > envoy-token/sds\.json)")
 _CLUSTER = re.compile(r"(?<=```yaml\n)- name: registry\n.*?(?=```)", re.DOTALL)
@@ -57,7 +59,7 @@ def of_pages() -> str:
     return recommended_text(
         Node("my-envoy", "web", "r1", "a"),
         "127.0.0.1:9901",
-        registries("127.0.0.1:8080", token_directory=_TOKEN),
+        registries("127.0.0.1:8080", edge=_EDGE, token_directory=_TOKEN),
         [ListenedService("shop", "127.0.0.1:10000")],
     )
 
@@ -77,6 +79,7 @@ def of_tls() -> str:
     return registry_cluster_text(
         registries(
             "registry.internal:8443",
+            edge=_EDGE,
             tls=Tls(server_name="registry.internal", ca_file="/etc/envoy/registry-ca.pem"),
             certificate_sds="/etc/envoy/certificate-sds.yaml",
             max_connection_duration=3600.0,
@@ -95,7 +98,7 @@ def of_compose() -> str:
     return _SAID + recommended_text(
         Node("compose", "compose", "local", "z1"),
         "0.0.0.0:9901",  # in a container, whose ports are published on loopback
-        registries("registry-1:8080", "registry-2:8080"),
+        registries("registry-1:8080", "registry-2:8080", edge=f"unix:{TOKEN_DIRECTORY}/edge.sock"),
         [ListenedService("shop", "0.0.0.0:10000")],
     )
 
@@ -105,7 +108,7 @@ def of_task() -> str:
     document = recommended_bootstrap(
         Node("shop", "shop", "eu-west-1"),
         "127.0.0.1:9901",
-        registries("registry.internal:8080"),
+        registries("registry.internal:8080", edge=_EDGE),
         [ListenedService("payments", "127.0.0.1:10000")],
     )
     return json.dumps(document, separators=(",", ":"))

@@ -312,7 +312,7 @@ _SUCCESS = "caller_callee:envoy_success:ratio2m"
 _TIMEOUTS = "caller_callee:envoy_timeouts:rate2m"
 _NO_TRAFFIC = "no traffic"
 _TO = '{envoy_cluster_name=~"$envoy_cluster_name"}'
-_TRAFFIC = '{envoy_cluster_name!~"registry|envoy-admin"}'
+_TRAFFIC = '{envoy_cluster_name!~"registry(/edge|/direct)?|envoy-admin"}'
 _UP = "envoy_cluster_upstream_"
 SERVICE = Dashboard(
     "service",

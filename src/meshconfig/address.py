@@ -25,6 +25,15 @@ def address_of(text: str) -> Document:
     return socket_address(*parse(text))
 
 
+def local_address_of(text: str) -> Document:
+    """Return Envoy's address for ``host:port``, or for ``unix:`` and the path of a socket.
+
+    Raises:
+        ValueError: it is none of the two.
+    """
+    return {"pipe": {"path": text.removeprefix("unix:")}} if text.startswith("unix:") else address_of(text)
+
+
 def datagram_address_of(text: str) -> Document:
     """Return Envoy's address for ``host:port`` of what receives datagrams.
 

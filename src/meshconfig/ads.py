@@ -10,6 +10,7 @@ from typing import Any
 from meshconfig.address import address_of, discovery_of
 from meshconfig.cluster import REGISTRY_CLUSTER
 from meshconfig.proto_json import Document, duration
+from meshconfig.registry_cluster import DIRECT_CLUSTER, EDGE_CLUSTER
 
 KEEPALIVE_INTERVAL = 20.0
 """Seconds between two PINGs of Envoy, by which it notices a registry that went away without a word."""
@@ -40,7 +41,7 @@ def over_ads(bootstrap: Document, addresses: Sequence[str]) -> Document:
     static = document["static_resources"]
     clusters = [
         _streamed(cluster, tuple(addresses)) if cluster["name"] == REGISTRY_CLUSTER else cluster
-        for cluster in static["clusters"]
+        for cluster in _without_edge(static["clusters"])
     ]
     return {
         **document,
@@ -60,6 +61,17 @@ def with_ads_sources(value: Any) -> Any:  # noqa: ANN401  # JSON
     if isinstance(polled, dict) and polled.get("cluster_names") == [REGISTRY_CLUSTER]:
         return {"ads": {}} | {key: item for key, item in document.items() if key != "api_config_source"}
     return document
+
+
+def _without_edge(clusters: Sequence[Document]) -> list[Document]:
+    """Return clusters with that of the registries in place of the aggregate: an edge answers no streams."""
+    named = {cluster["name"]: cluster for cluster in clusters}
+    direct = named.pop(DIRECT_CLUSTER, None)
+    if direct is not None:
+        named.pop(EDGE_CLUSTER, None)
+        options = named[REGISTRY_CLUSTER]["typed_extension_protocol_options"]
+        named[REGISTRY_CLUSTER] = direct | {"name": REGISTRY_CLUSTER, "typed_extension_protocol_options": options}
+    return list(named.values())
 
 
 def _ads_config() -> Document:

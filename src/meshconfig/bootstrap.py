@@ -11,7 +11,7 @@ from meshconfig.effective import Caller, Configuration
 from meshconfig.layout import resource_key
 from meshconfig.listener import egress
 from meshconfig.proto_json import Document, duration, extension, socket_address, typed
-from meshconfig.registry_cluster import registry_cluster
+from meshconfig.registry_cluster import registry_clusters
 from meshconfig.resource import Kind
 from meshconfig.route import ROUTES
 from meshconfig.statistics import admin_cluster, dog_statsd, metrics_listener
@@ -92,7 +92,7 @@ def _listeners(mesh: Mesh, caller: Caller | None, directory: str) -> list[Docume
 
 
 def _clusters(mesh: Mesh) -> list[Document]:
-    clusters = [registry_cluster(mesh.registry, dns_family=mesh.dns_family)]
+    clusters = registry_clusters(mesh.registry, dns_family=mesh.dns_family)
     # The daemon of X-Ray gets datagrams, for which Envoy needs no cluster.
     if mesh.tracing is not None and mesh.tracing.provider != "xray":
         clusters.append(_tracing_cluster(mesh.tracing, mesh.dns_family))

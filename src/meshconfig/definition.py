@@ -18,6 +18,7 @@ from meshconfig.field_types import (
     Count,
     DependencyName,
     Duration,
+    EdgeAddress,
     File,
     HeaderName,
     HeaderValue,
@@ -554,6 +555,8 @@ class RegistryClient(_Block, frozen=True, kw_only=True):
 
     Attributes:
         addresses: host:port of the registries; the first is used, the others when it does not answer.
+        edge: the edge of the registrar beside an Envoy, which answers its polls; while it does not live, and with
+            `null`, the registries answer them.
         tls: TLS to the registries; plain HTTP without it.
         certificate_sds: with TLS, the SDS document of Envoy's own certificate, called ``registry-certificate``.
         token_directory: the directory of Envoy's token and the SDS document that leads to it; it needs Envoy 1.37.
@@ -564,6 +567,7 @@ class RegistryClient(_Block, frozen=True, kw_only=True):
     """
 
     addresses: tuple[HostPort, ...] = ("127.0.0.1:8080",)
+    edge: EdgeAddress | None = "127.0.0.1:9903"
     tls: Tls | None = None
     certificate_sds: File | None = None
     token_directory: File | None = None

@@ -59,6 +59,14 @@ HostPort = Annotated[
         examples=["api.payments.example:443"],
     ),
 ]
+EdgeAddress = Annotated[
+    str,
+    Meta(
+        pattern=r"^(unix:/[^\x00-\x1f\x7f]+|(127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[::1\]):" + _PORT + ")$",
+        title="a port at loopback, or unix: with the path of a socket",
+        examples=["127.0.0.1:9903", "unix:/run/registrar/edge.sock"],
+    ),
+]
 HeaderName = Annotated[
     str,
     Meta(

@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from meshconfig.address import address_of
 from meshconfig.ads import over_ads
-from meshconfig.cluster import cluster
+from meshconfig.cluster import REGISTRY_CLUSTER, cluster
 from meshconfig.definition import Dependency, Limit, Mesh, OutlierDetection, RegistryClient
 from meshconfig.proto_json import Document, extension
-from meshconfig.registry_cluster import registry_cluster
+from meshconfig.registry_cluster import DIRECT_CLUSTER, EDGE_CLUSTER, registry_clusters
 from meshconfig.route import Way, own_routes, route_list
 from meshconfig.yaml_text import Path, list_text, yaml_text
 from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, TOKEN_FILE
@@ -57,8 +57,8 @@ class ListenedService(Struct, frozen=True):
 
 
 def registries(*addresses: str, **values: Any) -> RegistryClient:  # noqa: ANN401  # fields of RegistryClient
-    """Return the way to registries, with a token from the directory where the registrar writes it."""
-    return RegistryClient(**{"addresses": addresses, "token_directory": TOKEN_DIRECTORY, **values})
+    """Return the way to registries, with a token from the directory where the registrar writes it; without an edge."""
+    return RegistryClient(**{"addresses": addresses, "edge": None, "token_directory": TOKEN_DIRECTORY, **values})
 
 
 def recommended_bootstrap(
@@ -75,7 +75,7 @@ def recommended_bootstrap(
         "static_resources": {
             "listeners": [_listener(service) for service in services],
             "clusters": [
-                registry_cluster(client, dns_family="auto"),
+                *registry_clusters(client, dns_family="auto"),
                 *(_cluster(service, client) for service in services),
             ],
         },
@@ -93,7 +93,7 @@ def recommended_text(
 def streams_text(node: Node, client: RegistryClient, service: ListenedService, streams: Sequence[str]) -> str:
     """Return the parts of a bootstrap for ADS that one for polls does not have, as YAML with comments."""
     document = recommended_bootstrap(node, service.listen, client, [service], streams)
-    registry, cluster = document["static_resources"]["clusters"]
+    registry, *_, cluster = document["static_resources"]["clusters"]
     shown = {key: cluster[key] for key in ("name", "type", "eds_cluster_config")}
     parts = {
         "dynamic_resources": document["dynamic_resources"],
@@ -104,7 +104,7 @@ def streams_text(node: Node, client: RegistryClient, service: ListenedService, s
 
 def registry_cluster_text(client: RegistryClient) -> str:
     """Return the cluster of the registries alone, as YAML with comments."""
-    return list_text([registry_cluster(client, dns_family="auto")], _comments(client))
+    return list_text(registry_clusters(client, dns_family="auto"), _comments(client))
 
 
 def _dependency(service: ListenedService) -> Dependency:
@@ -158,10 +158,26 @@ def _comments(client: RegistryClient) -> Mapping[Path, str]:
     return {
         ("routes", 0): "These may be sent twice: whatever fails is repeated, at another endpoint.",
         ("routes", 1): "The rest is repeated only when no app can have begun it.",
-        ("registry", "health_checks"): "Without it polls fail when a registry is away.",
-        ("registry", "circuit_breakers"): (
-            "A held poll takes a connection; the clusters beyond Envoy's default of 1024 would wait."
+        ("registry", "cluster_type"): (
+            "The edge of the registrar beside this Envoy answers polls while it lives, from memory and disk, else the "
+            "registries.\n"
+            "Neither can keep Envoy from its endpoints: without an edge it starts a second later."
         ),
+        (EDGE_CLUSTER, "common_lb_config"): "Else polls go to an edge that is away, rather than to the registries.",
+        **{
+            (name, field): comment
+            for name in (REGISTRY_CLUSTER, DIRECT_CLUSTER)
+            for field, comment in (
+                ("health_checks", "Without it polls fail when a registry is away."),
+                (
+                    "circuit_breakers",
+                    "A held poll takes a connection; the clusters beyond Envoy's default of 1024 would wait.",
+                ),
+            )
+        },
+        (EDGE_CLUSTER, "circuit_breakers"): "",
+        (EDGE_CLUSTER, "typed_extension_protocol_options"): "",
+        (DIRECT_CLUSTER, "typed_extension_protocol_options"): "",
         ("registry", "typed_extension_protocol_options"): (
             f"Requests bring the token of {directory}/{TOKEN_FILE}. While there is none they go without, which an open "
             "registry takes.\n"

@@ -1,8 +1,12 @@
-"""The cluster of the registries in every Envoy's bootstrap: fail-over, liveness checks, limits, credentials, TLS."""
+"""The clusters of the registries in every Envoy's bootstrap: fail-over, liveness checks, limits, credentials, TLS.
+
+Where a registrar has an edge, polls go to an aggregate of the edge and the registries: to the edge while it lives, else
+to the registries. Neither can keep an Envoy from its endpoints.
+"""
 
 from collections.abc import Sequence
 
-from meshconfig.address import address_of, discovery_of, is_ip, parse
+from meshconfig.address import address_of, discovery_of, is_ip, local_address_of, parse
 from meshconfig.cluster import DEFAULT_CA_FILE, REGISTRY_CLUSTER
 from meshconfig.definition import RegistryClient, Tls
 from meshconfig.proto_json import Document, duration, extension, typed
@@ -12,6 +16,7 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _INJECTOR = "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector"
 _GENERIC_CREDENTIAL = "envoy.extensions.http.injected_credentials.generic.v3.Generic"
 _UPSTREAM_CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+_AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _TLS_CONTEXT = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 CERTIFICATE_NAME = "registry-certificate"
@@ -20,21 +25,67 @@ MAX_HELD_POLLS = 4096
 """Held polls of one Envoy. Each takes a connection; with Envoy's own limit of 1024 others would wait."""
 
 
-def registry_cluster(client: RegistryClient, *, dns_family: str = "v4_only") -> Document:
+EDGE_CLUSTER = f"{REGISTRY_CLUSTER}/edge"
+"""The name of the edge's cluster; no name in a file of definitions has a slash."""
+DIRECT_CLUSTER = f"{REGISTRY_CLUSTER}/direct"
+"""The name of the registries' cluster where polls go to an edge first."""
+
+
+def registry_clusters(client: RegistryClient, *, dns_family: str = "v4_only") -> list[Document]:
+    """Return the cluster that polls name, and those that it is made of where there is an edge."""
+    if client.edge is None:
+        return [_registries(client, dns_family, REGISTRY_CLUSTER, _http_options(client))]
+    # Envoy runs the filters of the aggregate and none of its members, so the token is brought there; an edge drops it.
+    direct = _registries(client, dns_family, DIRECT_CLUSTER, _connection_options(client))
+    return [_aggregate(client), _edge(client.edge), direct]
+
+
+def _registries(client: RegistryClient, dns_family: str, name: str, options: Document) -> Document:
     """Return the cluster of the registries: the first address is used, the others when it does not answer."""
-    thresholds = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), MAX_HELD_POLLS)
     document: Document = {
-        "name": REGISTRY_CLUSTER,
+        "name": name,
         **discovery_of(client.addresses, dns_family),
         "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": REGISTRY_CLUSTER, "endpoints": _priorities(client.addresses)},
-        "health_checks": [_liveness_check()],
-        "circuit_breakers": {"thresholds": [thresholds]},
-        "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, _http_options(client))},
+        "load_assignment": {"cluster_name": name, "endpoints": _priorities(client.addresses)},
+        "health_checks": [_liveness_check("2s", "1s", 2)],
+        "circuit_breakers": _room_for_polls(),
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, options)},
     }
     if client.tls is not None:
         document["transport_socket"] = _transport_socket(client.tls, client)
     return document
+
+
+def _aggregate(client: RegistryClient) -> Document:
+    members = {"clusters": [EDGE_CLUSTER, DIRECT_CLUSTER]}
+    return {
+        "name": REGISTRY_CLUSTER,
+        "connect_timeout": "1s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": extension("envoy.clusters.aggregate", _AGGREGATE, members),
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, _http_options(client))},
+    }
+
+
+def _edge(address: str) -> Document:
+    endpoint = {"endpoint": {"address": local_address_of(address)}}
+    options: Document = {"explicit_http_config": {"http_protocol_options": {}}}
+    return {
+        "name": EDGE_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "0.5s",
+        # Else polls go to an edge that is away, rather than to the registries.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "load_assignment": {"cluster_name": EDGE_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "health_checks": [_liveness_check("1s", "0.5s", 1)],
+        "circuit_breakers": _room_for_polls(),
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, options)},
+    }
+
+
+def _room_for_polls() -> Document:
+    limits = ("max_connections", "max_pending_requests", "max_requests")
+    return {"thresholds": [dict.fromkeys(limits, MAX_HELD_POLLS)]}
 
 
 def _priorities(addresses: Sequence[str]) -> list[Document]:
@@ -46,23 +97,28 @@ def _priorities(addresses: Sequence[str]) -> list[Document]:
     ]
 
 
-def _liveness_check() -> Document:
+def _liveness_check(interval: str, timeout: str, failures: int) -> Document:
     return {
-        "timeout": "1s",
-        "interval": "2s",
-        "no_traffic_interval": "2s",
-        "unhealthy_threshold": 2,
+        "timeout": timeout,
+        "interval": interval,
+        "no_traffic_interval": interval,
+        "unhealthy_threshold": failures,
         "healthy_threshold": 1,
         "http_health_check": {"path": "/livez"},
     }
 
 
 def _http_options(client: RegistryClient) -> Document:
+    options = _connection_options(client)
+    if client.token_directory is not None:
+        options["http_filters"] = _token_filters(client.token_directory.rstrip("/"))
+    return options
+
+
+def _connection_options(client: RegistryClient) -> Document:
     age = client.max_connection_duration
     options: Document = {} if age is None else {"common_http_protocol_options": _replaced_after(age)}
     options["explicit_http_config"] = {"http_protocol_options": {}}
-    if client.token_directory is not None:
-        options["http_filters"] = _token_filters(client.token_directory.rstrip("/"))
     return options
 
 

@@ -16,7 +16,7 @@ from meshconfig import stand_in_files
 from meshconfig.cluster import REGISTRY_CLUSTER
 from meshconfig.definition import RegistryClient
 from meshconfig.proto_json import Document, extension, socket_address
-from meshconfig.registry_cluster import registry_cluster
+from meshconfig.registry_cluster import registry_clusters
 from meshconfig.resource import TYPE_URLS, Kind, NodeResources, Resource, Snapshot
 
 MAX_BOOTSTRAP_BYTES = 7 * 1024 * 1024
@@ -300,7 +300,7 @@ def _base(served: Mapping[str, Document]) -> Document:
         for document in served.values()
         for cluster in document.get("static_resources", {}).get("clusters", ())
     }
-    clusters.setdefault(REGISTRY_CLUSTER, registry_cluster(RegistryClient()))
+    clusters.setdefault(REGISTRY_CLUSTER, registry_clusters(RegistryClient(edge=None))[0])
     return {
         "node": {"id": "proof", "cluster": "proof"},
         # Envoy 1.40 crashes on a tap filter where there is no admin interface.

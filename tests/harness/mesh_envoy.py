@@ -4,12 +4,16 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.envoy import Envoy, binary
 from harness.process import eventually, running
 from meshconfig.ads import over_ads
 from meshconfig.bootstrap import bootstrap
 from meshconfig.effective import Configuration
+from meshconfig.registry_cluster import EDGE_CLUSTER
+
+_DEFAULT_EDGE_PORT = 9903
 
 
 def overlay(node: str, zone: str = "za") -> str:
@@ -50,6 +54,7 @@ def envoy_of(
         document = over_ads(document, [f"127.0.0.1:{port}" for port in streams])
         document["dynamic_resources"]["ads_config"]["api_type"] = api_type
     document["admin"]["address"]["socket_address"]["port_value"] = admin
+    _without_default_edge(document)
     path.write_text(json.dumps(document))
     command = [executable or binary(), "-c", str(path), "--config-yaml"]
     command.append(overlay_of_task or overlay(f"{name}/task-1"))
@@ -61,3 +66,12 @@ def envoy_of(
         eventually(lambda: process.poll() is not None or envoy.live(), within=20, said=log.read_text)
         assert process.poll() is None, log.read_text()[-2000:]
         yield envoy
+
+
+def _without_default_edge(document: dict[str, Any]) -> None:
+    """Let nothing listen where the edge is by default: another test on this machine may have one there."""
+    for cluster in document["static_resources"]["clusters"]:
+        if cluster["name"] == EDGE_CLUSTER:
+            address = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+            if address.get("socket_address", {}).get("port_value") == _DEFAULT_EDGE_PORT:
+                address["socket_address"]["port_value"] = 1

@@ -133,7 +133,7 @@ def test_registrar_and_envoy_know_every_registry(services: dict[str, Any], clust
     )
     sockets = [
         item["endpoint"]["address"]["socket_address"]
-        for group in clusters["registry"]["load_assignment"]["endpoints"]
+        for group in clusters["registry/direct"]["load_assignment"]["endpoints"]
         for item in group["lb_endpoints"]
     ]
     assert [f"{item['address']}:{item['port_value']}" for item in sockets] == expected
@@ -224,7 +224,9 @@ def test_envoy_polls_as_recommended(clusters: dict[str, Any]) -> None:
     assert (source["refresh_delay"], source["request_timeout"]) == ("0.2s", "30s")
     assert source["cluster_names"] == ["registry"]
     assert clusters["shop"]["ignore_health_on_host_removal"] is True
-    assert clusters["registry"]["health_checks"][0]["http_health_check"] == {"path": "/livez"}
+    assert clusters["registry"]["cluster_type"]["typed_config"]["clusters"] == ["registry/edge", "registry/direct"]
+    for name in ("registry/edge", "registry/direct"):
+        assert clusters[name]["health_checks"][0]["http_health_check"] == {"path": "/livez"}
 
 
 @pytest.mark.parametrize("image", ["registry", "registrar"])

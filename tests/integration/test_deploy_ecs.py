@@ -595,7 +595,7 @@ def test_the_tasks_envoy_starts_by_its_commands(
 ) -> None:
     """A real Envoy, with the commands of the containers as they stand, but for addresses, paths and the login."""
     admin, listener = free_port(), free_port()
-    places = {"9901": str(admin), "10000": str(listener), "8080": str(shared_registry.port)}
+    places = {"9901": str(admin), "9903": "1", "10000": str(listener), "8080": str(shared_registry.port)}
 
     def here(text: str) -> str:
         ports = re.sub(r"(?<=port_value\":)\d+|(?<=127\.0\.0\.1:)\d+", lambda port: places[port[0]], text)

@@ -41,6 +41,7 @@ CHECKS = {
         CheckDescription("envoy-refresh", "envoy", "Envoy polls at a good pace, and lets polls be held"),
         CheckDescription("envoy-no-panic", "envoy", "no cluster of Envoy is in panic mode"),
         CheckDescription("envoy-shares", "envoy", "Envoy's clusters keep to the shares of traffic"),
+        CheckDescription("envoy-edge", "envoy", "the edge that Envoy polls first answers it"),
     )
 }
 """Every check by its id, in the order of the report."""

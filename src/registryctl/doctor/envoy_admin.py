@@ -14,6 +14,7 @@ _STATS = (
     r"^cluster\..*\.(version_text|update_(rejected|failure|success)|membership_(total|healthy|degraded|excluded)"
     r"|upstream_rq_40[13])$"
 )
+_AGGREGATE = "envoy.clusters.aggregate"
 _CLUSTERS = ("static_clusters", "dynamic_active_clusters")
 
 
@@ -39,6 +40,7 @@ class EnvoyAdmin:
             live = self.text("/ready", any_status=True).strip()
             version = self.json("/server_info")["version"].split("/")[1]
             statistics = self.statistics()
+            configs = self._configs()
             clusters = [
                 ClusterEvidence(
                     config["name"],
@@ -47,15 +49,22 @@ class EnvoyAdmin:
                     first=statistics.get(config["name"], {}),
                     then=statistics.get(config["name"], {}),
                 )
-                for config in self._configs()
+                for config in configs
                 if config.get("type") == "EDS"
             ]
+            members = {config["name"]: names for config in configs if (names := _members_of(config))}
         except UnreachableError as error:
             return EnvoyEvidence(self.shown, error=str(error))
         except (KeyError, IndexError, ValueError):
             return EnvoyEvidence(self.shown, error="what answers there is no Envoy's admin interface")
         return EnvoyEvidence(
-            self.shown, live=live, version=version, clusters=clusters, first=statistics, then=statistics
+            self.shown,
+            live=live,
+            version=version,
+            clusters=clusters,
+            first=statistics,
+            then=statistics,
+            members=members,
         )
 
     def statistics(self) -> dict[str, Document]:
@@ -90,3 +99,9 @@ class EnvoyAdmin:
     def _configs(self) -> list[Document]:
         dumps = [self.json("/config_dump", {"resource": resource}).get("configs", []) for resource in _CLUSTERS]
         return [config["cluster"] for dump in dumps for config in dump]
+
+
+def _members_of(config: Document) -> list[str]:
+    """Return the clusters that an aggregate is made of; none of another cluster."""
+    kind = config.get("cluster_type", {})
+    return list(kind.get("typed_config", {}).get("clusters", ())) if kind.get("name") == _AGGREGATE else []

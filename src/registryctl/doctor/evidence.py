@@ -80,6 +80,7 @@ class EnvoyEvidence(Struct, frozen=True):
         clusters: its EDS clusters.
         first: statistics of all its clusters at first, by their name.
         then: the same a while later.
+        members: by the name of each aggregate of clusters, those that it is made of, in order.
     """
 
     url: str
@@ -89,6 +90,7 @@ class EnvoyEvidence(Struct, frozen=True):
     clusters: Sequence[ClusterEvidence] = ()
     first: Mapping[str, Document] = field(default_factory=dict)
     then: Mapping[str, Document] = field(default_factory=dict)
+    members: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class Evidence(Struct, frozen=True):

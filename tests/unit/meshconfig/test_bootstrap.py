@@ -20,6 +20,7 @@ from meshconfig.definition import (
 from meshconfig.effective import Caller, Configuration
 from meshconfig.field_types import RESERVED_CLUSTERS
 from meshconfig.proto_json import duration
+from meshconfig.registry_cluster import DIRECT_CLUSTER, EDGE_CLUSTER
 from meshconfig.statistics import ADMIN_CLUSTER
 
 GATEWAY = Gateway(gateway="front", listen=GatewayListen(port=80), select=Select())
@@ -66,7 +67,7 @@ def test_an_envoy_waits_for_its_configuration() -> None:
 def test_the_first_registry_is_used_and_the_others_when_it_does_not_answer() -> None:
     """Two priorities, checks of /livez, and connections for all held polls."""
     client = RegistryClient(addresses=("10.0.0.1:8080", "[2001:db8::5]:8080", "10.0.0.3:8080"))
-    registry = clusters_of(bootstrap_of(registry=client))["registry"]
+    registry = clusters_of(bootstrap_of(registry=client))["registry/direct"]
     assert registry["type"] == "STATIC"
     assert [
         (
@@ -79,6 +80,25 @@ def test_the_first_registry_is_used_and_the_others_when_it_does_not_answer() -> 
     assert set(registry["circuit_breakers"]["thresholds"][0].values()) == {4096}
 
 
+def test_polls_go_to_the_edge_while_it_lives_and_else_to_the_registries() -> None:
+    """The token is brought by the aggregate, whose filters alone Envoy runs; `edge: null` leaves one cluster."""
+    client = RegistryClient(token_directory="/run/token", max_connection_duration=60.0, tls=Tls())
+    clusters = clusters_of(bootstrap_of(registry=client))
+    aggregate, edge, direct = (clusters[name] for name in ("registry", EDGE_CLUSTER, DIRECT_CLUSTER))
+    members = aggregate["cluster_type"]["typed_config"]["clusters"]
+    assert (members, aggregate["lb_policy"]) == ([EDGE_CLUSTER, DIRECT_CLUSTER], "CLUSTER_PROVIDED")
+    assert ["sds.json" in str(cluster) for cluster in (aggregate, edge, direct)] == [True, False, False]
+    assert ["max_connection_duration" in str(cluster) for cluster in (edge, direct)] == [False, True]
+    assert ["transport_socket" in cluster for cluster in (edge, direct)] == [False, True]
+    assert edge["health_checks"][0]["unhealthy_threshold"] == 1
+    alone = clusters_of(bootstrap_of(registry=RegistryClient(edge=None, token_directory="/run/token", tls=Tls())))
+    assert list(alone) == ["registry"]
+    assert {"transport_socket", "health_checks"} <= alone["registry"].keys()
+    assert "sds.json" in str(alone)
+    socket = clusters_of(bootstrap_of(registry=RegistryClient(edge="unix:/run/edge.sock")))[EDGE_CLUSTER]
+    assert "{'pipe': {'path': '/run/edge.sock'}}" in str(socket)
+
+
 def _host(endpoint: dict[str, Any]) -> str:
     return str(endpoint["endpoint"]["address"]["socket_address"]["address"])
 
@@ -86,7 +106,7 @@ def _host(endpoint: dict[str, Any]) -> str:
 def test_names_are_resolved_and_tls_is_verified() -> None:
     """A name needs DNS; TLS verifies the name, by the system's authorities where no file is named."""
     client = RegistryClient(addresses=("registry.internal:8443",), tls=Tls())
-    registry = clusters_of(bootstrap_of(registry=client, dns_family="v6_only"))["registry"]
+    registry = clusters_of(bootstrap_of(registry=client, dns_family="v6_only"))["registry/direct"]
     assert (registry["type"], registry["dns_lookup_family"]) == ("STRICT_DNS", "V6_ONLY")
     context = registry["transport_socket"]["typed_config"]
     assert context["sni"] == "registry.internal"
@@ -96,17 +116,17 @@ def test_names_are_resolved_and_tls_is_verified() -> None:
         {"san_type": "DNS", "matcher": {"exact": "registry.internal"}}
     ]
     by_address = RegistryClient(addresses=("10.0.0.1:8443",), tls=Tls(ca_file="/ca.pem"))
-    context = clusters_of(bootstrap_of(registry=by_address))["registry"]["transport_socket"]["typed_config"]
+    context = clusters_of(bootstrap_of(registry=by_address))["registry/direct"]["transport_socket"]["typed_config"]
     assert "sni" not in context
     unverified = RegistryClient(addresses=("10.0.0.1:8443",), tls=Tls(verify=False))
-    context = clusters_of(bootstrap_of(registry=unverified))["registry"]["transport_socket"]["typed_config"]
+    context = clusters_of(bootstrap_of(registry=unverified))["registry/direct"]["transport_socket"]["typed_config"]
     assert "validation_context" not in context["common_tls_context"]
 
 
 def test_what_nobody_asked_for_is_not_there() -> None:
     """No token without a directory, no local cluster without zones, no metrics listener or sink without an address."""
     plain = bootstrap_of("web", Dependency(name="shop", service="shop"))
-    assert clusters_of(plain).keys() == {"registry"}
+    assert clusters_of(plain).keys() == {"registry", EDGE_CLUSTER, DIRECT_CLUSTER}
     assert "cluster_manager" not in plain
     assert "stats_sinks" not in plain
     assert "http_filters" not in str(clusters_of(plain)["registry"])
@@ -118,7 +138,8 @@ def test_what_nobody_asked_for_is_not_there() -> None:
         statistics=Statistics(dog_statsd="127.0.0.1:8125", prometheus=Listen(address="0.0.0.0", port=9999)),
         tracing=Tracing(provider="opentelemetry", address="collector:4317"),
     )
-    assert clusters_of(rich).keys() == {"registry", "tracing", ADMIN_CLUSTER, LOCAL_CLUSTER} == RESERVED_CLUSTERS
+    names = {name for name in clusters_of(rich) if "/" not in name}
+    assert names == {"registry", "tracing", ADMIN_CLUSTER, LOCAL_CLUSTER} == RESERVED_CLUSTERS
     assert "/run/token/sds.json" in str(clusters_of(rich)["registry"])
     assert rich["cluster_manager"] == {"local_cluster_name": LOCAL_CLUSTER}
     assert [listener["name"] for listener in rich["static_resources"]["listeners"]] == ["egress", "metrics"]

@@ -36,7 +36,8 @@ def shop(**values: Any) -> Dependency:
 def test_callers_share_clusters_that_are_equal() -> None:
     """Two callers with the same cluster, and one whose shop has another timeout: two clusters, three routes."""
     first, own = embedded(mesh_of(a=(shop(),), b=(shop(),), c=(shop(connect_timeout=2.0),)))
-    clusters = [cluster["name"] for cluster in first["static_resources"]["clusters"]]
+    names = [cluster["name"] for cluster in first["static_resources"]["clusters"]]
+    clusters = [name for name in names if not name.startswith("registry/")]
     listeners = first["static_resources"]["listeners"]
     assert [name.partition("#")[0] for name in clusters] == ["registry", "shop", "shop"]
     assert len(set(clusters)) == len(clusters)

@@ -30,6 +30,7 @@ _NEEDED = (
     "envoy-refresh",
     "envoy-no-panic",
     "envoy-shares",
+    "envoy-edge",
 )
 """The checks that need an answer of the admin interface."""
 
@@ -98,6 +99,7 @@ def _evaluate_envoy(envoy: EnvoyEvidence, database: str, served: Served, shared:
     headline = counted(len(panicking), "cluster of Envoy is in panic mode", "clusters of Envoy are in panic mode")
     yield conclude("envoy-no-panic", headline, panicking, subject=url)
     yield _balancing(subscribed, shared, url)
+    yield _edge(polling, envoy)
 
 
 def _rejections(polling: list[ClusterEvidence], served: Served, database: str, url: str) -> Finding:
@@ -215,13 +217,33 @@ def _failures(cluster: ClusterEvidence, envoy: EnvoyEvidence) -> str:
 
 def _cause(cluster: ClusterEvidence, envoy: EnvoyEvidence) -> str:
     """Return why polls fail, as far as the statistics of the registries' cluster tell."""
-    for name in _source(cluster.config).get("cluster_names", ()):
+    polled = _source(cluster.config).get("cluster_names", ())
+    for name in [each for aggregate in polled for each in (aggregate, *envoy.members.get(aggregate, ()))]:
         first, then = envoy.first.get(name, {}), envoy.then.get(name, {})
         for status, cause in _REFUSALS.items():
             counter = f"upstream_rq_{status}"
             if then.get(counter, 0) > first.get(counter, 0):
                 return f"the registry refuses them ({status}): {cause}"
     return "its log says why"
+
+
+def _edge(polling: Sequence[ClusterEvidence], envoy: EnvoyEvidence) -> Finding:
+    """Check that the edge of a registrar answers, where polls go to one first."""
+    polled = {name for cluster in polling for name in _source(cluster.config).get("cluster_names", ())}
+    edges = sorted({members[0] for name, members in envoy.members.items() if name in polled})
+    away = [
+        f"{edge}: no healthy endpoint; run the registrar beside with REGISTRAR_EDGE_LISTEN, or see why its /livez fails"
+        for edge in edges
+        if not envoy.then.get(edge, {}).get("membership_healthy", 0)
+    ]
+    return conclude(
+        "envoy-edge",
+        "Envoy polls the registries itself, because no edge answers it",
+        away,
+        status=FindingStatus.WARNING,
+        fact=", ".join(edges),
+        subject=envoy.url,
+    )
 
 
 def may_be_refused(envoy: EnvoyEvidence) -> bool:

@@ -100,6 +100,15 @@ def with_management(name: str) -> dict[str, Any]:
     return {"eds_cluster_config": {"eds_config": {"api_config_source": source}}}
 
 
+def behind_edge(healthy: int, **counted: int) -> Evidence:
+    """Return evidence of an Envoy that polls an aggregate of an edge and the registries."""
+    polling = with_cluster({**CLUSTER, **with_management("registry")}, then={"update_failure": len(counted)})
+    (envoy,) = polling.envoys
+    members = {"registry": ["registry/edge", "registry/direct"]}
+    then = {"registry/edge": {"membership_healthy": healthy}, "registry/direct": counted}
+    return replace(polling, envoys=[replace(envoy, members=members, then=then)])
+
+
 def with_source(**fields: str) -> Evidence:
     """Return evidence of an Envoy whose cluster polls otherwise."""
     source = CLUSTER["eds_cluster_config"]["eds_config"]["api_config_source"] | fields
@@ -228,6 +237,7 @@ TROUBLES: list[tuple[str, FindingStatus, Evidence, str]] = [
     ("envoy-refresh", FindingStatus.WARNING, with_source(refresh_delay="10s"), "changes take up to 20 s"),
     ("envoy-refresh", FindingStatus.WARNING, with_source(request_timeout="1s"), "request_timeout of 1 s is too short"),
     ("envoy-no-panic", FindingStatus.FAILURE, with_cluster(then={"membership_total": 5}), "2 of 5 endpoints are well"),
+    ("envoy-edge", FindingStatus.WARNING, behind_edge(healthy=0), "registry/edge: no healthy endpoint"),
     ("envoy-shares", FindingStatus.WARNING, under_share({"lb_policy": "RANDOM"}), "RANDOM ignores weights"),
     ("envoy-shares", FindingStatus.WARNING, under_share({"lb_policy": "LEAST_REQUEST"}), "active_request_bias 0"),
     (
@@ -269,6 +279,7 @@ HEADLINES = {
     ],
     "envoy-refresh": ["Envoy polls in a loop, or crashes", "Envoy polls too seldom, or lets no poll be held"],
     "envoy-no-panic": ["1 cluster of Envoy is in panic mode"],
+    "envoy-edge": ["Envoy polls the registries itself, because no edge answers it"],
     "envoy-shares": ["Envoy does not keep to the shares of traffic in 1 cluster"],
 }
 """Headlines of every check for the troubles above."""
@@ -432,3 +443,11 @@ def test_drained_endpoints_make_no_panic() -> None:
     """Envoy leaves them out of the calculation, and so does the check."""
     drained = with_cluster(then={"membership_total": 5, "membership_excluded": 3})
     assert findings_of(drained)["envoy-no-panic"].status is FindingStatus.OK
+
+
+def test_an_edge_that_answers_is_named_and_refusals_of_its_members_are_seen() -> None:
+    """The statistics of polls are those of the aggregate and of its members."""
+    well = findings_of(behind_edge(healthy=1))["envoy-edge"]
+    assert (well.status, text_of(well)) == (FindingStatus.OK, "registry/edge")
+    refused = findings_of(behind_edge(healthy=1, upstream_rq_403=3))["envoy-polls-succeed"]
+    assert "the registry refuses them (403)" in text_of(refused)

@@ -28,6 +28,8 @@ locals {
   registrar_settings = merge(
     local.settings,
     { REGISTRAR_STOP_TIMEOUT = "${var.registrar_stop_timeout}s" },
+    # Where the bootstrap of `registryctl mesh bootstrap` polls first.
+    local.with_envoy ? { REGISTRAR_EDGE_LISTEN = "127.0.0.1:9903" } : {},
     var.check_http_path == null ? {} : { REGISTRAR_CHECK_HTTP_PATH = var.check_http_path },
     var.registrar_admin_listen == null ? {} : { REGISTRAR_ADMIN_LISTEN = var.registrar_admin_listen },
     var.registrar_environment,
