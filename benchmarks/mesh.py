@@ -5,11 +5,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from os import getloadavg
 from typing import TypeVar
 
+import msgspec
 from harness.envoy import binary
 from msgspec import Struct
 
@@ -17,11 +18,13 @@ from benchmarks import mesh_registry
 from benchmarks.mesh_definitions import CALLERS, DEPENDENCIES, compiled, configuration_of, files, name
 from benchmarks.plan import Plan
 from benchmarks.report import Part
+from meshconfig.ads import with_ads_sources
 from meshconfig.proof import faults_of_mesh
 from meshconfig.repository import Cache
-from meshconfig.resource import Catalog, Snapshot
+from meshconfig.resource import Catalog, Kind, Resource, Snapshot
 from meshconfig.snapshot import compile_mesh
 from meshconfig.stand_in_files import FILES
+from registry.xds.grpc.envoy_api import encode_document
 from wire.envoy_validation import envoy_validator
 
 _Argument = TypeVar("_Argument")
@@ -34,6 +37,12 @@ from registrar.lifecycle import *
 print(sum(name.partition(".")[0] == "meshconfig" for name in sys.modules))
 """
 """Counts the modules of meshconfig that the registrar's program imports."""
+
+
+_MAX_KILOBYTES: Mapping[Kind, float] = {"clusters": 20, "routes": 10}
+"""The bars for what one Envoy is served."""
+_STREAMED = 20
+"""Envoys whose resources are encoded as protobuf: all have the same shape."""
 
 
 class Times(Struct, frozen=True):
@@ -160,13 +169,26 @@ def _check_sidecar(part: Part) -> None:
 
 
 def _measure_sizes(part: Part, snapshot: Snapshot) -> None:
-    table = part.table("Bytes that one Envoy is served, without the frame of the response", each="kB")
-    for kind in ("clusters", "routes"):
-        for node in snapshot.nodes.values():
-            table.add(kind, each=sum(len(each.body) for each in node[kind].values()) / 1000)
-    part.bar(f"clusters of an Envoy, {DEPENDENCIES} dependencies", table.values("clusters", "each"), "kB", at_most=20)
-    part.bar(f"routes of an Envoy, {DEPENDENCIES} dependencies", table.values("routes", "each"), "kB", at_most=10)
+    table = part.table(
+        "Bytes that one Envoy is served, without the frame of the response",
+        polls="over polls, JSON: kB",
+        stream="over a stream, protobuf: kB",
+    )
+    for number, node in enumerate(snapshot.nodes.values()):
+        for kind in _MAX_KILOBYTES:
+            table.add(kind, polls=sum(len(each.body) for each in node[kind].values()) / 1000)
+            if number < _STREAMED:
+                table.add(kind, stream=sum(map(_streamed_size, node[kind].values())) / 1000)
+    for column, way in (("polls", "over polls"), ("stream", "over a stream")):
+        for kind, most in _MAX_KILOBYTES.items():
+            subject = f"{kind} of an Envoy, {DEPENDENCIES} dependencies, {way}"
+            part.bar(subject, table.values(kind, column), "kB", at_most=most)
     served = [each for node in snapshot.nodes.values() for kind in node.values() for each in kind.values()]
     total, bodies = sum(len(each.body) for each in served), {each.sha256: len(each.body) for each in served}
     stored = part.table("All callers", total="served MB", stored="stored MB: each distinct resource once")
     stored.add("registry", total=total / 1e6, stored=sum(bodies.values()) / 1e6)
+
+
+def _streamed_size(resource: Resource) -> int:
+    document = with_ads_sources(msgspec.json.decode(resource.body))
+    return len(encode_document(document.pop("@type"), document))

@@ -24,6 +24,7 @@ from benchmarks.envoy_poll import poll_body, with_version
 from benchmarks.mesh_definitions import CALLERS, compiled, files, name
 from benchmarks.mesh_fleet import fleet
 from benchmarks.plan import Plan
+from benchmarks.real_time import prefer
 from benchmarks.report import Part, Table
 from benchmarks.rounds import interleaved, percentile
 from benchmarks.stage import Stage, seed, stage
@@ -54,6 +55,15 @@ _STATUSES = (500, 501)
 _HOST = "bench"
 _REQUEST = request("GET", "/", b"")
 _VERSION = re.compile(rb'"version_info":"([^"]*)"')
+
+_PREFERRED = (
+    "Before and in a roll-out, the registry and wrk run before all other processes (SCHED_FIFO): simulated Envoys, "
+    "PostgreSQL and whatever else the machine does would otherwise take the cores that they wait for."
+)
+_NOT_PREFERRED = (
+    "This user may not give priorities, so that a poll in a roll-out waits for simulated Envoys and PostgreSQL on the "
+    "same cores, too: the ratio says more of the machine than of the registry."
+)
 
 Nodes = Mapping[str, NodeResources]
 
@@ -173,7 +183,9 @@ def _measure_rollouts(part: Part, plan: Plan, environment: Stage, registry: Regi
     polls = part.table(f"EDS polls of {_ENDPOINTS} endpoints, 32 connections, about 1,000 polls/s, 1 process", **_POLLS)
     times = part.table(f"Roll-outs to {CALLERS} simulated Envoys with long polls", all="until the last step s")
     path, _ = _body(environment.directory, registry, "EDS", unchanged=False)
-    what = wrk.Flood(path, 32, 10, budget=_NO_HOLD, pause=32)
+    preferred = prefer(registry.process.pid)
+    part.note(_PREFERRED if preferred else _NOT_PREFERRED)
+    what = wrk.Flood(path, 32, 10, budget=_NO_HOLD, pause=32, preferred=preferred)
     turns = itertools.cycle([compiled(files(every=f"- service: {service}\n")).nodes for service in _MOVED])
     _store(environment.database, next(turns), at_once=True)
     with fleet(registry.port, _MOVED), ThreadPoolExecutor(1) as thread:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from benchmarks.real_time import prefer_this_process
 from benchmarks.stage import cpu_seconds
 
 _POLLS = Path(__file__).parent / "data" / "poll.lua"
@@ -38,6 +39,8 @@ class Flood(Struct, frozen=True):
     pause: int = 0
     token: str = ""
     """The credential that the polls carry; empty: none."""
+    preferred: bool = False
+    """Whether wrk runs before processes of normal priority."""
 
 
 class Beats(Struct, frozen=True):
@@ -139,6 +142,7 @@ def _run(
         env=os.environ | told | ({"BENCH_TOKEN": what.token} if what.token else {}),
         capture_output=True,
         check=True,
+        preexec_fn=prefer_this_process if isinstance(what, Flood) and what.preferred else None,
     )
     used = _used(pids) - before
     _wait_until_idle(pids)
