@@ -1,8 +1,13 @@
 """Shifts of traffic, from the command to what Envoys are served, against a real PostgreSQL."""
 
+import signal
+import time
+from pathlib import Path
+
+import pytest
 from harness.operator import registryctl
 from harness.process import eventually
-from harness.registry import Registry
+from harness.registry import Registry, registry
 
 OLD, OTHER, NEW = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"
 
@@ -113,3 +118,33 @@ def test_what_means_nothing_or_comes_second_is_refused(shared_registry: Registry
     assert registryctl(shared_registry.url, "shift", service, "--to", "revision=b", "--abort").status == 2
     assert registryctl(shared_registry.url, "shift", service, "--to", "a=b", "--steps", "five").status == 2
     assert weights(shared_registry, service) == {OLD: 475_000, OTHER: 475_000, NEW: 50_000}
+
+
+@pytest.mark.proof
+def test_a_shift_goes_on_when_its_leader_is_killed(database: str, workplace: Path, service: str) -> None:
+    """Another process looks at it within seconds, from what the first one has stored, and ends it."""
+    with registry(database, workplace) as first, registry(database, workplace) as second:
+        populated(first, service)
+        eventually(lambda: _leads(first) or _leads(second), within=30)
+        leader, other = (first, second) if _leads(first) else (second, first)
+        plan = {"to": "revision=b", "steps": [10, 100], "every": 4, "min_requests": 20}
+        other.client.post(f"/v1/services/{service}/shift", json=plan).raise_for_status()
+        url = f"/v1/services/{service}/shift"
+
+        def reported(state: str, step: int) -> bool:
+            edge = [service, [100], [], [[OLD, [50, 0]], [OTHER, [40, 0]], [NEW, [10, 0]]]]
+            digest = {"caller": "web", "node": "i-1", "seconds": 1.0, "sequence": time.monotonic_ns(), "edges": [edge]}
+            other.client.post("/v1/traffic", json=digest).raise_for_status()
+            shift = other.client.get(url).json()
+            return (shift["state"], shift["step"]) == (state, step)
+
+        eventually(lambda: reported("running", 2), within=60, every=0.5)
+        leader.process.send_signal(signal.SIGKILL)
+        leader.process.wait(5)
+        eventually(lambda: reported("done", 2), within=60, every=0.5)
+        assert weights(other, service) == {OLD: "DRAINING", OTHER: "DRAINING", NEW: 1_000_000}
+        assert kinds(other, service) == ["shift_done", "shift_step", "shift_started"]
+
+
+def _leads(process: Registry) -> bool:
+    return "registry_sweep_leader 1.0" in process.client.get("/metrics").text

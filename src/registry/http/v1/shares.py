@@ -32,13 +32,14 @@ async def get_shares(service: ServiceName, catalog: CatalogPart, shares: SharesP
     openapi_extra=body(
         SharesRequest, {"shares": [{"selector": "revision=1.9.0", "percent": 10}], "reason": "try 1.9.0"}
     ),
-    responses=answers(SharesView, "Stored.", None) | problems(400, 404, 413, 422, 503),
+    responses=answers(SharesView, "Stored.", None) | problems(400, 404, 409, 413, 422, 503),
 )
 async def set_shares(service: ServiceName, request: Request, shares: SharesPart, actor: Actor) -> Response:
     """Set the shares of traffic of a service's groups, in place of those that it has.
 
     Weights are computed from what is routable whenever the service changes, so a group keeps its share when it scales.
-    All of them change with one version, which every Envoy follows that polls the service.
+    All of them change with one version, which every Envoy follows that polls the service. While a shift is under way it
+    sets them, and this is 409.
     """
     wanted = decode(_request, await request.body())
     snapshot = await shares.set(actor, service, wanted.groups, wanted.reason)
@@ -49,7 +50,7 @@ async def set_shares(service: ServiceName, request: Request, shares: SharesPart,
     _PATH,
     operation_id="clear_shares",
     responses=answers(SharesView, "Taken back.", {"service": "shop", "version": 9, "groups": []})
-    | problems(404, 413, 422, 503),
+    | problems(404, 409, 413, 422, 503),
 )
 async def clear_shares(service: ServiceName, shares: SharesPart, actor: Actor, reason: Reason = "") -> Response:
     """Take the shares of a service back: each endpoint has its own weight again."""
