@@ -8,6 +8,7 @@ import typer
 from registryctl.command import Actor, Output, Timeout, Url
 from registryctl.commands import (
     audit,
+    errands,
     events,
     examination,
     expiry,
@@ -76,6 +77,7 @@ for _panel, _verbs in {
         strength.expect,
         strength.acknowledge,
     ),
+    "Envoys": (errands.top, errands.tap, errands.log_level),
     "Expiry": (expiry.expiry, expiry.pause, expiry.resume),
     "Trouble": (examination.check, examination.bundle),
     "Access": (sign_in.login, sign_in.logout, sign_in.whoami, sign_in.can, audit.audit),
@@ -108,6 +110,12 @@ for _group, _panel, _help, _members in (
             "schema": mesh.schema,
             "import": mesh.import_,
         },
+    ),
+    (
+        "envoy",
+        "Envoys",
+        "Look at what one Envoy holds: its clusters and endpoints, its configuration without secrets.",
+        {"clusters": errands.clusters, "config": errands.config},
     ),
     (
         "token",

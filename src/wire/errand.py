@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from wire.model import PRINTABLE_PATTERN, Label, ServiceName
+from wire.model import PRINTABLE_PATTERN, SERVICE_PATTERN, Label
 
 MAX_HOLD = 25.0
 """Seconds that a registry holds a registrar's request for its next errand; load balancers cut at 60 s."""
@@ -27,6 +27,9 @@ MAX_TRACES = 50
 """Requests that one tap returns."""
 MAX_SAMPLED_PERCENT = 10.0
 """Percent of the requests that a tap looks at unless it was asked for all: each costs Envoy 2.8 times as much."""
+
+OPTIONAL_SERVICE_PATTERN = f"(?:^$(?!\\n))|(?:{SERVICE_PATTERN})"
+"""The name of a service, or nothing."""
 
 Level = Literal["trace", "debug", "info", "warning", "error", "critical", "off"]
 """The levels of Envoy's loggers."""
@@ -83,10 +86,12 @@ class Requests(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         ),
     ] = ""
     caller: Annotated[
-        Literal[""] | ServiceName,
+        str,
         Meta(
+            max_length=255,
+            pattern=OPTIONAL_SERVICE_PATTERN,
             description="The service whose requests to this one are looked at: the Envoys of the caller are asked, and "
-            "look at what they send. Empty: the Envoys of the service itself are asked."
+            "look at what they send. Empty: the Envoys of the service itself are asked.",
         ),
     ] = ""
     config_id: Annotated[

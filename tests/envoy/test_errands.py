@@ -5,12 +5,13 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from harness.operator import registryctl
 from harness.process import eventually
 from harness.registrar import Registrar, registrar
 from harness.registry import Registry
@@ -91,30 +92,28 @@ class World:
         url = f"http://127.0.0.1:{port or self.envoy.listener}{path}"
         httpx.request(method, url, headers=headers, timeout=10, trust_env=False)
 
-    def tapped(self, send: Any, **arguments: Any) -> dict[str, Any]:
-        """Tap every request while ``send`` sends some."""
-        asked = self.ask("tap", all_requests=True, percent=100, **{"seconds": 2} | arguments)
-        stop = threading.Event()
-
-        def keep_sending() -> None:
-            while not stop.wait(0.05):
-                send()
-
-        sender = threading.Thread(target=keep_sending)
-        sender.start()
-        try:
-            result = self.wait(asked)
-        finally:
-            stop.set()
-            sender.join()
-        assert result["outcome"] == "done", result
-        tap: dict[str, Any] = result["tap"]
-        return tap
-
     def levels(self) -> dict[str, str]:
         """Return the levels of Envoy's loggers."""
         listed = httpx.post(f"http://127.0.0.1:{self.envoy.admin}/logging", trust_env=False, timeout=10).text
         return dict(line.strip().split(": ") for line in listed.splitlines() if line.startswith("  "))
+
+
+@contextlib.contextmanager
+def sending(send: Callable[[], None]) -> Iterator[None]:
+    """Send requests again and again until the end of the block."""
+    stop = threading.Event()
+
+    def keep_sending() -> None:
+        while not stop.wait(0.02):
+            send()
+
+    sender = threading.Thread(target=keep_sending)
+    sender.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sender.join()
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +187,9 @@ def test_a_tap_shows_failures_and_no_secret(world: World) -> None:
         world.send("/good")
         world.send("/bad/outbound", port=world.envoy.outbound)
 
-    tap = world.tapped(send, status="5xx", max_traces=10)
+    with sending(send):
+        result = world.answer("tap", status="5xx", max_traces=10, seconds=5, percent=100, all_requests=True)
+    tap = result["tap"]
     assert tap["config_id"] == "shop"
     assert len(tap["traces"]) == 10
     assert {trace["path"] for trace in tap["traces"]} == {"/bad/a"}
@@ -199,7 +200,7 @@ def test_a_tap_shows_failures_and_no_secret(world: World) -> None:
     assert (first["method"], first["status"], first["content_type"]) == ("POST", "500", "application/json")
     events = world.registry.client.get("/v1/events", params={"service": world.service}).text
     assert "SECRET" not in json.dumps(tap) + events + world.registrar.log.read_text()
-    assert "tap for 2 s, 100 % of requests, status 5xx: a test" in events
+    assert "tap for 5 s, 100 % of requests, status 5xx: a test" in events
 
 
 def test_a_tap_of_a_caller_looks_at_what_it_sends(world: World) -> None:
@@ -213,26 +214,21 @@ def test_a_tap_of_a_caller_looks_at_what_it_sends(world: World) -> None:
             "arguments": {
                 "verb": "tap",
                 "caller": world.service,
-                "seconds": 2,
+                "seconds": 5,
                 "max_traces": 3,
                 "percent": 100,
                 "all_requests": True,
             },
         },
     )
-    stop = threading.Event()
 
-    def keep_sending() -> None:
-        while not stop.wait(0.05):
-            world.send("/work", port=world.envoy.outbound, headers={"host": f"{callee}:80"})
-            world.send("/other", port=world.envoy.outbound, headers={"host": "other"})
-            world.send("/inbound", headers={"host": callee})
+    def send() -> None:
+        world.send("/work", port=world.envoy.outbound, headers={"host": f"{callee}:80"})
+        world.send("/other", port=world.envoy.outbound, headers={"host": "other"})
+        world.send("/inbound", headers={"host": callee})
 
-    sender = threading.Thread(target=keep_sending)
-    sender.start()
-    tap = world.wait(asked)["tap"]
-    stop.set()
-    sender.join()
+    with sending(send):
+        tap = world.wait(asked)["tap"]
     assert tap["config_id"] == "egress"
     assert [trace["path"] for trace in tap["traces"]] == ["/work"] * 3
     events = world.registry.client.get("/v1/events", params={"service": world.service}).text
@@ -242,19 +238,13 @@ def test_a_tap_of_a_caller_looks_at_what_it_sends(world: World) -> None:
 def test_top_adds_requests_up_with_their_ids_folded(world: World) -> None:
     """Two paths with ids are one row; one tap after the other goes on past 50 requests."""
     numbers = iter(range(10_000))
-    asked = world.ask("top", seconds=3, all_requests=True, percent=100)
-    stop = threading.Event()
 
-    def keep_sending() -> None:
-        while not stop.is_set():
-            world.send(f"/users/{next(numbers)}/cart?token=QUERY-SECRET")
-            world.send("/bad/users")
+    def send() -> None:
+        world.send(f"/users/{next(numbers)}/cart?token=QUERY-SECRET")
+        world.send("/bad/users")
 
-    sender = threading.Thread(target=keep_sending)
-    sender.start()
-    top = world.wait(asked)["top"]
-    stop.set()
-    sender.join()
+    with sending(send):
+        top = world.answer("top", seconds=2, all_requests=True, percent=100)["top"]
     rows = {row["path"]: row for row in top["rows"]}
     assert rows.keys() == {"/users/{id}/cart", "/bad/users"}
     assert rows["/bad/users"]["failures"] == rows["/bad/users"]["requests"] > 1
@@ -357,3 +347,31 @@ def test_an_envoy_that_hangs_is_said_to_hang(
         assert "no complete answer within 5s" in result["detail"]
         assert shared_registry.statuses(service) == {world.endpoint: "HEALTHY"}
         assert world.answer("clusters")["outcome"] == "done"
+
+
+def test_the_operators_command_shows_what_envoys_answer(world: World) -> None:
+    """Each verb as a person sees it, with the reason in the history; exit status 1 when no Envoy answered."""
+    url, service, endpoint = world.registry.url, world.service, world.endpoint
+    said = registryctl(url, "envoy", "clusters", endpoint, "payments")
+    assert [line.split()[:2] for line in said.out.splitlines()] == [["ENDPOINT", "HEALTH"], [endpoint, "HEALTHY"]], said
+    config = registryctl(url, "envoy", "config", endpoint, "--section", "routes")
+    assert {each["route_config"]["name"] for each in config.json} == {"shop", "egress"}
+    assert "were cut by the registrar" in config.err
+    changed = registryctl(url, "log-level", service, "http=debug", "--for", "1s", "--reason", "look closer")
+    assert f"{service} {endpoint}: http warning > debug; goes back in 1 s" in changed.out.replace("→", ">")
+    with sending(lambda: world.send("/bad/a?token=QUERY-SECRET")):
+        tapped = registryctl(url, "tap", service, "--status", "5xx", "--for", "3s", "--max", "2", "--all-requests")
+        topped = registryctl(url, "top", service, "--for", "1s", "--all-requests", "-o", "json")
+    assert [line.split()[:3] for line in tapped.out.splitlines()[1:3]] == [["GET", "/bad/a", "500"]] * 2, tapped
+    assert "2 requests seen at an Envoy" in tapped.out
+    assert topped.json["errands"][0]["result"]["top"]["rows"][0]["path"] == "/bad/a"
+    assert "QUERY-SECRET" not in tapped.out + topped.out
+    history = registryctl(url, "events", service).out
+    assert "log-level http=debug for 1 s: look closer" in history
+    page = world.registry.client.get(f"/ui/events?service={service}").text
+    assert "look closer" in page
+    # The sixth of this minute.
+    nothing = registryctl(url, "tap", service, "--for", "1s")
+    assert (nothing.status, "--percent 10 looks at more" in nothing.err) == (0, True)
+    refused = registryctl(url, "tap", service)
+    assert (refused.status, "had its 6 errands of this minute" in refused.err) == (4, True)

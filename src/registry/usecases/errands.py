@@ -248,19 +248,19 @@ class Errands:
             raise NotFoundError(f"{service} has no endpoint that is renewed now; there is nobody to ask")
         return chosen, registrars
 
-    async def _service_of(self, endpoint: str) -> str:
+    async def _service_of(self, name: str) -> str:
         """Return the service that has an endpoint of this address, where one has."""
-        address_port = endpoint_key("any", endpoint, "$.endpoint")[1:]
+        address_port = endpoint_key("any", name, "$.endpoint")[1:]
         snapshots = list(self._cache.services().values())
         services = [
             snapshot.service
             async for snapshot in cooperatively(snapshots)
-            if self._cache.find((snapshot.service, *address_port)) is not None
+            if (endpoint := self._cache.find((snapshot.service, *address_port))) is not None and endpoint.alive
         ]
         if not services:
-            raise NotFoundError(f"no service has an endpoint {endpoint}")
+            raise NotFoundError(f"no service has an endpoint {name} that is renewed now")
         if len(services) > 1:
-            raise InvalidError(f"{endpoint} is in {', '.join(sorted(services))}; name the service too", "$.service")
+            raise InvalidError(f"{name} is in {', '.join(sorted(services))}; name the service too", "$.service")
         return services[0]
 
     def _new(self, endpoint: Endpoint) -> store.NewErrand:

@@ -1,6 +1,6 @@
 """The JSON documents of errands."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -9,8 +9,8 @@ from registry.core.errands import MAX_ALL, MAX_REGISTRARS, State, StoredErrand
 from registry.http.openapi import show_examples
 from registry.http.views.epoch import Epoch
 from registry.usecases.errands import Question
-from wire.errand import Arguments, Clusters, ErrandResult, verb_of
-from wire.model import ServiceName, Text
+from wire.errand import OPTIONAL_SERVICE_PATTERN, Arguments, Clusters, ErrandResult, verb_of
+from wire.model import Text
 
 _decode = msgspec.json.Decoder(ErrandResult).decode
 
@@ -19,7 +19,14 @@ class ErrandRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """A question to the Envoys of a service, or to the one beside an endpoint."""
 
     arguments: Annotated[Arguments, Meta(description="The verb and what it needs.")]
-    service: Annotated[Literal[""] | ServiceName, Meta(description="May be left out where the endpoint says it.")] = ""
+    service: Annotated[
+        str,
+        Meta(
+            max_length=255,
+            pattern=OPTIONAL_SERVICE_PATTERN,
+            description="May be left out where one service alone has the endpoint.",
+        ),
+    ] = ""
     endpoint: Annotated[str, Meta(max_length=64, description="ip:port; IPv6 in brackets. The one Envoy to ask.")] = ""
     reason: Annotated[Text, Meta(description="Why, for the history.")] = ""
     all: Annotated[
