@@ -1,16 +1,13 @@
 """A real Envoy whose management cluster is an aggregate of the edge and the registry."""
 
-import contextlib
 import os
 import signal
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.envoy import Envoy, envoy
+from harness.edge_machine import EdgeMachine
+from harness.envoy import Envoy
 from harness.process import eventually, free_port
-from harness.registrar import Registrar, registrar
 from harness.registry import Registry
 
 pytestmark = pytest.mark.envoy
@@ -18,45 +15,10 @@ pytestmark = pytest.mark.envoy
 HOSTS = {"10.0.0.1:80": "HEALTHY", "10.0.0.2:80": "HEALTHY"}
 
 
-class Machine:
-    """A machine with an app, a registrar with an edge, and the state that outlives the registrar."""
-
-    def __init__(self, workplace: Path, state: Path) -> None:
-        self.workplace = workplace
-        self.state = state
-        self.edge = free_port()
-        self.app = free_port()
-
-    @contextlib.contextmanager
-    def registrar(self, url: str) -> Iterator[Registrar]:
-        """Run its registrar, whose own app is of no importance."""
-        with registrar(
-            self.workplace,
-            url,
-            "beside",
-            f"127.0.0.1:{self.app}",
-            edge_listen=f"127.0.0.1:{self.edge}",
-            state_directory=str(self.state),
-            admin_listen="off",
-        ) as started:
-            eventually(self._listens, within=20, said=started.log.read_text)
-            yield started
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.edge)) == 0
-
-    @contextlib.contextmanager
-    def envoy(self, registries: list[int], *services: str) -> Iterator[Envoy]:
-        """Run its Envoy."""
-        with envoy(self.workplace, registries, services, edge=self.edge, request_timeout="3s") as started:
-            yield started
-
-
 @pytest.fixture
-def machine(workplace: Path, tmp_path: Path) -> Machine:
+def machine(tmp_path: Path) -> EdgeMachine:
     """A machine whose disk is empty."""
-    return Machine(workplace, tmp_path / "state")
+    return EdgeMachine(tmp_path)
 
 
 def _hosts(seen: Envoy, service: str, hosts: dict[str, str], within: float = 20) -> None:
@@ -70,7 +32,9 @@ def _register(registry: Registry, service: str, *endpoints: str) -> None:
         assert registry.register(service, endpoint).status_code in (200, 201)
 
 
-def test_the_edge_serves_and_the_registry_takes_over(shared_registry: Registry, machine: Machine, service: str) -> None:
+def test_the_registry_takes_over_from_a_killed_edge(
+    shared_registry: Registry, machine: EdgeMachine, service: str
+) -> None:
     """Hosts and changes come through the edge; when it is killed the registry is polled, and no host is lost."""
     _register(shared_registry, service, *HOSTS)
     with machine.registrar(shared_registry.url) as beside, machine.envoy([shared_registry.port], service) as seen:
@@ -92,12 +56,12 @@ def test_the_edge_serves_and_the_registry_takes_over(shared_registry: Registry, 
             eventually(lambda: len(seen.hosts(service)) == 5, within=20)
 
 
-def test_a_new_envoy_starts_from_disk(shared_registry: Registry, machine: Machine, service: str) -> None:
+def test_a_new_envoy_starts_from_disk(shared_registry: Registry, machine: EdgeMachine, service: str) -> None:
     """With every registry away and a registrar that was killed, an Envoy that starts has all hosts."""
     _register(shared_registry, service, *HOSTS)
     with machine.registrar(shared_registry.url) as beside, machine.envoy([shared_registry.port], service) as seen:
         _hosts(seen, service, HOSTS)
-        eventually((machine.state / "edge" / service).exists, within=10)
+        eventually(lambda: machine.holds(service), within=10)
         beside.kill()
     away = free_port()
     with machine.registrar(f"http://127.0.0.1:{away}"), machine.envoy([away], service, "unheard-of") as seen:
@@ -105,7 +69,7 @@ def test_a_new_envoy_starts_from_disk(shared_registry: Registry, machine: Machin
         assert seen.hosts("unheard-of") == {}
 
 
-def test_a_frozen_registry_keeps_nobody_waiting(shared_registry: Registry, machine: Machine, service: str) -> None:
+def test_a_frozen_registry_keeps_nobody_waiting(shared_registry: Registry, machine: EdgeMachine, service: str) -> None:
     """It accepts connections and answers nothing; the edge serves what it has, and catches up afterwards."""
     _register(shared_registry, service, *HOSTS)
     with machine.registrar(shared_registry.url):
