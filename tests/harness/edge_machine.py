@@ -30,14 +30,16 @@ class EdgeMachine:
     @contextlib.contextmanager
     def registrar(self, url: str, **settings: str) -> Iterator[Registrar]:
         """Run its registrar, whose own app is of no importance unless it is named, until the edge listens."""
-        endpoint = settings.pop("endpoint", f"127.0.0.1:{self._app}")
-        service = settings.pop("service", "beside")
-        defaults = {
+        values = {
+            "service": "beside",
+            "endpoint": f"127.0.0.1:{self._app}",
             "edge_listen": f"127.0.0.1:{self.edge}",
             "state_directory": str(self.state),
             "admin_listen": f"unix:{self.directory}/admin.sock",
         }
-        with registrar(self.directory, url, service, endpoint, **(defaults | settings)) as started:
+        values |= settings
+        service, endpoint = values.pop("service"), values.pop("endpoint")
+        with registrar(self.directory, url, service, endpoint, env=None, within=(), **values) as started:
             eventually(lambda: listens(self.edge), within=20, said=started.log.read_text)
             yield started
 
