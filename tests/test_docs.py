@@ -40,6 +40,7 @@ from registrar.config.schema import schema
 from registrar.config.settings import FLAGS, VARIABLES
 from registry import metrics
 from registry.app import build_app, describe
+from registry.background.traffic_metrics import FAMILIES
 from registry.cli import main as registry_command
 from registry.core.changeset import EventKind
 from registry.core.mesh import MeshEventKind
@@ -172,7 +173,7 @@ def collectors() -> set[tuple[str, str, str]]:
             metrics_there.add((f"`{metric.name}{suffix}`", metric.type, labels))
         elif isinstance(collector, metrics.ServiceGauge):
             metrics_there.update((f"`{metric.name}`", metric.type, "`service`") for metric in collector.collect())
-    for family in METRICS:
+    for family in (*METRICS, *FAMILIES):
         metrics_there.add((f"`{family.name}`", family.type, ", ".join(f"`{label}`" for label in family.labels)))
     return metrics_there
 
@@ -187,7 +188,7 @@ def test_every_metric_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_metrics_that_pages_name_exist(page: Path) -> None:
     """A name in code style that looks like a metric of ours is one."""
-    named = {f"`{name}`" for name in re.findall(r"`((?:registry|registrar)_[a-z_]+)`", prose(page))}
+    named = {f"`{name}`" for name in re.findall(r"`((?:registry|registrar|headcount_traffic)_[a-z_]+)`", prose(page))}
     # A table of the database and keys of the registrar's file are no metrics.
     keys = {f"`{field}`" for _, field in VARIABLES.values()}
     assert named - {name for name, _, _ in collectors()} <= {"`registry_state`"} | keys

@@ -19,6 +19,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from registrar.admin.metrics_text import METRICS
 from registry import metrics
+from registry.background.traffic_metrics import FAMILIES
 from registry.core.verdict.registrars import MAX_SUSPECT_TIME
 
 ROOT = Path(__file__).parents[1]
@@ -28,8 +29,10 @@ RECORDING = ALERTS.with_name("rules.yaml")
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 RECORDED = [rule for group in yaml.safe_load(RECORDING.read_text())["groups"] for rule in group["rules"]]
 
-_NAME = re.compile(r"(?<![:\w])(?:registry|registrar|envoy|process)_[a-z0-9_]+\b")
+_NAME = re.compile(r"(?<![:\w])(?:registry|registrar|envoy|process|headcount)_[a-z0-9_]+\b")
 _RECORDED_NAME = re.compile(r"\bcaller_callee:\w+:\w+")
+# A rule of the user's own makes these.
+_OBJECTIVE = "callee:headcount_objective_p99:milliseconds"
 # Labels that look like metrics.
 _LABELS = {"envoy_cluster_name", "envoy_response_code_class"}
 _SUFFIXES = ("", "_total", "_bucket", "_sum", "_count")
@@ -53,6 +56,7 @@ def named(texts: Iterator[str] | list[str]) -> set[str]:
 def ours() -> set[str]:
     """Return the series that registry and registrar have."""
     found = {metric.name for metric in METRICS}
+    found |= {f"{family.name}{suffix}" for family in FAMILIES for suffix in _SUFFIXES}
     for collector in vars(metrics).values():
         if isinstance(collector, MetricWrapperBase):
             (metric,) = collector.describe()
@@ -127,7 +131,7 @@ def test_expressions_of_dashboards_can_be_read(path: Path, tmp_path: Path) -> No
     rules: list[dict[str, Any]] = []
     for number, text in enumerate(expressions(path)):
         if not text.startswith("label_values("):
-            filled = re.sub(r"\$(service|envoy_cluster_name)", ".*", text.replace("$__rate_interval", "1m"))
+            filled = re.sub(r"\$(service|envoy_cluster_name|callee)", ".*", text.replace("$__rate_interval", "1m"))
             assert "$" not in filled
             rules.append({"record": f"panel_{number}", "expr": filled})
     assert len(rules) >= 5

@@ -580,7 +580,196 @@ ENVOYS = Dashboard(
     },
 )
 
-DASHBOARDS = (REGISTRY, REGISTRARS, SERVICE, SERVICES, ENVOYS)
+# The same from the registry, to which registrars report what their Envoys count. No Envoy has to be scraped for it, a
+# pair has 30 series however many Envoys it has, and the callee is the service rather than Envoy's cluster.
+_DIGEST_REQUESTS = "caller_callee:headcount_requests:rate2m"
+_DIGEST_FAILURES = "caller_callee:headcount_failures:rate2m"
+_DIGEST_SUCCESS = "caller_callee:headcount_success:ratio2m"
+_DIGEST_TIMEOUTS = "caller_callee:headcount_timeouts:rate2m"
+_DIGEST_LATENCY = "headcount_traffic_milliseconds"
+_DIGEST_REASONS = "headcount_traffic_failures_total"
+_DIGEST_PAIR_LEGEND = "{{caller}} → {{callee}}"
+_CALLED = '{callee=~"$callee"}'
+_NO_SAMPLE = "A request that timed out, or that reached no endpoint, leaves no sample here."
+SERVICE_FROM_REGISTRY = Dashboard(
+    "service-from-registry",
+    "Headcount: one service, from the registry",
+    {
+        "Latency": [
+            Panel(
+                "Time to the answer",
+                f"Of all callers. {_NO_SAMPLE}",
+                {
+                    name: quantile(rank, _DIGEST_LATENCY, matching=_CALLED)
+                    for name, rank in (("median", 0.5), ("95 %", 0.95), ("99 %", 0.99))
+                },
+                "ms",
+            ),
+            Panel(
+                "Time-outs by caller",
+                "Requests a second that timed out: the slowest ones, which the latencies beside this do not contain.",
+                {"{{caller}}": f"{_DIGEST_TIMEOUTS}{_CALLED}"},
+                "reqps",
+            ),
+            Panel(
+                "99 % by caller", "", {"{{caller}}": quantile(0.99, _DIGEST_LATENCY, "caller", matching=_CALLED)}, "ms"
+            ),
+        ],
+        "Traffic": [
+            Panel(
+                "Requests by caller",
+                "Completed, retries not counted.",
+                {"{{caller}}": f"{_DIGEST_REQUESTS}{_CALLED}"},
+                "reqps",
+            ),
+        ],
+        "Errors": [
+            Panel(
+                "Success by caller",
+                "The share of completed requests that did not fail.",
+                {"{{caller}}": f"{_DIGEST_SUCCESS}{_CALLED}"},
+                "percentunit",
+                no_value=_NO_TRAFFIC,
+            ),
+            Panel(
+                "Failures by caller",
+                "5xx responses, or gRPC statuses of a failure of the service.",
+                {"{{caller}}": f"{_DIGEST_FAILURES}{_CALLED}"},
+                "reqps",
+            ),
+            Panel("What failed", "By reason.", {"{{reason}}": rate(_DIGEST_REASONS, "reason", matching=_CALLED)}),
+        ],
+    },
+    {"callee": "headcount_traffic_requests_total"},
+)
+
+SERVICES_FROM_REGISTRY = Dashboard(
+    "services-from-registry",
+    "Headcount: service by service, from the registry",
+    {
+        "Who calls whom": [
+            Panel(
+                "Requests a second",
+                "Caller and callee. Completed requests, retries not counted.",
+                {"": _DIGEST_REQUESTS},
+                "reqps",
+                "table",
+            ),
+            Panel(
+                "Success",
+                "The share of completed requests that did not fail. A pair without traffic has no row.",
+                {"": _DIGEST_SUCCESS},
+                "percentunit",
+                "table",
+                _NO_TRAFFIC,
+            ),
+        ],
+        "How long it takes": [
+            Panel(
+                "99 % of answers within", "", {"": quantile(0.99, _DIGEST_LATENCY, "caller", "callee")}, "ms", "table"
+            ),
+            Panel(
+                "Time-outs a second",
+                "The latencies do not include requests that timed out: read both together.",
+                {"": f"{_DIGEST_TIMEOUTS} > 0"},
+                "reqps",
+                "table",
+                "none",
+            ),
+        ],
+        "Over time": [
+            Panel("Requests", "", {_DIGEST_PAIR_LEGEND: _DIGEST_REQUESTS}, "reqps"),
+            Panel("Failures", "", {_DIGEST_PAIR_LEGEND: _DIGEST_FAILURES}, "reqps"),
+        ],
+    },
+)
+
+ENVOYS_FROM_REGISTRY = Dashboard(
+    "envoys-from-registry",
+    "Headcount: all Envoys, from the registry",
+    {
+        "Latency": [
+            Panel(
+                "99 % of answers by caller",
+                f"Of all callees. {_NO_SAMPLE}",
+                {"{{caller}}": quantile(0.99, _DIGEST_LATENCY, "caller")},
+                "ms",
+            ),
+            Panel(
+                "Time-outs by caller",
+                "Requests a second that timed out: the slowest ones, which the latencies beside this do not contain.",
+                {"{{caller}}": f"sum by (caller) ({_DIGEST_TIMEOUTS})"},
+                "reqps",
+            ),
+        ],
+        "Traffic": [
+            Panel(
+                "Requests by caller",
+                "Completed requests to all callees, retries not counted.",
+                {"{{caller}}": f"sum by (caller) ({_DIGEST_REQUESTS})"},
+                "reqps",
+            ),
+            Panel(
+                "Requests by callee",
+                "Completed requests of all callers, retries not counted.",
+                {"{{callee}}": f"sum by (callee) ({_DIGEST_REQUESTS})"},
+                "reqps",
+            ),
+            Panel(
+                "Requests by region and zone",
+                "Of the callers' Envoys.",
+                {"{{location}}": rate("headcount_traffic_requests_total", "location")},
+                "reqps",
+            ),
+        ],
+        "Errors": [
+            Panel(
+                "Success by caller",
+                "The share of completed requests to all callees that did not fail.",
+                {
+                    "{{caller}}": (
+                        f"1 - sum by (caller) ({_DIGEST_FAILURES}) / (sum by (caller) ({_DIGEST_REQUESTS}) > 0)"
+                    )
+                },
+                "percentunit",
+                no_value=_NO_TRAFFIC,
+            ),
+            Panel("What failed", "By reason.", {"{{reason}}": rate(_DIGEST_REASONS, "reason")}, "reqps"),
+            Panel(
+                "Digests that were not taken",
+                "refused: the registrar's log has the reason.",
+                {"{{outcome}}": rate("registry_traffic_digests_total", "outcome", matching='{outcome!="taken"}')},
+                no_value="none",
+            ),
+        ],
+        "Saturation": [
+            Panel(
+                "Digests taken",
+                "One for each Envoy every ten seconds.",
+                {"{{instance}}": rate("registry_traffic_digests_total", "instance", matching='{outcome="taken"}')},
+            ),
+            Panel(
+                "Pairs",
+                "Beyond REGISTRY_TRAFFIC_PAIRS the least busy are forgotten.",
+                {
+                    "{{instance}}, pairs": "max by (instance) (registry_traffic_pairs)",
+                    "{{instance}}, forgotten": rate("registry_traffic_dropped_total", "instance"),
+                },
+            ),
+        ],
+    },
+)
+
+DASHBOARDS = (
+    REGISTRY,
+    REGISTRARS,
+    SERVICE,
+    SERVICES,
+    ENVOYS,
+    SERVICE_FROM_REGISTRY,
+    SERVICES_FROM_REGISTRY,
+    ENVOYS_FROM_REGISTRY,
+)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:

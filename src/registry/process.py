@@ -43,6 +43,7 @@ from registry.background.shifts import EndpointTotals, Shifts
 from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
 from registry.background.traffic_exchange import EXCHANGE_INTERVAL, TrafficExchange
+from registry.background.traffic_metrics import TRAFFIC
 from registry.cache.disk_access import DiskAccess
 from registry.cache.disk_mesh import DiskMesh
 from registry.cache.disk_snapshot import DiskSnapshot
@@ -263,6 +264,7 @@ class RegistryProcess:
         )
         self.traffic = TrafficExchange(self.database, TrafficTable(settings.traffic_pairs), self.reports.process_id)
         """The traffic that Envoys tell of, of all processes."""
+        TRAFFIC.set_source(self.traffic.table.totals)
         self.shifts = Shifts(
             self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, self._endpoint_figures
         )
@@ -656,6 +658,7 @@ class RegistryProcess:
         metrics.EDGE_SUBSCRIBERS.set(self.edge_discovery.subscriber_count)
         metrics.SIGHTINGS.set(self.subscribers.sightings)
         metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
+        await TRAFFIC.share()
 
     def _endpoint_figures(self, service: str, within: float) -> EndpointTotals:
         """Return what Envoys counted for the endpoints of a service under a shift, as shifts take it."""

@@ -37,6 +37,8 @@ def forget_worker(pid: int, *, everything: bool = False) -> None:
     if directory is not None:
         for file in Path(directory).glob(f"{'' if everything else 'gauge_live'}*_{pid}.db"):
             file.unlink(missing_ok=True)
+        if everything:
+            (Path(directory) / f"traffic_{pid}.msgpack").unlink(missing_ok=True)
 
 
 def _directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:

@@ -133,8 +133,9 @@ def test_the_rate_of_requests_goes_on_in_an_outage(envoy: Callees, seen: Prometh
 def test_each_state_has_its_alerts_and_no_other(envoy: Callees, seen: Prometheus) -> None:
     """The page names what is wrong with the pair."""
     found: dict[str, set[str]] = {callee.name: set() for callee in envoy.callees}
-    for result in seen.evaluate('ALERTS{alertstate="firing", envoy_cluster_name!=""}'):
-        found[result["metric"]["envoy_cluster_name"]].add(result["metric"]["alertname"].removeprefix("Headcount"))
+    for callee in ("callee", "envoy_cluster_name"):
+        for result in seen.evaluate(f'ALERTS{{alertstate="firing", {callee}!=""}}'):
+            found[result["metric"][callee]].add(result["metric"]["alertname"].removeprefix("Headcount"))
     assert found == ALERTS
 
 
@@ -143,7 +144,7 @@ def panels(path: Path) -> Iterator[tuple[str, str]]:
     for panel in json.loads(path.read_text())["panels"]:
         for target in panel.get("targets", []):
             filled = target["expr"].replace("$__rate_interval", _WINDOW)
-            yield panel["title"], re.sub(r"\$(service|envoy_cluster_name)", ".*", filled)
+            yield panel["title"], re.sub(r"\$(service|envoy_cluster_name|callee)", ".*", filled)
 
 
 def figures(results: list[dict[str, Any]]) -> Iterator[float]:

@@ -10,7 +10,8 @@ from heapq import nsmallest
 from msgspec import Struct
 
 from registry.core.endpoint_attempts import EndpointTable, ServiceImage
-from registry.core.traffic_sums import SLOT, Sums, WindowSums
+from registry.core.traffic_sums import SLOT, WindowSums
+from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, failures_by_reason
 from wire.traffic_digest import Edge, Route, RouteCounts, TrafficDigest
 
 MAX_REPORTERS = 10_000
@@ -113,10 +114,12 @@ class _Reporter:
 class _Pair:
     """A pair: its sums, and the endpoints of the callee as its callers' Envoys see them."""
 
-    __slots__ = ("_before", "_state", "sums")
+    __slots__ = ("_before", "_state", "failures", "sums")
 
     def __init__(self, slot: int) -> None:
         self.sums = WindowSums(EDGE_WIDTH, slot)
+        self.failures = [0] * len(FAILURE_REASONS)
+        """The failed requests since the beginning, by reason."""
         self._state = self._before = (slot, 0, 0)
         """Slot, healthy and total endpoints: the worst of the newest slot with digests, and of the one before."""
 
@@ -136,6 +139,9 @@ class _Pair:
             1,
         )
         self.sums.add(slot, numbers, edge.buckets)
+        if counts.failures:
+            for place, count in enumerate(failures_by_reason(counts)):
+                self.failures[place] += count
         state = (slot, counts.healthy, counts.total)
         if slot > self._state[0]:
             self._before, self._state = self._state, state
@@ -272,10 +278,11 @@ class TrafficTable:
         """Return the attempts at the endpoints of services under a shift."""
         return self.endpoints.images(now)
 
-    def totals(self) -> Iterator[tuple[str, str, Sums]]:
-        """Yield caller, callee and their sums since the process knows them; once for each location."""
-        for (caller, _, callee), pair in list(self._pairs.items()):
-            yield caller, callee, pair.sums.total()
+    def totals(self) -> Iterator[PairTotals]:
+        """Yield the totals of the pairs since the process knows them."""
+        for (caller, location, callee), pair in list(self._pairs.items()):
+            sums = pair.sums.total()
+            yield PairTotals(caller, location, callee, sums.counts[0], tuple(pair.failures), sums.buckets)
 
     def _cover(self, caller: str, location: str, slot: int, seconds: float) -> None:
         coverage = self._coverage.get((caller, location))

@@ -20,6 +20,7 @@ from registry.background.prober import Prober
 from registry.background.process_reports import ProcessReports
 from registry.background.server_tls import ServerTls
 from registry.background.sweeper import Sweeper
+from registry.background.traffic_metrics import TRAFFIC
 from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
@@ -291,10 +292,10 @@ class Status:
         self._limits = Limits.of(settings)
         self._started = time.monotonic()
 
-    def metrics(self, principal: Principal) -> bytes:
+    async def metrics(self, principal: Principal) -> bytes:
         """Return the counters of all worker processes in Prometheus' text format."""
         self._policy.allow(principal, Verb.OBSERVE)
-        return expose()
+        return expose() + await TRAFFIC.text()
 
     def versions(self, principal: Principal) -> Versions:
         """Return the versions of program, Python and schema."""

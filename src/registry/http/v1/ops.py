@@ -58,7 +58,7 @@ async def get_readiness(
 )
 async def get_metrics(status: StatusPart, reader: Reader) -> Response:
     """Return the counters of all worker processes."""
-    return Response(status.metrics(reader), media_type=CONTENT_TYPE)
+    return Response(await status.metrics(reader), media_type=CONTENT_TYPE)
 
 
 @router.get(
