@@ -6,14 +6,18 @@ from typing import TypeVar
 from msgspec.structs import replace
 from unit.registry.making import NOW, endpoint, registration
 
+from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.shares import Share, Shares
 from registry.core.snapshot import Snapshot, SnapshotDelta
 from registry.xds import eds
+from registry.xds.grpc.assignment import AssignmentSource, Variant
 from wire.model import Report
+from wire.node import ANONYMOUS
 
 Result = TypeVar("Result")
 
+_VARIANTS: tuple[Variant, ...] = ("envoy", "grpc")
 ENDPOINTS = 5_000
 BY_5 = Shares((Share("revision=b", 5.0),), "anna", "", NOW)
 BY_25 = Shares((Share("revision=b", 25.0),), "anna", "", NOW)
@@ -81,3 +85,22 @@ def test_a_service_that_nobody_asked_for_is_not_encoded() -> None:
     after = snapshot.advance(SnapshotDelta("shop", 2, 2, shares=BY_25))
     assert turns_of(eds.prepare(after, "db"))[0] == 0
     assert not after.encoded
+
+
+def test_streams_get_the_same_bytes_when_they_are_made_in_turns() -> None:
+    """In both variants that were asked for, before they are asked for again."""
+    before = served()
+    caches = (SnapshotCache(), SnapshotCache())
+    sources = [{variant: AssignmentSource(cache, variant) for variant in _VARIANTS} for cache in caches]
+    caches[0].restore("db", {"shop": before})
+    for source in sources[0].values():
+        source.find(ANONYMOUS, "shop")
+    after = before.advance(SnapshotDelta("shop", 2, 2, shares=BY_25))
+    turns, _ = turns_of(eds.prepare(after, "db"))
+    assert turns >= 3 * (ENDPOINTS // 100 - 1)
+    assert set(after.streamed) == set(_VARIANTS)
+    rows = [replace(each, share_weight=None) for each in after.ordered()]
+    read_now = Snapshot("shop").advance(SnapshotDelta("shop", 2, 2, listed=rows, whole=True, shares=BY_25))
+    caches[1].restore("db", {"shop": read_now})
+    for variant, source in sources[1].items():
+        assert source.find(ANONYMOUS, "shop") == after.streamed[variant].resource
