@@ -23,11 +23,12 @@ class XdsStream:
         channel: to the registry.
         node: the id of its node.
         token: its credential; empty: none.
+        user_agent: the kind of client that it says it is.
     """
 
-    def __init__(self, channel: grpc.Channel, node: str, token: str = "") -> None:
+    def __init__(self, channel: grpc.Channel, node: str, token: str = "", user_agent: str = "envoy") -> None:
         self._requests: queue.Queue[bytes | None] = queue.Queue()
-        self._node: dict[str, Any] = {"id": node, "cluster": "web", "user_agent_name": "envoy"}
+        self._node: dict[str, Any] = {"id": node, "cluster": "web", "user_agent_name": user_agent}
         self._node["user_agent_build_version"] = {"version": {"major_number": 1, "minor_number": 40}}
         call = channel.stream_stream(ADS, request_serializer=None, response_deserializer=None)
         metadata = [("authorization", f"Bearer {token}")] if token else []
