@@ -132,6 +132,32 @@ def restored() -> None:
             renew_identity_now(url, settings.database_timeout)
 
 
+@main.command()
+def publish(
+    to: Annotated[str, typer.Option("--to", help="Where to: the absolute path of a directory, or s3://bucket/prefix.")],
+) -> None:
+    """Publish the endpoints of all services once, and exit; REGISTRY_PUBLISH_TO has the registry do it all the time.
+
+    An edge without a cache (REGISTRAR_EDGE_FALLBACK) reads them while every registry is away, and so may an Envoy.
+    """
+    with _without_garbage_collection():
+        from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.event_log import configure_logs  # noqa: PLC0415
+        from registry.publish_once import publish_once  # noqa: PLC0415
+        from registry.settings import load_settings  # noqa: PLC0415
+
+    _exit_at_stop_signals()
+    with _errors_as_lines():
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        _require_database(settings)
+        with database_url(settings) as url:
+            failing = publish_once(settings, url, to)
+    for service, reason in sorted(failing.items()):
+        typer.echo(f"registry: {service} is not published: {reason}", err=True)
+    raise typer.Exit(1 if failing else 0)
+
+
 token = typer.Typer(name="token", help="Manage credentials on this machine, without one.", no_args_is_help=True)
 main.add_typer(token)
 

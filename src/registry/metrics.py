@@ -47,6 +47,21 @@ class ServiceGauge(Collector):
 
 POLLS = Counter("registry_polls_total", "Answers to discovery polls, by API version and status.", ["api", "code"])
 EDGE_QUESTIONS = Counter("registry_edge_questions_total", "Answers to the edges of registrars, by status.", ["code"])
+PUBLISHED = Counter(
+    "registry_published_total",
+    "Services that were published for times when every registry is away, by outcome: stored or failed.",
+    ["outcome"],
+)
+PUBLISH_FAILURES = Gauge(
+    "registry_publish_failures",
+    "Services that could not be published at the last attempt, in the process that sweeps.",
+    multiprocess_mode="livemax",
+)
+PUBLISH_LAG = Gauge(
+    "registry_publish_lag_seconds",
+    "Seconds since the oldest change of a service that is not published yet, in the process that sweeps.",
+    multiprocess_mode="livemax",
+)
 EDGES = Gauge(
     "registry_edges", "Edges of registrars whose question this process remembers.", multiprocess_mode="livesum"
 )

@@ -36,6 +36,9 @@ from registry.background.mesh_pruner import MeshPruner
 from registry.background.probe_planner import PLAN_INTERVAL, ProbePlanner
 from registry.background.prober import LOOK_INTERVAL, PROBE_INTERVAL, SCAN_INTERVAL, Prober
 from registry.background.process_reports import ProcessReports
+from registry.background.publish_target import target_of
+from registry.background.publisher import PUBLISH_INTERVAL as PUBLISH_ROUND
+from registry.background.publisher import Publisher
 from registry.background.rejection_events import RejectionEvents
 from registry.background.server_tls import RELOAD_INTERVAL, ServerTls
 from registry.background.shifts import LOOK_INTERVAL as SHIFT_INTERVAL
@@ -268,6 +271,9 @@ class RegistryProcess:
         self.shifts = Shifts(
             self.database, self.cache, self.change_feed, lambda: self.sweeper.leads, self._endpoint_figures
         )
+        # Publishes endpoints for times when every registry is away; None where that is off.
+        place = settings.publish_to
+        self.publisher = Publisher(target_of(place), self.cache, lambda: self.sweeper.leads) if place else None
         # Connects to endpoints, to tell the dead from the silent; None where that is off.
         self.prober = self._prober() if settings.probes_on else None
 
@@ -494,6 +500,8 @@ class RegistryProcess:
             self._jobs.every(SCAN_INTERVAL, "probe_scan", self.prober.scan)
             self._jobs.every(LOOK_INTERVAL, "probe_statements", self.prober.publish)
             self._jobs.every(PLAN_INTERVAL, "probe_requests", self.probe_planner.plan)
+        if self.publisher is not None:
+            self._jobs.every(PUBLISH_ROUND, "publish", self.publisher.publish)
         if self.ecs_tasks is not None:
             self._jobs.every(REQUEST_INTERVAL, "ecs_tasks", self.ecs_tasks.poll)
         for tls in self.tls:

@@ -27,6 +27,9 @@ _LOAD_BALANCER = re.compile(
     r"loadbalancer/app/[A-Za-z0-9-]{1,32}/[0-9a-f]{16}"
 )
 
+BUCKET = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[^\x00-\x1f\x7f]{0,512}))?")
+"""The URL of a bucket, with a prefix or without."""
+
 _AUDIENCE = re.compile(r"[!-~]{1,255}")
 
 OIDC_CALLBACK = "/ui/login/oidc/callback"
@@ -99,6 +102,19 @@ def _links(links: tuple[str, ...], allowed: frozenset[str]) -> tuple[str, ...]:
     if twice is not None:
         raise ValueError(f"there are two links {twice}; each needs a name of its own")
     return links
+
+
+def check_publish_place(text: str) -> str:
+    """Return the name of a place to publish to.
+
+    Raises:
+        ValueError: it is neither an absolute path nor the URL of a bucket.
+    """
+    if not text.startswith("/") and not BUCKET.fullmatch(text):
+        raise ValueError(
+            f"{text[:200]!r} is no absolute path of a directory, like /srv/fallback, and no s3://bucket/prefix"
+        )
+    return text
 
 
 def _audiences(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -211,6 +227,7 @@ Audiences = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separate
 Links = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_blank_separated)]
 Regions = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_regions)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_comma_separated)]
+PublishPlace = Annotated[str, AfterValidator(lambda text: text and check_publish_place(text))]
 OptionalListen = Annotated[str | None, AfterValidator(_optional_listen)]
 ListenOrOff = Annotated[str | None, AfterValidator(_listen_or_off)]
 Issuer = Annotated[str | None, AfterValidator(_issuer)]

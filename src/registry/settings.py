@@ -30,6 +30,7 @@ from registry.setting_types import (
     LoginRegions,
     Networks,
     OptionalListen,
+    PublishPlace,
     Redirect,
     ServiceLinks,
     StsEndpoint,
@@ -289,6 +290,12 @@ class Settings(BaseSettings):
         (),
         description="Regions for whose STS workloads may sign AWS logins, comma separated. Unset: AWS login is off. "
         "Needs REGISTRY_AWS_AUDIENCE.",
+    )
+    publish_to: PublishPlace = Field(
+        "",
+        description="Where the endpoints of services are published, one object a service, for tasks that start while "
+        "every registry is away: the absolute path of a directory, or `s3://bucket/prefix`, which needs "
+        "`headcount[aws]`, `s3:PutObject` and `s3:ListBucket`. Unset: nowhere.",
     )
     ecs_tasks: Literal["off", "on"] = Field(
         "off",

@@ -14,6 +14,7 @@ ALB = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:loadbalancer/app/head
 
 EVERY: dict[str, tuple[str, Any]] = {
     "traffic_pairs": ("200", 200),
+    "publish_to": ("s3://bucket/headcount", "s3://bucket/headcount"),
     "listen": ("[::1]:9000", "[::1]:9000"),
     "tls_cert_file": ("/tls/cert.pem", Path("/tls/cert.pem")),
     "tls_key_file": ("/tls/key.pem", Path("/tls/key.pem")),

@@ -1,0 +1,154 @@
+"""Publishing services: what is stored, when, and what a failure of one costs the others."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from unit.registry.making import endpoint
+
+from registry.background.publish_target import DirectoryTarget, PublishTarget, object_name, target_of
+from registry.background.publisher import Publisher
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.core.snapshot import SnapshotDelta
+from registry.errors import BadSettingsError
+
+
+class Shelf(PublishTarget):
+    """A place in memory.
+
+    Attributes:
+        objects: what is there.
+        stored: the names that were stored, in order.
+        broken: the names that cannot be stored.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.stored: list[str] = []
+        self.broken: set[str] = set()
+        self.unlisted = False
+
+    def digests(self) -> Mapping[str, bytes]:
+        """Return the digests, or fail."""
+        if self.unlisted:
+            raise PermissionError("no grant to list")
+        return {name: hashlib.md5(body).digest() for name, body in self.objects.items()}
+
+    def put(self, name: str, body: bytes) -> None:
+        """Store an object, or fail."""
+        if name in self.broken:
+            raise OSError("no space left on device")
+        self.objects[name] = body
+        self.stored.append(name)
+
+
+def filled(**versions: int) -> SnapshotCache:
+    """Return a cache with a service of one endpoint for each name."""
+    cache = SnapshotCache()
+    cache.set_database("db")
+    for name, version in versions.items():
+        cache.apply([SnapshotDelta(name, version, version, listed=[endpoint(version, name)])])
+    cache.mark_ready(0.0)
+    return cache
+
+
+def change(cache: SnapshotCache, service: str, version: int, *, empty: bool = False) -> None:
+    """Give a service another endpoint, or none."""
+    gone = [((each.address, each.port), each.id) for each in cache.get(service).ordered()] if empty else []
+    listed = [] if empty else [endpoint(version, service)]
+    cache.apply([SnapshotDelta(service, version, version, listed=listed, removed=gone)])
+
+
+async def test_only_what_changed_is_stored_again() -> None:
+    """A round without changes stores nothing, and an object is what a v3 poll gets."""
+    cache, shelf = filled(shop=1, cart=1), Shelf()
+    publisher = Publisher(shelf, cache, lambda: True)
+    await publisher.publish()
+    await publisher.publish()
+    assert sorted(shelf.stored) == ["cart.json", "shop.json"]
+    change(cache, "shop", 2)
+    await publisher.publish()
+    assert shelf.stored[2:] == ["shop.json"]
+    document = json.loads(shelf.objects["shop.json"])
+    assert document["version_info"] == "db:2"
+    assert document["resources"][0]["cluster_name"] == "shop"
+
+
+async def test_one_service_that_fails_keeps_no_other_back() -> None:
+    """It is tried again each round, and published when it can be."""
+    cache, shelf = filled(shop=1, cart=1), Shelf()
+    shelf.broken = {"shop.json"}
+    publisher = Publisher(shelf, cache, lambda: True)
+    await publisher.publish()
+    assert (list(shelf.objects), dict(publisher.failing)) == (
+        ["cart.json"],
+        {"shop": "OSError: no space left on device"},
+    )
+    shelf.broken = set()
+    await publisher.publish()
+    assert (sorted(shelf.objects), dict(publisher.failing)) == (["cart.json", "shop.json"], {})
+
+
+async def test_nothing_is_published_from_doubt() -> None:
+    """Neither before the state is read, nor while it may be outdated, nor by a process that does not lead."""
+    unread, shelf = SnapshotCache(), Shelf()
+    await Publisher(shelf, unread, lambda: True).publish()
+    stale = filled(shop=1)
+    stale._stale = True
+    await Publisher(shelf, stale, lambda: True).publish()
+    await Publisher(shelf, filled(shop=1), lambda: False).publish()
+    assert shelf.stored == []
+
+
+async def test_a_service_without_endpoints_keeps_its_last_object() -> None:
+    """Old hosts are better than none where nothing else answers."""
+    cache, shelf = filled(shop=1), Shelf()
+    publisher = Publisher(shelf, cache, lambda: True)
+    await publisher.publish()
+    before = dict(shelf.objects)
+    change(cache, "shop", 2, empty=True)
+    assert not cache.get("shop").endpoints
+    await publisher.publish()
+    assert shelf.objects == before
+
+
+@pytest.mark.parametrize("unlisted", [False, True])
+async def test_a_new_leader_stores_what_is_not_there(unlisted: bool) -> None:
+    """Everything, where it may not list what is there."""
+    cache, shelf = filled(shop=1, cart=1), Shelf()
+    await Publisher(shelf, cache, lambda: True).publish()
+    shelf.stored.clear()
+    shelf.unlisted = unlisted
+    change(cache, "cart", 2)
+    leads = [True]
+    publisher = Publisher(shelf, cache, lambda: leads[0])
+    await publisher.publish()
+    assert sorted(shelf.stored) == (["cart.json", "shop.json"] if unlisted else ["cart.json"])
+    leads[0] = False
+    await publisher.publish()
+    assert not publisher.failing
+
+
+def test_a_directory_has_whole_files_only(tmp_path: Path) -> None:
+    """A file is renamed into its place, also over another one, and is readable by a server of another user."""
+    target = DirectoryTarget(tmp_path / "new")
+    target.put("shop.json", b"{}")
+    target.put("shop.json", b'{"a":1}')
+    (only,) = (tmp_path / "new").iterdir()
+    assert (only.name, only.read_bytes(), only.stat().st_mode & 0o777) == ("shop.json", b'{"a":1}', 0o644)
+    assert list(target.digests()) == ["shop.json"]
+
+
+@pytest.mark.parametrize("place", ["relative", "s3://", "s3://UPPER/x", "https://example.com", ""])
+def test_what_is_no_place_is_refused(place: str) -> None:
+    """The error says what is allowed."""
+    with pytest.raises(BadSettingsError, match="s3://bucket"):
+        target_of(place)
+
+
+def test_objects_are_called_by_their_services() -> None:
+    """Static servers decode what a URL has encoded; and no name leads out of the directory."""
+    assert object_name("shop:v2~x@y.z-1") == "shop:v2~x@y.z-1.json"
+    assert object_name("../a/b") == "..%2Fa%2Fb.json"
