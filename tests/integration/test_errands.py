@@ -1,5 +1,6 @@
 """Errands: asked by operators, handed to registrars, and answered; between processes, and when something is away."""
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -8,7 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
+import pytest
+from harness.access import bearer, first_token, new_token
+from harness.cluster import cluster
 from harness.process import eventually
 from harness.registry import Registry, registry
 
@@ -23,7 +28,7 @@ class FakeRegistrar:
     def __init__(self, process: Registry, service: str, endpoint: str, result: object = None, **asks: Any) -> None:
         self._client = httpx.Client(base_url=process.url, timeout=30, trust_env=False, headers=asks.pop("headers", {}))
         self._params: dict[str, Any] = {
-            "instance": f"i-{endpoint}",
+            "instance": f"i-{service}",
             "endpoint": f"{service}/{endpoint}",
             "wait": 25,
         } | asks
@@ -61,7 +66,7 @@ class FakeRegistrar:
 @contextlib.contextmanager
 def asking(process: Registry, service: str, endpoint: str, result: object = None) -> Iterator[FakeRegistrar]:
     """Run a registrar that takes one errand; its request is held when the block begins."""
-    fake = FakeRegistrar(process, service, endpoint, result)
+    fake = FakeRegistrar(process, service, endpoint, result, wait=4)
     before = held(process)
     thread = threading.Thread(target=fake.run)
     thread.start()
@@ -71,6 +76,12 @@ def asking(process: Registry, service: str, endpoint: str, result: object = None
     finally:
         fake.close()
         thread.join()
+
+
+def register(process: Registry, service: str, endpoint: str, **fields: Any) -> None:
+    """Register an endpoint whose instance is the service's own: a registrar gets six errands in a minute."""
+    answer = process.register(service, endpoint, **({"instance_id": f"i-{service}", "ttl": 600} | fields))
+    assert answer.status_code == 200, answer.text
 
 
 def held(process: Registry) -> float:
@@ -103,7 +114,7 @@ def events(process: Registry, service: str) -> list[tuple[str, str, str]]:
 
 def test_an_errand_is_asked_taken_and_answered(shared_registry: Registry, service: str) -> None:
     """Within a second; the history has who, why and the outcome."""
-    shared_registry.register(service, ONE, ttl=600)
+    register(shared_registry, service, ONE)
     with asking(shared_registry, service, ONE) as fake:
         began = time.monotonic()
         view = result_of(shared_registry, ask(shared_registry, service=service, reason="payments fails"))
@@ -121,7 +132,7 @@ def test_an_errand_is_asked_taken_and_answered(shared_registry: Registry, servic
 def test_the_asker_may_ask_another_process_than_the_registrar(database: str, tmp_path: Path) -> None:
     """PostgreSQL's notifications carry the errand to the process that holds the registrar, and the answer back."""
     with registry(database, tmp_path) as first, registry(database, tmp_path) as second:
-        first.register("shop", ONE, ttl=600)
+        register(first, "shop", ONE)
         eventually(lambda: second.client.get("/v1/services/shop").status_code == 200)
         with asking(first, "shop", ONE):
             view = result_of(second, ask(second, service="shop"))
@@ -130,3 +141,213 @@ def test_the_asker_may_ask_another_process_than_the_registrar(database: str, tmp
         with asking(first, "shop", ONE) as one, asking(second, "shop", ONE) as other:
             assert result_of(second, ask(second, endpoint=ONE))["state"] == "answered"
             assert len(one.errands) + len(other.errands) == 1
+        # A result that is too large is refused, and the asker is told so, at whichever process.
+        large = {"outcome": "failed", "detail": "", "config": {"section": "routes", "resources": ["x" * 300_000]}}
+        status, view = answered(second, "large", large)
+        assert status == 413
+        assert view["state"] == "answered", view
+        assert view["result"]["outcome"] == "failed"
+        assert "and 262144 are taken" in view["result"]["detail"]
+
+
+def test_a_result_is_bounded_and_typed(shared_registry: Registry, service: str) -> None:
+    """Of 10 MB, of another verb, or no JSON: refused, and nothing is kept of it."""
+    register(shared_registry, service, ONE)
+    other = {"outcome": "done", "log_level": {"loggers": {}, "before": {}, "seconds": 1}}
+    cases = (
+        (b"x" * 10_000_000, 413),
+        (b"[" * 10_000, 422),
+        (b'{"outcome": "done", "config": {"section": "routes", "resources": ' + b"[" * 5_000, 422),
+        (b'{"outcome": "done"}', 422),
+        (other, 422),
+    )
+    for result, status in cases:
+        assert answered(shared_registry, service, result)[0] == status
+
+
+def answered(process: Registry, service: str, result: object) -> tuple[int, dict[str, Any]]:
+    """Ask, let a registrar answer, and return the status that it got and the errand then."""
+    register(process, service, ONE)
+    fake = FakeRegistrar(process, service, ONE, result)
+    with contextlib.closing(fake):
+        asked = ask(process, service=service)
+        errand = fake.take()
+        assert errand is not None
+        return fake.answer(errand).status_code, result_of(process, asked, wait=0)
+
+
+def test_a_registrar_that_dies_is_told_apart_from_one_that_never_asks(shared_registry: Registry, service: str) -> None:
+    """It asks for its next errand without having answered: the operator hears at once to ask again."""
+    register(shared_registry, service, ONE)
+    fake = FakeRegistrar(shared_registry, service, ONE, wait=1)
+    with contextlib.closing(fake):
+        asked = ask(shared_registry, service=service)
+        eventually(lambda: fake.take() is not None)
+        assert result_of(shared_registry, asked, wait=0)["state"] == "collected"
+        eventually(lambda: fake.take() is None and result_of(shared_registry, asked, wait=0)["state"] == "lost")
+    view = result_of(shared_registry, asked, wait=0)
+    assert view["explanation"].startswith(f"the registrar of {service} at {ONE} asked for its next errand")
+
+
+def test_a_registrar_that_never_asks_is_said_to_be_old_or_off(database: str, tmp_path: Path) -> None:
+    """The time of PostgreSQL decides: what was not collected in time is over, and says which settings it needs."""
+    with registry(database, tmp_path) as process:
+        register(process, "shop", ONE)
+        asked = ask(process, service="shop")
+        assert result_of(process, asked, wait=0)["state"] == "asked"
+        execute(database, "UPDATE errands SET collect_until = now() - interval '1 s'")
+        view = result_of(process, asked)
+        assert view["state"] == "not_collected"
+        assert "is older than errands, or has no REGISTRAR_ENVOY_ADMIN" in view["explanation"]
+        # It is not handed out any more.
+        fake = FakeRegistrar(process, "shop", ONE, wait=1)
+        with contextlib.closing(fake):
+            assert fake.take() is None
+        # An answer that does not come in time is over too.
+        execute(
+            database, "UPDATE errands SET asked_at = now() - interval '60 s', collected_at = now() - interval '16 s'"
+        )
+        assert result_of(process, asked)["state"] == "not_answered"
+
+
+def execute(database: str, statement: str) -> None:
+    """Run a statement on the database of a test."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(database)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+def test_an_asker_that_goes_away_changes_nothing(shared_registry: Registry, service: str) -> None:
+    """The errand is done, and its result is there for whoever asks for it later."""
+    register(shared_registry, service, ONE)
+    asked = ask(shared_registry, service=service)
+    errand = asked.json()["errands"][0]["id"]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"{shared_registry.url}/v1/errands/{errand}?wait=20", timeout=0.3, trust_env=False)
+    with contextlib.closing(FakeRegistrar(shared_registry, service, ONE)) as fake:
+        fake.run()
+    assert result_of(shared_registry, asked)["state"] == "answered"
+
+
+def test_a_registrar_that_goes_away_while_it_is_held_loses_no_errand(shared_registry: Registry, service: str) -> None:
+    """Its request is forgotten with its connection, and the errand waits for the next one."""
+    register(shared_registry, service, ONE)
+    before = held(shared_registry)
+    gone = FakeRegistrar(shared_registry, service, ONE)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(
+            f"{shared_registry.url}/v1/errands/next?instance=i-{service}&endpoint={service}/{ONE}",
+            timeout=0.3,
+            trust_env=False,
+        )
+    gone.close()
+    eventually(lambda: held(shared_registry) == before)
+    asked = ask(shared_registry, service=service)
+    with contextlib.closing(FakeRegistrar(shared_registry, service, ONE)) as fake:
+        fake.run()
+    assert result_of(shared_registry, asked)["state"] == "answered"
+
+
+def test_one_at_a_time_and_six_in_a_minute(shared_registry: Registry, service: str) -> None:
+    """Of one registrar; and of a service one of each instance, 20 of them unless it is named once more."""
+    register(shared_registry, service, ONE)
+    fake = FakeRegistrar(shared_registry, service, ONE, wait=1)
+    with contextlib.closing(fake):
+        for _ in range(6):
+            assert ask(shared_registry, service=service).status_code == 201
+        refused = ask(shared_registry, service=service)
+        assert (refused.status_code, refused.json()["title"]) == (429, "Limit reached")
+        assert 40 < refused.json()["retry_after"] <= 60
+        errand = fake.take()
+        assert errand is not None
+        # Another process of the same registrar, or one that pretends to be.
+        assert fake.answer(errand).json() == {"taken": True}
+        assert fake.answer(errand).json() == {"taken": False}
+    for number in range(1, 24):
+        register(
+            shared_registry, f"{service}-large", f"10.1.0.{number}:80", instance_id=f"i-{number}", zone=f"z{number % 2}"
+        )
+    few = ask(shared_registry, service=f"{service}-large").json()
+    assert (len(few["errands"]), few["registrars"]) == (20, 23)
+    unnamed = ask(shared_registry, service=f"{service}-large", all=True)
+    assert f"confirm has to say {service}-large" in unnamed.json()["detail"]
+    everyone = ask(shared_registry, service=f"{service}-large", all=True, confirm=f"{service}-large")
+    assert len(everyone.json()["errands"]) == 23
+
+
+def test_what_may_not_be_asked_is_said_so(shared_registry: Registry, service: str) -> None:
+    """A question to nobody, to an unknown endpoint, or of an unknown verb."""
+    register(shared_registry, service, ONE)
+    assert ask(shared_registry).status_code == 422
+    assert ask(shared_registry, service=f"{service}-none").status_code == 404
+    assert ask(shared_registry, endpoint="10.9.9.9:1").status_code == 404
+    assert ask(shared_registry, {"verb": "quitquitquit"}, service=service).status_code == 422
+    assert shared_registry.client.get("/v1/errands/0000000000000000").status_code == 404
+    registrar = {"instance": "i-other", "endpoint": f"{service}/{ONE}"}
+    assert shared_registry.client.get("/v1/errands/next", params=registrar).status_code == 404
+
+
+def test_grants_decide_who_asks_and_who_takes(database: str, tmp_path: Path) -> None:
+    """`inspect` looks, `debug` taps, for the services of the grant; a registrar takes its own errands alone."""
+    admin = first_token(database)
+    with registry(database, tmp_path, auth="on") as process:
+
+        def token(*verbs: str, service: str = "shop") -> dict[str, str]:
+            grant = {"verbs": list(verbs), "services": [service]}
+            return bearer(new_token(process, admin, "-".join((*verbs, service)), grant)["token"])
+
+        owner, other = token("register"), token("register", service="other")
+        looking, tapping = token("inspect"), token("debug")
+        registered = process.client.put(
+            f"/v1/services/shop/endpoints/{ONE}",
+            json={"instance_id": "i-shop", "incarnation": 1, "ttl": 600},
+            headers=owner,
+        )
+        assert registered.status_code == 200, registered.text
+        tap = {"verb": "tap", "seconds": 1}
+        assert ask(process, service="shop", headers=owner).status_code == 403
+        assert ask(process, tap, service="shop", headers=looking).status_code == 403
+        assert ask(process, service="shop", headers=tapping).status_code == 403
+        # The caller's Envoys are asked, so a grant for the callee alone does not do.
+        assert ask(process, tap | {"caller": "shop"}, service="other", headers=tapping).status_code == 403
+        asked = ask(process, service="shop", headers=looking)
+        assert asked.status_code == 201, asked.text
+        path = f"/v1/errands/{asked.json()['errands'][0]['id']}"
+        assert process.client.get(path, headers=tapping).status_code == 403
+        assert process.client.get(path, headers=other).status_code == 403
+        for headers, status in ((other, 403), (owner, 200)):
+            asking: dict[str, Any] = {"instance": "i-shop", "endpoint": f"shop/{ONE}", "wait": 10}
+            taken = process.client.get("/v1/errands/next", params=asking, headers=headers)
+            assert taken.status_code == status, taken.text
+        answer: dict[str, Any] = {"params": {"instance": "i-shop", "endpoint": f"shop/{ONE}"}, "json": DONE}
+        assert process.client.post(f"{path}/result", headers=other, **answer).status_code == 403
+        assert process.client.post(f"{path}/result", headers=owner, **answer).status_code == 200
+        assert process.client.get(path, headers=looking).json()["state"] == "answered"
+
+
+def test_without_postgresql_nothing_is_asked_and_an_answer_that_came_is_shown(tmp_path: Path) -> None:
+    """What cannot be noted is not asked; a result that came to this process is kept, and shown by this one."""
+    with (
+        cluster() as database,
+        registry(database.url, tmp_path, database_timeout="1s") as process,
+    ):
+        register(process, "shop", ONE)
+        asked = ask(process, service="shop")
+        with contextlib.closing(FakeRegistrar(process, "shop", ONE)) as fake:
+            errand = fake.take()
+            assert errand is not None
+            database.stop()
+            refused = ask(process, service="shop")
+            assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
+            assert process.client.get(f"/v1/errands/{errand['id']}").status_code == 503
+            # A registrar sends its result again after a 503.
+            assert fake.answer(errand).status_code == 503
+            database.start()
+            eventually(lambda: fake.answer(errand).status_code == 200, within=30)
+            assert result_of(process, asked)["state"] == "answered"

@@ -39,8 +39,10 @@ _MIN_DELAY = 1.0
 _MAX_DELAY = 30.0
 """Seconds between two requests at most while they fail."""
 _UNKNOWN_DELAY = 60.0
-"""Seconds before the next request to a registry that knows no errands."""
-_UNREGISTERED_DELAY = 0.5
+"""Seconds before the next request to a registry that knows no errands, or refuses."""
+_UNREGISTERED_DELAY = 2.0
+"""Seconds before the next request after a registry did not know an endpoint."""
+_LOOK_INTERVAL = 0.5
 """Seconds between two looks whether an endpoint is registered."""
 _MAX_ATTEMPTS = 4
 """Attempts to send a result."""
@@ -103,7 +105,7 @@ class Errands:
         while True:
             registered = [each for each in self._endpoints() if each.lease.grant is not None]
             if not registered:
-                await asyncio.sleep(_UNREGISTERED_DELAY)
+                await asyncio.sleep(_LOOK_INTERVAL)
                 continue
             instance = registered[0].identity.instance_id
             names = [f"{each.service.service}/{each.name}" for each in registered[:MAX_ENDPOINTS]]
@@ -115,7 +117,8 @@ class Errands:
                 delay = max(error.retry_after or 0.0, min(_MIN_DELAY * 2 ** (failures - 1), _MAX_DELAY))
                 errand = None
             except RegistryRefused as error:
-                errand, delay = None, _UNKNOWN_DELAY if error.problem.status in (404, 405) else _MAX_DELAY
+                # One that knows errands says so of an endpoint that it does not know (yet).
+                errand, delay = None, _UNREGISTERED_DELAY if _is_unregistered(error) else _UNKNOWN_DELAY
                 self._log_refusal(str(error))
             if errand is not None:
                 await self._do(instance, errand)
@@ -187,6 +190,10 @@ class Errands:
                 return ErrandResult("done", tap=await tap.look(self._admin, arguments, callee))
             case Top():
                 return ErrandResult("done", top=await top.look(self._admin, arguments, callee))
+
+
+def _is_unregistered(error: RegistryRefused) -> bool:
+    return error.from_registry and error.problem.status == 404
 
 
 def _failure(detail: str) -> bytes:

@@ -8,14 +8,13 @@ sets; after a restart of the machine, or of Envoy, there is nothing to put back.
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Never
+from typing import Never, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from registrar.errands.admin import ErrandAdmin
 from registrar.errands.refused import RefusedError
 from registrar.errors import EnvoyAdminError
 from registrar.event_log import EventLogger
@@ -50,6 +49,19 @@ class LevelState(Struct, frozen=True):
     loggers: dict[str, RaisedLevel]
 
 
+class Admin(Protocol):
+    """The requests to Envoy that log levels need."""
+
+    async def loggers(self) -> dict[str, str]:
+        """Return the level of each logger."""
+
+    async def set_loggers(self, levels: Mapping[str, Level]) -> None:
+        """Set the levels of some loggers."""
+
+    async def uptime(self) -> float:
+        """Return the seconds since this process of Envoy started."""
+
+
 _decode = msgspec.json.Decoder(LevelState).decode
 
 
@@ -72,10 +84,12 @@ class LogLevels:
     Args:
         admin: the Envoy.
         path: the file with what has to be put back.
+        clock: returns the seconds since the machine started.
     """
 
-    def __init__(self, admin: ErrandAdmin, path: Path) -> None:
+    def __init__(self, admin: Admin, path: Path, clock: Callable[[], float] = system_time) -> None:
         self._admin = admin
+        self._now = clock
         self._path = path
         self._state: LevelState | None = None
         """What has to be put back; None for nothing. Written by set(), restore() and _load()."""
@@ -96,7 +110,7 @@ class LogLevels:
             unknown = sorted(set(wanted.loggers) - levels.keys())
             if unknown:
                 raise RefusedError(f"this Envoy has no logger {', '.join(unknown)}; it has {', '.join(sorted(levels))}")
-            now = system_time()
+            now = self._now()
             started = now - await self._admin.uptime()
             same = self._state is not None and abs(started - self._state.envoy_started) <= _SAME_START
             raised = dict(self._state.loggers) if self._state is not None and same else {}
@@ -132,7 +146,7 @@ class LogLevels:
         self._changed.clear()
         delay = None
         if self._state is not None:
-            due = min(raised.until for raised in self._state.loggers.values()) - system_time()
+            due = min(raised.until for raised in self._state.loggers.values()) - self._now()
             delay = max(_RETRY_INTERVAL if due <= 0 else 0.05, due)
         try:
             async with asyncio.timeout(delay):
@@ -148,7 +162,7 @@ class LogLevels:
             state = self._state
             if state is None:
                 return
-            now = system_time()
+            now = self._now()
             due = {
                 logger: raised.before
                 for logger, raised in state.loggers.items()

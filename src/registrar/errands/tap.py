@@ -6,6 +6,7 @@ Envoy shows every header of a request, `authorization` among them, and nothing o
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,6 +76,18 @@ class _Buffered(Struct):
 
 class _Wrapper(Struct):
     http_buffered_trace: _Buffered = field(default_factory=_Buffered)
+
+
+class _AdminConfig(Struct):
+    config_id: str = ""
+
+
+class _CommonConfig(Struct):
+    admin_config: _AdminConfig = field(default_factory=_AdminConfig)
+
+
+class _TapConfig(Struct):
+    common_config: _CommonConfig = field(default_factory=_CommonConfig)
 
 
 async def look(admin: ErrandAdmin, wanted: Tap, callee: str) -> TapResult:
@@ -236,9 +249,10 @@ def find_filters(listeners: Sequence[msgspec.Raw]) -> Iterator[TapFilter]:
         document = msgspec.json.decode(listener)
         direction = next((each for each in _values(document, "traffic_direction") if isinstance(each, str)), "")
         for typed in _typed(document):
-            identifier = typed.get("common_config", {}).get("admin_config", {}).get("config_id", "")
-            if isinstance(identifier, str) and identifier:
-                yield TapFilter(identifier, direction)
+            with contextlib.suppress(msgspec.ValidationError):
+                config_id = msgspec.convert(typed, _TapConfig).common_config.admin_config.config_id
+                if config_id:
+                    yield TapFilter(config_id, direction)
 
 
 def _typed(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401  # any JSON

@@ -76,8 +76,8 @@ class ErrandDelivery:
         self._interval = _LISTENING_INTERVAL if listens else PASS_INTERVAL
         self._holds: dict[Key, Hold] = {}
         """The held request of each endpoint's registrar. Written by hold() and _end()."""
-        self._held = 0
-        """The number of requests that are held."""
+        self._all: set[Hold] = set()
+        """The requests that are held. Written as the former."""
         self._waiters: dict[str, set[asyncio.Event]] = {}
         """Those that wait for the result of an errand, by its id. Written by wait()."""
         self._kept: OrderedDict[str, _KeptResult] = OrderedDict()
@@ -94,7 +94,7 @@ class ErrandDelivery:
     @property
     def held(self) -> int:
         """The number of requests that are held now."""
-        return self._held
+        return len(self._all)
 
     def nudge(self, errand_id: str) -> None:
         """Take note of a notification: an errand was asked, or has ended."""
@@ -106,13 +106,12 @@ class ErrandDelivery:
         """Hold a request of a registrar in place of its earlier one; None if too many are held."""
         for other in {id(hold): hold for key in keys if (hold := self._holds.get(key)) is not None}.values():
             self._end(other, None)
-        if self._held >= self._max_held or self.released:
+        if len(self._all) >= self._max_held or self.released:
             return None
         hold = Hold(keys, may_take)
-        for key in keys:
-            self._holds[key] = hold
-        self._held += 1
-        ERRANDS_HELD.set(self._held)
+        self._all.add(hold)
+        self._holds |= dict.fromkeys(keys, hold)
+        ERRANDS_HELD.set(len(self._all))
         if any(errand.key in keys for errand in self._active):
             self._wake.set()
         return hold
@@ -124,7 +123,7 @@ class ErrandDelivery:
     def release(self) -> None:
         """Answer all held requests and all who wait, so that stopping does not wait for them."""
         self.released = True
-        for hold in list(self._holds.values()):
+        for hold in list(self._all):
             self._end(hold, None)
         for waiters in self._waiters.values():
             for waiter in waiters:
@@ -133,7 +132,8 @@ class ErrandDelivery:
     async def lose_unanswered(self, keys: Iterable[Key]) -> None:
         """End the errands that a registrar was given before: it asks for the next one instead."""
         mine = frozenset(keys)
-        if any(errand.key in mine and errand.state == "collected" for errand in self._active):
+        # What is collected, PostgreSQL knows; this process has read it as it was at the last notification.
+        if any(errand.key in mine for errand in self._active):
             with suppress(UnavailableError):
                 for errand_id in await store.lose(self._database, mine, LOST):
                     self.nudge(errand_id)
@@ -157,8 +157,9 @@ class ErrandDelivery:
         due = time.monotonic() - self._read_at >= self._interval
         if not self._wake.is_set() and not due:
             return
+        nudged = self._wake.is_set()
         self._wake.clear()
-        if not self._holds and not self._waiters:
+        if not nudged and not self._all and not self._waiters:
             return
         self._read_at = time.monotonic()
         self._active = await store.active(self._database)
@@ -186,11 +187,11 @@ class ErrandDelivery:
     def _end(self, hold: Hold, errand: StoredErrand | None) -> None:
         if not hold.errand.done():
             hold.errand.set_result(errand)
+        self._all.discard(hold)
         for key in hold.keys:
             if self._holds.get(key) is hold:
                 del self._holds[key]
-                self._held -= key == min(hold.keys)
-        ERRANDS_HELD.set(self._held)
+        ERRANDS_HELD.set(len(self._all))
 
     def keep(self, errand: StoredErrand) -> None:
         """Keep a result that came here, for askers of this process while PostgreSQL is away, and wake them."""

@@ -24,6 +24,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEADER = "x-request-id"
+HELD = "headcount.held"
+"""The key of a request's scope whose true value says that it was held, so that its time says nothing."""
 
 _HEADER = HEADER.encode()
 _VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -64,7 +66,8 @@ class Requests:
             REQUEST_ID.reset(token)
             route = getattr(scope.get("route"), "path", _NO_ROUTE)
             method = scope["method"] if route != _NO_ROUTE else _NO_ROUTE
-            count(method, route, code, None if streams else time.perf_counter() - started)
+            untimed = streams or scope.get(HELD, False)
+            count(method, route, code, None if untimed else time.perf_counter() - started)
 
 
 def request_id_of(header: bytes) -> bytes:

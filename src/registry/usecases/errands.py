@@ -161,7 +161,7 @@ class Errands:
         Raises:
             InvalidError: a name is none of an endpoint.
             NotAllowedError, NotOwnerError: it may not speak for one of them.
-            UnknownEndpointError: none of them is registered by this instance.
+            NotFoundError: none of them is registered by this instance.
         """
         keys = [self._key(name) for name in names]
         for key in keys:
@@ -169,7 +169,7 @@ class Errands:
         self._registrations.check_owners(principal, keys)
         held = frozenset(key for key in keys if self._is_of(key, instance_id))
         if not held:
-            raise UnknownEndpointError(keys[0][0], format_endpoint(*keys[0][1:]))
+            raise NotFoundError(f"{names[0]} is not registered by the instance {instance_id}")
         await self._delivery.lose_unanswered(held)
         return self._delivery.hold(held, lambda errand: self._may_take(principal, instance_id, errand))
 
@@ -207,6 +207,8 @@ class Errands:
             result = _decode(content)
         except msgspec.DecodeError as error:
             raise InvalidError(f"no result of an errand: {error}", "$") from None
+        except RecursionError:
+            raise InvalidError("no result of an errand: it is nested too deeply", "$") from None
         if not result.fits(errand.arguments):
             raise InvalidError(f"no result of {verb_of(errand.arguments)}, for which this errand asks", "$")
         return await self._end(principal, errand, result)

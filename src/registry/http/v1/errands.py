@@ -11,6 +11,7 @@ from registry.http.dependencies import READY, Actor, ErrandsPart, Reader
 from registry.http.disconnection import unless_disconnected
 from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode
+from registry.http.requests import HELD
 from registry.http.responses import json
 from registry.http.views.errands import (
     ErrandAnswered,
@@ -78,7 +79,7 @@ async def next_errand(
         list[str],
         Query(min_length=1, max_length=MAX_ENDPOINTS, description="Its endpoints, each as service/ip:port."),
     ],
-    wait: _Wait = MAX_HOLD,
+    wait: Annotated[float, Query(ge=1, le=MAX_HOLD, description="Seconds to wait for one.")] = MAX_HOLD,
 ) -> Response:
     """Return the next errand of a registrar, when there is one or after some seconds.
 
@@ -87,6 +88,7 @@ async def next_errand(
     """
     started = time.monotonic()
     hold = await errands.hold(reader, instance, endpoint)
+    request.scope[HELD] = True
     if hold is None:
         return json(NextErrand(retry_after=MAX_HOLD))
     try:
@@ -107,6 +109,7 @@ async def get_errand(
     request: Request, errand: str, errands: ErrandsPart, reader: Reader, wait: _Wait = 0.0
 ) -> Response:
     """Return an errand and its result, when it is over or after some seconds; they are kept for 10 minutes."""
+    request.scope[HELD] = wait > 0
     await request.body()
     view = await unless_disconnected(errands.find(reader, errand, wait), request.receive)
     # An asker that has disconnected reads no response.
