@@ -64,16 +64,26 @@ class EnvoyAdminClient:
         Raises:
             EnvoyAdminError: as ``read``; or a line is longer than ``MAX_LINE_BYTES``.
         """
+        async with aclosing(self.line_groups(target, max_bytes=max_bytes)) as groups:
+            async for group in groups:
+                for line in group:
+                    yield line
+
+    async def line_groups(self, target: str, *, max_bytes: int = MAX_BODY_BYTES) -> AsyncGenerator[list[bytes], None]:
+        """Yield the lines of a response as ``lines``, all those together that came together.
+
+        Raises:
+            EnvoyAdminError: as ``lines``.
+        """
         rest = b""
         async with aclosing(self.pieces(target, max_bytes=max_bytes)) as pieces:
             async for piece in pieces:
-                *ended, rest = (rest + piece).split(b"\n")
-                for line in ended:
-                    yield line.rstrip(b"\r")
+                *ended, rest = (rest + piece).replace(b"\r\n", b"\n").split(b"\n")
+                yield ended
                 if len(rest) > MAX_LINE_BYTES:
                     raise self._error(target, f"a line is longer than {MAX_LINE_BYTES} bytes")
         if rest:
-            yield rest
+            yield [rest]
 
     async def pieces(
         self,

@@ -24,6 +24,7 @@ from wire.http1 import Request, Response
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.probe_report import ProbeReport
 from wire.problem import CONTENT_TYPE, Problem
+from wire.traffic_digest import DigestAnswer
 
 ATTEMPT_TIMEOUT = 3.0
 """Seconds for one attempt, from connecting to the last byte."""
@@ -36,6 +37,7 @@ _PROBES = "/v1/probes"
 _ERRANDS = "/v1/errands"
 _MAX_RETRY_AFTER = 120.0
 """Seconds that a registry may ask for between two requests for errands."""
+_TRAFFIC = "/v1/traffic"
 _LOGIN = "/v1/login/aws"
 _RENEW = "/v1/login/renew"
 _GZIP = 16 + zlib.MAX_WBITS
@@ -91,6 +93,7 @@ _decode_listed = msgspec.json.Decoder(Listed).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 _decode_edge = msgspec.json.Decoder(EdgeAnswer).decode
 _decode_next_errand = msgspec.json.Decoder(_NextErrand).decode
+_decode_digest_answer = msgspec.json.Decoder(DigestAnswer).decode
 _decode_login = msgspec.json.Decoder(LoginAnswer).decode
 
 
@@ -214,6 +217,21 @@ class RegistryClient:
         path = f"{_ERRANDS}/{quote(errand_id, safe='')}/result?{query}"
         registry, _ = await self._attempt(lambda registry: self._send(registry, "POST", path, result))
         self._registries.answered(registry)
+
+    async def report_traffic(self, digest: bytes) -> DigestAnswer:
+        """Send an encoded digest of Envoy's statistics, and return what the next one is to have.
+
+        Raises:
+            RegistryUnavailable: there was no response, or an invalid one.
+            RegistryRefused: the registry refused it, or does not know digests.
+        """
+        registry, response = await self._attempt(lambda registry: self._send(registry, "POST", _TRAFFIC, digest))
+        try:
+            answer = _decode_digest_answer(response.body)
+        except msgspec.DecodeError as error:
+            raise self._unavailable(f"answer not understood: {error}", registry) from error
+        self._registries.answered(registry)
+        return answer
 
     async def login(self, headers: Mapping[str, str]) -> tuple[LoginAnswer, float | None]:
         """Log in with the headers of a signed identity request; return the answer and the registry's time.

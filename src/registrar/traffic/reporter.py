@@ -1,0 +1,234 @@
+"""The reporter: it reads the statistics of the Envoy beside the registrar at intervals, and sends their differences.
+
+It is best effort and apart from heartbeats. A digest that is not taken is not sent again, an Envoy that does not answer
+is asked again at the next interval, and nothing of either delays or changes a heartbeat.
+"""
+
+import asyncio
+import secrets
+from typing import Never, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from registrar import jitter
+from registrar.errors import EnvoyAdminError, RegistryRefused, RegistryRequestError, RegistryUnavailable
+from registrar.event_log import EventLogger
+from registrar.traffic.difference import EndpointTries, attempts_since, difference
+from registrar.traffic.envoy import Envoy
+from registrar.traffic.statistics import Reading
+from registrar.traffic.topology import EnvoyNode
+from wire.traffic_digest import MAX_DIGEST_BYTES, MAX_SECONDS, DigestAnswer, EdgeEndpoint, TrafficDigest
+
+LOOK_INTERVAL = 60.0
+"""Seconds between two looks at Envoy's clusters; one that is new in its statistics is looked at at once."""
+MIN_INTERVAL = 1.0
+"""Seconds between two readings at least, whatever a registry asks for."""
+UNSUPPORTED_PAUSE = 600.0
+"""Seconds after which a registry that does not know digests is asked again: it may have been upgraded."""
+REFUSED_PAUSE = 60.0
+"""Seconds after which a refused digest is followed by another one: grants may have changed."""
+_PAUSE_SPREAD = 0.1
+_MAX_GAP = 3.0
+"""Intervals after which a reading is a new base line: what was counted in a longer time would look like a peak."""
+_SEQUENCE_BEGIN = 2**48
+"""Sequences begin below this, at random, so that those of two Envoys that share a node id differ."""
+_SHRINK = 0.8
+
+log = EventLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class TrafficRegistry(Protocol):
+    """The part of the registry's client that the reporter needs."""
+
+    async def report_traffic(self, digest: bytes) -> DigestAnswer:
+        """Send a digest.
+
+        Raises:
+            RegistryRequestError: it was not taken.
+        """
+
+
+class TrafficStatus(Struct, frozen=True):
+    """How the reporter stands, for the status document and metrics.
+
+    Attributes:
+        sent: digests that the registry took.
+        failed: readings that failed, and digests that were not taken.
+        problem: why the last one failed; empty after a success.
+    """
+
+    sent: int = 0
+    failed: int = 0
+    problem: str = ""
+
+
+class _Base(Struct, frozen=True):
+    """The reading that the next one is compared with, and the loop's time of it."""
+
+    reading: Reading
+    at: float
+    endpoints: EndpointTries
+    services: frozenset[str] = frozenset()
+    """The services whose endpoints were read."""
+
+
+class TrafficReporter:
+    """Sends digests until it is cancelled.
+
+    Args:
+        registry: takes the digests.
+        envoy: the Envoy whose statistics are read.
+        interval: seconds between two digests.
+    """
+
+    def __init__(self, registry: TrafficRegistry, envoy: Envoy, interval: float) -> None:
+        self._registry = registry
+        self._envoy = envoy
+        self._interval = interval
+        self._loop = asyncio.get_running_loop()
+        self._sequence = secrets.randbelow(_SEQUENCE_BEGIN)
+        self._base: _Base | None = None
+        """The last reading; None before the first, and after a gap."""
+        self._looked_at = float("-inf")
+        """Loop time of the last look at Envoy's clusters."""
+        self._asked = DigestAnswer()
+        """What the registry asked for with its last answer."""
+        self._problems: dict[str, str] = {}
+        """By kind: the reason of the last failure; each reason is logged once in a row."""
+        self._sent = self._failed = 0
+
+    @property
+    def status(self) -> TrafficStatus:
+        """How it stands."""
+        return TrafficStatus(self._sent, self._failed, next(iter(self._problems.values()), ""))
+
+    async def run(self) -> Never:
+        """Read and send at intervals."""
+        # Spread over the interval: registrars that start together must not report together.
+        await asyncio.sleep(jitter.phase(self._interval))
+        while True:
+            began = self._loop.time()
+            try:
+                pause = await self._pass()
+            except Exception as error:  # noqa: BLE001 - figures are never worth the process, which sends heartbeats
+                self._fail("traffic_internal_error", repr(error))
+                pause = REFUSED_PAUSE
+            await asyncio.sleep(max(0.0, began + pause - self._loop.time()))
+
+    async def _pass(self) -> float:
+        """Read and send once; return the seconds from its beginning to that of the next."""
+        try:
+            digest = await self._next_digest()
+        except EnvoyAdminError as error:
+            self._asked = DigestAnswer()
+            self._fail("envoy_not_read", str(error))
+            return self._interval
+        self._recover("envoy_not_read")
+        if digest is None:
+            return self._pace()
+        try:
+            self._asked = await self._registry.report_traffic(digest)
+        except RegistryRequestError as error:
+            self._asked = DigestAnswer()
+            return self._refused(error)
+        self._sent += 1
+        self._recover("traffic_not_sent")
+        return self._pace()
+
+    def _pace(self) -> float:
+        return self._interval if self._asked.interval is None else max(MIN_INTERVAL, self._asked.interval)
+
+    async def _next_digest(self) -> bytes | None:
+        """Return the digest of what was counted since the last reading; None if this is the first."""
+        node = self._envoy.node or await self._envoy.identify()
+        now = self._loop.time()
+        if now - self._looked_at >= LOOK_INTERVAL:
+            await self._envoy.look()
+            self._looked_at = now
+        services = frozenset(self._asked.endpoints)
+        endpoints = await self._envoy.endpoints(services) if services else {}
+        now = self._loop.time()
+        reading = await self._envoy.read()
+        base, self._base = self._base, _Base(reading, now, endpoints, services)
+        if self._envoy.has_new_clusters(reading):
+            # They are read from the next reading on, and count from 0 then.
+            self._looked_at = float("-inf")
+        if base is None or now - base.at > max(_MAX_GAP * self._pace(), _MAX_GAP * self._interval):
+            return None
+        if reading.uptime < base.reading.uptime:
+            # Envoy has restarted, perhaps as another node: everything counts from 0.
+            node = await self._envoy.identify()
+            base = _Base(Reading(), base.at, {}, services)
+        counted: dict[str, tuple[EdgeEndpoint, ...]] = {}
+        if services and services <= base.services:
+            counted = attempts_since(base.endpoints, endpoints)
+        return self._encode(node, base, reading, now - base.at, counted)
+
+    def _encode(
+        self,
+        node: EnvoyNode,
+        base: _Base,
+        reading: Reading,
+        seconds: float,
+        endpoints: dict[str, tuple[EdgeEndpoint, ...]],
+    ) -> bytes:
+        counted = difference(base.reading, reading, self._envoy.clusters, endpoints)
+        self._sequence += 1
+        digest = TrafficDigest(
+            caller=node.cluster,
+            node=node.id,
+            seconds=round(min(max(seconds, 0.001), MAX_SECONDS), 3),
+            sequence=self._sequence,
+            zone=node.zone,
+            region=node.region,
+            edges=counted.edges,
+            routes=counted.routes,
+        )
+        encoded, omitted = _encode(digest), counted.omitted
+        while len(encoded) > MAX_DIGEST_BYTES:
+            # Edges and routes are in order: the least busy ones go.
+            edges = digest.edges[: int(len(digest.edges) * _SHRINK)]
+            routes = digest.routes[: int(len(digest.routes) * _SHRINK)]
+            omitted += len(digest.edges) - len(edges) + len(digest.routes) - len(routes)
+            digest = msgspec.structs.replace(digest, edges=edges, routes=routes)
+            encoded = _encode(digest)
+        self._note_omitted(omitted)
+        return encoded
+
+    def _note_omitted(self, omitted: int) -> None:
+        if omitted and "traffic_omitted" not in self._problems:
+            log.warning(
+                "traffic_omitted", callees_and_routes=omitted, meaning="a digest has the busiest ones that fit in it"
+            )
+            self._problems["traffic_omitted"] = f"{omitted} callees and routes do not fit into a digest"
+        elif not omitted:
+            self._problems.pop("traffic_omitted", None)
+
+    def _refused(self, error: RegistryRequestError) -> float:
+        """Note why a digest was not taken, and return the seconds to the next pass."""
+        if isinstance(error, RegistryRefused):
+            if error.problem.status in (404, 405):
+                self._fail(
+                    "traffic_not_sent",
+                    f"the registry does not know digests of traffic ({error.problem.status}); upgrade it, or unset "
+                    "REGISTRAR_ENVOY_ADMIN",
+                )
+                return jitter.around(UNSUPPORTED_PAUSE, _PAUSE_SPREAD)
+            self._fail("traffic_not_sent", str(error))
+            return jitter.around(REFUSED_PAUSE, _PAUSE_SPREAD)
+        self._fail("traffic_not_sent", str(error))
+        retry_after = error.retry_after if isinstance(error, RegistryUnavailable) else None
+        return max(self._interval, min(retry_after or 0.0, REFUSED_PAUSE))
+
+    def _fail(self, kind: str, reason: str) -> None:
+        self._failed += 1
+        if self._problems.get(kind) != reason:
+            log.warning(kind, reason=reason)
+        self._problems[kind] = reason
+
+    def _recover(self, kind: str) -> None:
+        if self._problems.pop(kind, None) is not None:
+            log.info("traffic_recovered", after=kind)
