@@ -6,7 +6,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ class Callee:
     grpc: bool = False
     concurrent: bool = False
     gives_up: bool = False
+
+    @property
+    def host(self) -> str:
+        """The host by which requests to it are told; Envoy refuses one with a bar."""
+        return self.name.replace("|", "-")
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -150,20 +155,33 @@ class Callees:
             list(pool.map(lambda _: self._call_once(callee), range(times)))
 
     def _call_once(self, callee: Callee) -> None:
-        headers = {"content-type": "application/grpc"} if callee.grpc else {}
+        headers = {"host": callee.host} | ({"content-type": "application/grpc"} if callee.grpc else {})
         timeout = _SHORT if callee.gives_up else 5
         with contextlib.suppress(httpx.ReadTimeout):
-            self._requests.get(f"/{callee.name}/call", headers=headers, timeout=timeout)
+            self._requests.get(f"/{callee.host}/call", headers=headers, timeout=timeout)
 
 
 @contextlib.contextmanager
-def failing_callees(directory: Path) -> Iterator[Callees]:
-    """Run an Envoy with a cluster for each way to fail, until the end of the block."""
-    admin, listener, metrics = free_port(), free_port(), free_port()
+def failing_callees(
+    directory: Path,
+    *,
+    caller: str = "caller",
+    node: str = "callees",
+    ports: tuple[int, int, int] | None = None,
+    more: Callable[[int], list[Callee]] = lambda _: [],
+) -> Iterator[Callees]:
+    """Run an Envoy with a cluster for each way to fail, until the end of the block.
+
+    ``caller`` and ``node`` are what it says that it is; ``ports`` those of its admin interface and its listeners;
+    ``more`` returns further callees for the port of the app.
+    """
+    admin, listener, metrics = ports or (free_port(), free_port(), free_port())
     with _app() as app:
-        configured = callees(app)
+        configured = callees(app) + more(app)
         path = directory / f"callees-{admin}.json"
-        path.write_text(json.dumps(_bootstrap(admin, listener, metrics, configured)))
+        document = _bootstrap(admin, listener, metrics, configured)
+        document["node"] = {"id": node, "cluster": caller, "locality": {"region": "r", "zone": "za"}}
+        path.write_text(json.dumps(document))
         log = path.with_suffix(".log")
         command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
         with (
@@ -180,8 +198,18 @@ def failing_callees(directory: Path) -> Iterator[Callees]:
 
 
 def _bootstrap(admin: int, listener: int, metrics: int, configured: list[Callee]) -> dict[str, Any]:
-    routes = [
-        {"match": {"prefix": f"/{callee.name}/"}, "route": {"cluster": callee.name} | callee.route}
+    hosts = [
+        {
+            "name": callee.name,
+            "domains": [callee.host],
+            "routes": [
+                {
+                    "match": {"prefix": "/"},
+                    "route": {"cluster": callee.name} | callee.route,
+                    "stat_prefix": "all.of-it",
+                }
+            ],
+        }
         for callee in configured
     ]
     filters = [
@@ -191,12 +219,11 @@ def _bootstrap(admin: int, listener: int, metrics: int, configured: list[Callee]
     manager = {
         "@type": _MANAGER,
         "stat_prefix": "callees",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
+        "route_config": {"virtual_hosts": hosts},
         "http_filters": [{"name": f"envoy.filters.http.{name}", "typed_config": config} for name, config in filters],
     }
     scraped = prometheus(f"127.0.0.1:{admin}", f"127.0.0.1:{metrics}")["static_resources"]
     return {
-        "node": {"id": "callees", "cluster": "caller"},
         "admin": {"address": _address(admin)},
         "static_resources": {
             "listeners": [
@@ -219,6 +246,8 @@ def _bootstrap(admin: int, listener: int, metrics: int, configured: list[Callee]
 
 
 def _named(callee: Callee) -> dict[str, Any]:
+    if "eds_cluster_config" in callee.cluster:
+        return callee.cluster | {"name": callee.name}
     assignment = callee.cluster["load_assignment"] | {"cluster_name": callee.name}
     return callee.cluster | {"name": callee.name, "type": "STATIC", "load_assignment": assignment}
 

@@ -105,6 +105,13 @@ EDGE_BAD_FILES = Metric(
 EDGE_WRITES_FAILED = Metric(
     "registrar_edge_write_failures_total", "counter", (), "Writes of the edge's files that failed."
 )
+DIGESTS = Metric(
+    "registrar_traffic_digests_total",
+    "counter",
+    ("result",),
+    "Digests of Envoy's statistics that the registry took, and those that were not read or not taken; missing where "
+    "none are sent.",
+)
 DRAIN = Metric("registrar_drain_state", "gauge", ("state",), "1 for the current state of the drain, 0 for the others.")
 RELOADS = Metric("registrar_reloads_total", "counter", ("result",), "Reloads of the settings, by result.")
 HEALTHY = Metric("registrar_healthy", "gauge", (), "1 when `registrar healthcheck` passes; it stays 1 from then on.")
@@ -131,6 +138,7 @@ METRICS = (
     SESSION,
     ENVOY_TOKEN,
     ENVOY_TOKEN_FAILED,
+    DIGESTS,
     EDGE_AGE,
     EDGE_REFUSED,
     EDGE_NAMES,
@@ -162,6 +170,8 @@ def _samples(status: RegistrarStatus) -> Iterator[tuple[Metric, Sequence[Sample]
     yield SINCE, _if_there(status.registry.seconds_since_acknowledged)
     yield from _of_credential(status.credential)
     yield from _of_edge(status.edge)
+    traffic = status.traffic
+    yield DIGESTS, [({"result": name}, getattr(traffic, name)) for name in ("sent", "failed")] if traffic else []
     yield DRAIN, [({"state": state}, state == status.drain) for state in DRAIN_STATES]
     yield RELOADS, [({"result": name}, getattr(status.reloads, name)) for name in ("applied", "rejected")]
     yield HEALTHY, [({}, status.healthy)]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from registrar.checks.threshold import State
+from registrar.traffic.reporter import TrafficStatus
 from wire.model import Health
 
 
@@ -196,6 +197,7 @@ class RegistrarStatus(Struct, frozen=True):
         reloads: the reloads of the settings.
         endpoints: the endpoints, in the order of the settings.
         credential: the credential of the requests.
+        traffic: the digests of Envoy's statistics; None where none are sent.
         edge: the discovery cache of the Envoys beside this process; None where there is none.
     """
 
@@ -208,6 +210,7 @@ class RegistrarStatus(Struct, frozen=True):
     reloads: ReloadStatus
     endpoints: Sequence[EndpointStatus]
     credential: CredentialStatus = CredentialStatus("none")
+    traffic: TrafficStatus | None = None
     edge: EdgeStatus | None = None
 
 

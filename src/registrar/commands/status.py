@@ -58,6 +58,10 @@ def _lines(status: RegistrarStatus) -> Iterator[str]:
     if registry.away:
         yield f"          {'refuses' if registry.refused else 'unavailable'}: {registry.away}"
     yield from _credential(status)
+    if status.traffic is not None:
+        yield f"traffic   {status.traffic.sent} digests sent, {status.traffic.failed} failed"
+        if status.traffic.problem:
+            yield f"          {status.traffic.problem}"
     if status.edge is not None:
         yield from _edge(status.edge)
     if status.reloads.fault:

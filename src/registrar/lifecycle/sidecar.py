@@ -18,6 +18,7 @@ from registrar.edge.server import EdgeServer
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.monitors import Monitors
 from registrar.endpoint.port_follower import PortFollower
+from registrar.envoy_admin.client import EnvoyAdminClient
 from registrar.event_log import EventLogger, configure_logs
 from registrar.heartbeat.agent import HeartbeatAgent
 from registrar.lifecycle.app import FORWARDED, App
@@ -27,6 +28,8 @@ from registrar.lifecycle.signals import Signals
 from registrar.lifecycle.startup_gate import StartupGate
 from registrar.probing.prober import Prober
 from registrar.registry_client.client import RegistryClient, overloaded
+from registrar.traffic.envoy import Envoy
+from registrar.traffic.reporter import TrafficReporter
 from registrar.watchdog import Watchdog, notify_systemd
 from wire.orphans import OrphanReaper
 from wire.sd_notify import notify, watchdog_interval
@@ -72,6 +75,7 @@ class Sidecar:
         self._reloader = reloader
         self._credentials = credentials
         self._edge = edge
+        self._traffic = _traffic_reporter(settings, client)
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._startup_gate = StartupGate(self._started)
@@ -119,6 +123,8 @@ class Sidecar:
                 self._spawn(self._credentials.envoy.run(), "envoy token")
             if self._edge is not None:
                 self._spawn(self._edge.run(), "edge")
+            if self._traffic is not None:
+                self._spawn(self._traffic.run(), "traffic")
             self._spawn(self._prober.run(), "probes")
             for name, work in self._beside.items():
                 self._spawn(work, name)
@@ -166,6 +172,7 @@ class Sidecar:
             reloads=self._reloader.reloads,
             endpoints=endpoints,
             credential=credential_status(self._credentials, now),
+            traffic=None if self._traffic is None else self._traffic.status,
             edge=None if self._edge is None else edge_status(self._edge, now),
         )
 
@@ -315,6 +322,13 @@ class Sidecar:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+
+def _traffic_reporter(settings: Settings, client: RegistryClient) -> TrafficReporter | None:
+    """Return what sends digests of Envoy's statistics; None where the settings ask for none."""
+    if settings.envoy_admin is None or not settings.traffic_interval:
+        return None
+    return TrafficReporter(client, Envoy(EnvoyAdminClient(settings.envoy_admin)), settings.traffic_interval)
 
 
 async def _first(*work: Coroutine[Any, Any, object]) -> None:

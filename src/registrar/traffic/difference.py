@@ -31,7 +31,7 @@ EndpointTries = Mapping[tuple[str, str], Tries]
 
 
 class Difference(Struct, frozen=True):
-    """What was counted between two readings, the busiest first.
+    """The counts between two readings, the busiest first.
 
     Attributes:
         edges: by callee.

@@ -29,8 +29,9 @@ UNSUPPORTED_PAUSE = 600.0
 REFUSED_PAUSE = 60.0
 """Seconds after which a refused digest is followed by another one: grants may have changed."""
 _PAUSE_SPREAD = 0.1
-_MAX_GAP = 3.0
-"""Intervals after which a reading is a new base line: what was counted in a longer time would look like a peak."""
+_MAX_GAP = 30.0
+"""Seconds, and three intervals, after which a reading is a new base line: a digest of longer would look like a peak."""
+_MAX_GAP_INTERVALS = 3.0
 _SEQUENCE_BEGIN = 2**48
 """Sequences begin below this, at random, so that those of two Envoys that share a node id differ."""
 _SHRINK = 0.8
@@ -156,9 +157,9 @@ class TrafficReporter:
         if self._envoy.has_new_clusters(reading):
             # They are read from the next reading on, and count from 0 then.
             self._looked_at = float("-inf")
-        if base is None or now - base.at > max(_MAX_GAP * self._pace(), _MAX_GAP * self._interval):
+        if base is None or now - base.at > max(_MAX_GAP, _MAX_GAP_INTERVALS * self._interval):
             return None
-        if reading.uptime < base.reading.uptime:
+        if reading.is_of_later_start(base.reading):
             # Envoy has restarted, perhaps as another node: everything counts from 0.
             node = await self._envoy.identify()
             base = _Base(Reading(), base.at, {}, services)

@@ -59,7 +59,7 @@ _OF_CLUSTER = "|".join(
     ]
 )
 _ROUTES = r"vhost\..*\.route\..*\.upstream_rq_(completed|4xx|5xx|time)"
-_SERVER = r"server\.(live|uptime)"
+_SERVER = r"server\.(live|uptime)|listener\.admin\.downstream_cx_total"
 _CLUSTER_NAMES = r"cluster\..*\.membership_total"
 MAX_PATTERN = 32 * 1024
 """Characters of a pattern that names each cluster; a request head of Envoy's admin interface has 60 kB at most."""
@@ -78,10 +78,11 @@ class Reading:
         routes: completed requests, 4xx and 5xx by route.
         route_latencies: the same as ``latencies``, by route.
         names: the clusters that Envoy has, also those that were not asked for.
-        uptime: seconds since Envoy started, as of its last flush of statistics.
+        uptime: seconds since Envoy started, as of its last flush of statistics; 0 in its first five seconds.
+        admin_connections: connections to its admin interface since it started; each reading is one more.
     """
 
-    __slots__ = ("clusters", "latencies", "names", "route_latencies", "routes", "uptime")
+    __slots__ = ("admin_connections", "clusters", "latencies", "names", "route_latencies", "routes", "uptime")
 
     def __init__(self) -> None:
         self.clusters: dict[str, Row] = {}
@@ -90,6 +91,11 @@ class Reading:
         self.route_latencies: dict[RouteName, Counts] = {}
         self.names: set[str] = set()
         self.uptime = 0
+        self.admin_connections = 0
+
+    def is_of_later_start(self, before: "Reading") -> bool:
+        """Return whether Envoy has been started again since another reading."""
+        return self.uptime < before.uptime or self.admin_connections < before.admin_connections
 
 
 def target_of(names: Collection[str]) -> str:
@@ -158,6 +164,8 @@ class StatisticsReader:
             self._live = True
         elif name == b"server.uptime":
             self._reading.uptime = value
+        elif name == b"listener.admin.downstream_cx_total":
+            self._reading.admin_connections = value
 
     def _take_cluster(self, cluster: str, last: bytes, value: int) -> None:
         reading = self._reading

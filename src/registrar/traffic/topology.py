@@ -1,4 +1,4 @@
-"""What Envoy says of itself and of its clusters: its node, the service of each cluster, attempts at endpoints."""
+"""The words of Envoy about itself: its node, the service of each cluster, attempts at endpoints."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping

@@ -243,7 +243,7 @@ def most_telling(pairs: Sequence[PairFigures], limit: int) -> list[PairFigures]:
 
 
 def _success(completed: int, failures: int) -> float | None:
-    return max(0.0, 1 - failures / completed) if completed else None
+    return max(0, completed - failures) / completed if completed else None
 
 
 def _worse(state: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from registry.usecases.traffic import TrafficFigures
 _Milliseconds = float | None
 _DIGITS = 4
 """Digits behind the point of a part of 1: 99.99 % is 0.9999."""
+_EXACT = 1e-6
+"""More than what a part of 1 in binary lacks of the decimal that is meant."""
 
 
 class ReportingView(Struct, frozen=True):
@@ -175,7 +177,7 @@ def _rate(rate: float) -> float:
 
 def _part(success: float | None) -> float | None:
     # Rounded down: 99.996 % is not 100 %.
-    return None if success is None else floor(success * 10**_DIGITS) / 10**_DIGITS
+    return None if success is None else floor(success * 10**_DIGITS + _EXACT) / 10**_DIGITS
 
 
 def _milliseconds(value: float | None) -> float | None:
