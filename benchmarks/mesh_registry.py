@@ -40,7 +40,9 @@ _ENDPOINTS = 100
 _SERVICE = "polled"
 _NO_HOLD = 200
 """A time-out, in milliseconds, that leaves nothing to hold for: an unchanged poll is answered at once."""
-_POLLS = {"rate": "polls/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a poll"}
+_VERSIONS = 200
+"""Versions that polls bring in turn: more than connections, so that no client brings the same one twice in a row."""
+_POLLS = {"rate": "polls/s", "p50": "p50 ms", "p99": "p99 ms", "cpu": "server's CPU µs a poll", "size": "answer kB"}
 _KINDS: Mapping[str, Kind | None] = {"EDS": None, "CDS": "clusters", "RDS": "routes"}
 _MOVED = ("next-a", "next-b")
 """The services that every caller gets as another dependency, in turn: each roll-out adds one and takes the other."""
@@ -131,13 +133,13 @@ def _poll(kind: Kind | None, node: str) -> bytes:
 def _compare_polls(part: Part, plan: Plan, environment: Stage, registry: Registry) -> None:
     for unchanged in (False, True):
         status = "304" if unchanged else "200"
-        table = part.table(f"Polls, {status}, 64 connections, 1 process", **_POLLS, size="answer kB")
+        table = part.table(f"Polls, {status}, 64 connections, 1 process", **_POLLS)
         bodies = {kind: _body(environment.directory, registry, kind, unchanged=unchanged) for kind in _KINDS}
         plan.doing(f"mesh: polls, {status}")
         for kind in interleaved(tuple(_KINDS), plan.rounds(5)):
-            path, size = bodies[kind]
-            what = wrk.Flood(path, 64, plan.seconds(1), budget=_NO_HOLD)
-            _flood(table, kind, registry, what, kind, size=size / 1000)
+            versions = 0 if unchanged else _VERSIONS
+            what = wrk.Flood(bodies[kind], 64, plan.seconds(1), budget=_NO_HOLD, versions=versions)
+            _flood(table, kind, registry, what, kind)
         for kind in ("CDS", "RDS"):
             cpu, other = table.values(kind, "cpu"), table.values("EDS", "cpu")
             part.ratio(f"{kind} poll, {status}, against an EDS poll: CPU", cpu, other, at_most=1.2)
@@ -145,27 +147,28 @@ def _compare_polls(part: Part, plan: Plan, environment: Stage, registry: Registr
             part.ratio(f"{kind} poll, {status}, against an EDS poll: time", *rates, at_most=1.2)
 
 
-def _body(directory: Path, registry: Registry, kind: str, *, unchanged: bool) -> tuple[Path, int]:
-    """Return the file of a poll, and the bytes of its answer."""
+def _body(directory: Path, registry: Registry, kind: str, *, unchanged: bool) -> Path:
+    """Return the file of a poll."""
     body = _poll(_KINDS[kind], name(0))
     answer = registry.client.post(_path(kind), content=body).raise_for_status()
     version = _VERSION.search(answer.content)
     if version is None:
         raise RuntimeError(f"no version_info in {answer.content[:200]!r}")
     path = directory / f"mesh-{kind}.json"
-    path.write_bytes(with_version(body, version[1].decode()) if unchanged else body)
-    return path, 0 if unchanged else len(answer.content)
+    path.write_bytes(with_version(body, version[1].decode() if unchanged else wrk.VERSION))
+    return path
 
 
 def _path(kind: str) -> str:
     return f"/v3/discovery:{_KINDS[kind] or 'endpoints'}"
 
 
-def _flood(table: Table, row: str, registry: Registry, what: wrk.Flood, kind: str, **more: float) -> None:
+def _flood(table: Table, row: str, registry: Registry, what: wrk.Flood, kind: str) -> None:
     measured = wrk.flood(f"{registry.url}{_path(kind)}", [registry.process.pid], what)
     if measured is None:
         raise RuntimeError(f"{row}: nothing was answered")
-    table.add(row, rate=measured.rate, p50=measured.p50, p99=measured.p99, cpu=measured.cpu, **more)
+    figures = {"rate": measured.rate, "p50": measured.p50, "p99": measured.p99, "cpu": measured.cpu}
+    table.add(row, **figures, size=measured.kilobytes)
 
 
 # Roll-outs.
@@ -182,10 +185,10 @@ def _measure_rollouts(part: Part, plan: Plan, environment: Stage, registry: Regi
     mesh = MeshStage(environment.database, [])
     polls = part.table(f"EDS polls of {_ENDPOINTS} endpoints, 32 connections, about 1,000 polls/s, 1 process", **_POLLS)
     times = part.table(f"Roll-outs to {CALLERS} simulated Envoys with long polls", all="until the last step s")
-    path, _ = _body(environment.directory, registry, "EDS", unchanged=False)
+    path = _body(environment.directory, registry, "EDS", unchanged=False)
     preferred = prefer(registry.process.pid)
     part.note(_PREFERRED if preferred else _NOT_PREFERRED)
-    what = wrk.Flood(path, 32, 10, budget=_NO_HOLD, pause=32, preferred=preferred)
+    what = wrk.Flood(path, 32, 10, budget=_NO_HOLD, pause=32, versions=_VERSIONS, preferred=preferred)
     turns = itertools.cycle([compiled(files(every=f"- service: {service}\n")).nodes for service in _MOVED])
     _store(environment.database, next(turns), at_once=True)
     with fleet(registry.port, _MOVED), ThreadPoolExecutor(1) as thread:

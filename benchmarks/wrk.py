@@ -22,6 +22,8 @@ _LOOK = 0.1
 _IDLE = 0.2
 """The share of a core below which a server does nothing of ours."""
 _PATIENCE = 5.0
+VERSION = "bench:1"
+"""The version in the body of a flood whose polls bring several; it is of no database."""
 MISSING = "wrk is not installed; Debian and Ubuntu have it: apt install wrk"
 
 
@@ -39,6 +41,8 @@ class Flood(Struct, frozen=True):
     pause: int = 0
     token: str = ""
     """The credential that the polls carry; empty: none."""
+    versions: int = 0
+    """How many versions the polls bring in turn, in place of ``VERSION`` in the body; 0: the body is sent as it is."""
     preferred: bool = False
     """Whether wrk runs before processes of normal priority."""
 
@@ -80,6 +84,8 @@ class Measured(Struct, frozen=True):
     cpu: float
     p90: float = 0.0
     """Of polls alone."""
+    kilobytes: float = 0.0
+    """Of a response, with its head."""
 
 
 class _Summary(Struct):
@@ -108,6 +114,7 @@ def flood(url: str, pids: Sequence[int], what: Flood) -> Measured | None:
         RuntimeError: a poll was answered by an error, or not at all, so the figures would be those of something else.
     """
     told = {"POLL_BODY": str(what.body), "POLL_BUDGET": str(what.budget), "POLL_PAUSE": str(what.pause)}
+    told["POLL_VERSIONS"] = str(what.versions)
     return _run(_POLLS, url, pids, what, told)
 
 
@@ -153,7 +160,8 @@ def _run(
         return None
     rate = summary.requests / summary.microseconds * 1e6
     cpu = used / summary.requests * 1e6
-    return Measured(rate, summary.p50 / 1000, summary.p99 / 1000, cpu, summary.p90 / 1000)
+    kilobytes = summary.bytes / summary.requests / 1000
+    return Measured(rate, summary.p50 / 1000, summary.p99 / 1000, cpu, summary.p90 / 1000, kilobytes)
 
 
 def _wait_until_idle(pids: Sequence[int]) -> None:
