@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 _MAX_SERVICES_PER_READ = 50
 """Services that one statement reads."""
+_MAX_OWN_WAIT = 1.0
+"""Seconds that a response waits for this process to serve what it has stored."""
 _MIN_RETRY_DELAY = 0.1
 """Seconds before the first retry after the connection was lost; each further retry waits twice as long."""
 _MAX_RETRY_DELAY = 2.0
@@ -116,6 +118,18 @@ class ChangeFeed:
             self._outdated.add(service)
             self._wake.set()
             self._nudged.set()
+
+    async def follow_own(self, service: str, change: int) -> None:
+        """Read at once what this process has stored, and wait until it serves that: for a second at most.
+
+        The response to a write comes after it. What was stored stands either way.
+
+        Args:
+            service: the service's name.
+            change: the number of the change.
+        """
+        self.nudge(service, change)
+        await self._cache.wait_for_change(service, change, _MAX_OWN_WAIT)
 
     def _on_notification(self, payload: str) -> None:
         # A person may notify without a number.

@@ -18,8 +18,6 @@ from registry.store.transaction import change_by_operator
 from registry.usecases.audit import Audit
 from wire.address import format_endpoint
 
-_MAX_WAIT = 1.0
-"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
 _MAX_NAMED = 10
 """Endpoints that a refusal names."""
 
@@ -103,8 +101,7 @@ class OperatorDeregistration:
         numbers = (await change_by_operator(self._database, service, GUARD_WINDOW, decide)).get(service)
         if numbers is None:
             raise UnknownServiceError(service)
-        self._change_feed.nudge(service)
-        await self._cache.wait_for_change(service, numbers.change, _MAX_WAIT)
+        await self._change_feed.follow_own(service, numbers.change)
         return Deregistered(service, numbers.version, deregistered)
 
 

@@ -16,9 +16,6 @@ from registry.store.transaction import StoredVersion, change_service
 from registry.usecases.audit import Audit
 from wire.address import format_endpoint
 
-_MAX_WAIT = 1.0
-"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
-
 
 class ServiceStrength:
     """Tells how many endpoints services have and should have; sets expected numbers, and acknowledges losses.
@@ -83,6 +80,5 @@ class ServiceStrength:
         """Wait until this process knows what was stored, and return the service."""
         if stored is None:
             raise UnknownServiceError(service)
-        self._change_feed.nudge(service, stored.change)
-        await self._cache.wait_for_change(service, stored.change, _MAX_WAIT)
+        await self._change_feed.follow_own(service, stored.change)
         return self._cache.get(service)

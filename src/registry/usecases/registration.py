@@ -49,8 +49,6 @@ _MAX_BATCHES = 4
 _MAX_ADOPTIONS = 100
 """Endpoints a second that are given to an identity although their heartbeats say nothing new."""
 
-_MAX_WAIT = 1.0
-"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
 
 ChangeOverride = Callable[[Override | None, float], Override | None]
 """Gets the override in force and the database's time, and returns the one that is to be; None for none."""
@@ -382,8 +380,7 @@ class Registrations:
                 self._audit.note(
                     principal, event.kind, verb=verb, service=event.service, endpoint=endpoint, reason=event.reason
                 )
-        self._change_feed.nudge(service, outcome.numbers.change)
-        await self._cache.wait_for_change(service, outcome.numbers.change, _MAX_WAIT)
+        await self._change_feed.follow_own(service, outcome.numbers.change)
         return outcome
 
     async def _store(self, intents: Sequence[Intent]) -> Sequence[_Outcome | RegistryError]:

@@ -16,9 +16,6 @@ from registry.store.database import Database
 from registry.store.service_values import set_shares
 from registry.usecases.audit import Audit
 
-_MAX_WAIT = 1.0
-"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
-
 
 class TrafficShares:
     """Reads and sets the shares of traffic of groups of a service's endpoints.
@@ -91,8 +88,7 @@ class TrafficShares:
             stored = await set_shares(self._database, service, groups, actor=principal.name, reason=reason)
             if stored is None:
                 raise self._nothing_stored(service, groups)
-            self._change_feed.nudge(service, stored.change)
-            await self._cache.wait_for_change(service, stored.change, _MAX_WAIT)
+            await self._change_feed.follow_own(service, stored.change)
             return self._cache.get(service)
 
     def _nothing_stored(self, service: str, groups: Sequence[Share]) -> NotFoundError:

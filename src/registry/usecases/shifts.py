@@ -16,9 +16,6 @@ from registry.store.database import Database
 from registry.store.shifts import Decision
 from registry.usecases.audit import Audit
 
-_MAX_WAIT = 1.0
-"""Seconds that an answer waits for this process to know what it has stored; the write stands either way."""
-
 Order = Callable[[Shift, float], Change]
 """Takes a shift and the database's time, and returns what an order makes of it."""
 
@@ -148,8 +145,7 @@ class TrafficShifts:
             stored = await store.change_shift(self._database, service, decide)
             if stored is None:
                 raise UnknownServiceError(service)
-            self._change_feed.nudge(service, stored.numbers.change)
-            await self._cache.wait_for_change(service, stored.numbers.change, _MAX_WAIT)
+            await self._change_feed.follow_own(service, stored.numbers.change)
             return stored.shift
 
     async def _read(self, names: list[str] | None = None) -> Mapping[str, Shift | None]:
