@@ -45,6 +45,9 @@ async def test_the_guilty_pair_is_seen_in_one_look(visit: Visit, console: Regist
     await expect(rows.nth(1)).to_contain_text("100 %")
     await expect(rows.nth(2)).to_contain_text("no traffic")
     await expect(rows.nth(2)).not_to_contain_text("%")
+    for width in (760, 1024):
+        await page.set_viewport_size({"width": width, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
     widths = [float(await line.get_attribute("stroke-width") or 0) for line in await page.locator("#map .line").all()]
     assert max(widths) > 1.5 * min(widths)
 

@@ -33,7 +33,7 @@ def report(registry: Registry, calls: Sequence[Call], **headers: str) -> None:
     """Send one digest for each caller and zone that calls name."""
     callers = {(call.caller, call.zone): [each for each in calls if _envoy(each) == _envoy(call)] for call in calls}
     for (caller, zone), own in callers.items():
-        answer = registry.client.post("/v1/traffic", json=_digest(caller, zone, own), headers=headers)
+        answer = registry.client.post("/v1/traffic", json=digest(caller, zone, own), headers=headers)
         assert answer.is_success, answer.text
 
 
@@ -41,7 +41,8 @@ def _envoy(call: Call) -> tuple[str, str]:
     return call.caller, call.zone
 
 
-def _digest(caller: str, zone: str, calls: Sequence[Call]) -> dict[str, Any]:
+def digest(caller: str, zone: str, calls: Sequence[Call]) -> dict[str, Any]:
+    """Return the digest of the Envoy of a caller in a zone."""
     return {
         "caller": caller,
         "node": f"{caller}-{zone}",

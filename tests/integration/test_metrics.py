@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+from harness.calls import Call, digest
 from harness.process import eventually
 from harness.prometheus import promtool
 from harness.registry import Registry, registry
@@ -105,6 +106,17 @@ def test_several_workers_answer_as_one(database: str, workplace: Path, service: 
             (build,) = families["registry_build_info"].samples
             assert build.value == 1.0
         eventually(lambda: samples(found).get(("registry_endpoints", ("HEALTHY",))) == 1.0, within=30)
+        for number in range(10):
+            sent = digest("web", f"z{number}", [Call("web", "shop", 100, zone=f"z{number}")])
+            httpx.post(f"{found.url}/v1/traffic", json=sent, trust_env=False).raise_for_status()
+        # A worker tells the others of its pairs every five seconds.
+        eventually(lambda: [_requests(found) for _ in range(6)] == [1000.0] * 6, within=30, every=0.5)
+
+
+def _requests(found: Registry) -> float:
+    """Return the requests of all pairs, as a new connection reaches any of the workers."""
+    text = httpx.get(f"{found.url}/metrics", trust_env=False).text
+    return sum(map(float, re.findall(r"^headcount_traffic_requests_total\{.*\} (\d+)$", text, re.MULTILINE)))
 
 
 def test_no_endpoint_is_a_label(shared_registry: Registry, service: str) -> None:
