@@ -1,4 +1,4 @@
-"""The page of the shift of a service: how far it is, the curve of both groups, and the orders to it."""
+"""The page of a shift: how far it is, the curve of both groups, and the orders to it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated

@@ -11,7 +11,7 @@ counts = st.builds(
     lambda requests, part: Counts(requests, int(requests * part)), st.integers(0, 10_000), st.floats(0, 1)
 )
 points = st.lists(st.tuples(st.floats(0, 1000), st.sampled_from([5.0, 25.0]), counts, counts), max_size=120).map(
-    lambda rows: [Point(*row) for row in sorted(rows)]
+    lambda rows: [Point(*row) for row in sorted(rows, key=lambda row: row[:2])]
 )
 
 
