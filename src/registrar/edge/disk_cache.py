@@ -22,7 +22,7 @@ _MAX_NAME_BYTES = 180
 """Bytes of a file's name; a longer one is replaced by a checksum of it. File systems allow 255."""
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 _MAX_FILES = 1_000
-"""Files that are kept; beyond that the one that was used longest ago is removed."""
+"""Files that are kept; beyond that those are removed that the registry confirmed longest ago."""
 _MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _NEW = ".new"
@@ -82,6 +82,7 @@ class DiskCache:
         path = self._path(key)
         try:
             with path.open("rb") as file:
+                touched = os.fstat(file.fileno()).st_mtime
                 data = file.read(_MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             return None
@@ -89,13 +90,10 @@ class DiskCache:
             self._note_bad(path, error.strerror or str(error))
             return None
         try:
-            record = _record(data, key)
+            record = _record(data, key, touched)
         except _BadFileError as error:
             self._note_bad(path, str(error))
             return None
-        with contextlib.suppress(OSError):
-            # The time of the last use, by which files are removed.
-            os.utime(path)
         return record
 
     def write(self, record: Record) -> bool:
@@ -117,6 +115,12 @@ class DiskCache:
             log.info("edge_written_again", directory=str(self.directory))
         self.problem = None
         return True
+
+    def touch(self, keys: Collection[Key]) -> None:
+        """Note that the registry has confirmed what these files hold."""
+        for key in keys:
+            with contextlib.suppress(OSError):
+                os.utime(self._path(key))
 
     def prune(self, in_use: Collection[Key]) -> None:
         """Remove what killed processes left half written, and files beyond the limit that are not in use."""
@@ -166,8 +170,8 @@ class DiskCache:
         log.warning("edge_file_not_used", file=str(path), reason=reason)
 
 
-def _record(data: bytes, key: Key) -> Record:
-    """Return what a file holds.
+def _record(data: bytes, key: Key, touched: float) -> Record:
+    """Return what a file holds, as of the time at which it was written or touched.
 
     Raises:
         _BadFileError: it is not what was written under this key.
@@ -189,7 +193,7 @@ def _record(data: bytes, key: Key) -> Record:
         raise _BadFileError(str(error)) from error
     if read.key != key:
         raise _BadFileError(f"it is of {read.key[1]}")
-    return Record(key, read.token, read.received, resources)
+    return Record(key, read.token, max(read.received, touched), resources)
 
 
 def _lives(name: str) -> bool:

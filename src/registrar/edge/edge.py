@@ -33,6 +33,8 @@ _DISK_TIMEOUT = 1.0
 _WRITE_INTERVAL = 1.0
 """Seconds between two writes of a name, for each 100 kB of it."""
 _BYTES_PER_INTERVAL = 100_000
+_TOUCH_INTERVAL = 60.0
+"""Seconds between two notes on disk of what the registry has confirmed, so that a restart knows how old it is."""
 _FALLBACK_AFTER = 3.0
 """Seconds of silence of the registries after which the fallback is asked."""
 _FALLBACK_INTERVAL = 5.0
@@ -352,10 +354,16 @@ class Edge:
 
     async def _use_disk(self, disk: DiskCache) -> None:
         """Read and write files, all in one thread at a time."""
+        touched_at = self._loop.time()
         await call_in_thread(partial(disk.prune, ()))
         while True:
             await self._disk_wake.wait()
             self._disk_wake.clear()
+            if self._loop.time() - touched_at >= _TOUCH_INTERVAL:
+                confirmed = [key for key, entry in self.entries.items() if (entry.answered_at or 0.0) > touched_at]
+                touched_at = self._loop.time()
+                await call_in_thread(partial(disk.touch, confirmed))
+                await call_in_thread(partial(disk.prune, list(self.entries)))
             if self._to_read:
                 entries, self._to_read = self._to_read, []
                 keys = [entry.key for entry in entries]
@@ -423,6 +431,7 @@ class Edge:
             if old and not self._warned:
                 log.warning("edge_content_old", age_seconds=round(age or 0.0, 1), reason=self.progress.away)
             self._warned = old
+            self._disk_wake.set()
 
     def _forget(self, entry: Entry) -> None:
         del self.entries[entry.key]

@@ -113,13 +113,19 @@ class EdgeServer:
             self.address.path.unlink(missing_ok=True)
 
     def has_room(self) -> bool:
-        """Tell whether one more connection may be served, after an idle one was closed if necessary."""
+        """Tell whether one more connection may be served.
+
+        Where all are in use, an idle one is closed, or the poll that is held longest is answered 304: an Envoy with
+        more clusters than connections gets the changes of all, if a little later.
+        """
         if len(self.connections) < MAX_CONNECTIONS:
             return True
-        idle = next((connection for connection in self.connections if connection.idle), None)
-        if idle is None:
+        ended = next((connection for connection in self.connections if connection.idle), None) or next(
+            (connection for connection in self.connections if connection.holds_current), None
+        )
+        if ended is None:
             return False
-        idle.close()
+        ended.end()
         return True
 
 
@@ -136,12 +142,28 @@ class _Connection(asyncio.BufferedProtocol):
         self._size = 0
         # Gives up the poll that is held; None while none is.
         self._give_up: Callable[[], None] | None = None
+        # The token that it brings.
+        self._brought = ""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no request is being read or handled."""
         return self._head is None and self._give_up is None
+
+    @property
+    def holds_current(self) -> bool:
+        """Whether it holds a poll of an Envoy that has resources already."""
+        return self._give_up is not None and bool(self._brought)
+
+    def end(self) -> None:
+        """Close it, after an answer without news to the poll that it holds."""
+        if self._give_up is not None:
+            give_up, self._give_up = self._give_up, None
+            give_up()
+            self._respond(304, b"", [], last=True)
+        self._server.connections.pop(self, None)
+        self.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve it, if there is room."""
@@ -246,7 +268,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._refuse(422, str(error))
             return
         hold = _hold_time(headers.get(b"x-envoy-expected-rq-timeout-ms", b""))
-        answered = False
+        answered, self._brought = False, brought
 
         def respond(answer: Answer) -> None:
             nonlocal answered

@@ -229,18 +229,41 @@ async def test_limits(edge: World) -> None:
 
 
 async def test_connections_are_bounded(edge: World, tmp_path: Path) -> None:
-    """Where all of them hold a poll, one more is closed; where one is idle, that makes room."""
+    """Where all of them hold a poll, the longest held one ends for a further connection, or an idle one does."""
     held = [asyncio.create_task(edge.poll(version="db000001:5", hold=30)) for _ in range(MAX_CONNECTIONS)]
     await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS)
+    assert await edge.version() == "db000001:5"
+    ended, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result().status_code for task in ended] == [304]
+    left = [task for task in held if task not in ended]
+    further = asyncio.create_task(edge.poll(version="db000001:5", hold=30))
+    await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS)
+    assert not any(task.done() for task in left)
+    await edge.registry.assign("shop", "db000001:6", *HOSTS)
+    responses = await asyncio.gather(*left, further)
+    assert {response.json()["version_info"] for response in responses} == {"db000001:6"}
+
+
+async def test_no_connection_of_a_starting_envoy_gives_way(edge: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nothing yet; where all do, a further connection is closed, and is tried again."""
+    monkeypatch.setattr("registrar.edge.server.MAX_CONNECTIONS", 2)
+    starting = [asyncio.create_task(edge.poll(name)) for name in ("doubt", "doubt-too")]
+    await until(lambda: edge.edge.held_polls == 2)
     with pytest.raises(httpx.TransportError):
         await edge.poll()
-    for task in held[:10]:
-        task.cancel()
-    await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS - 10)
+    assert {response.status_code for response in await asyncio.gather(*starting)} == {200}
     assert await edge.version() == "db000001:5"
-    await edge.registry.assign("shop", "db000001:6", *HOSTS)
-    responses = await asyncio.gather(*held[10:])
-    assert {response.json()["version_info"] for response in responses} == {"db000001:6"}
+
+
+async def test_two_clusters_of_a_service(edge: World) -> None:
+    """Two polls for one name are answered alike, by one question."""
+    both = [asyncio.create_task(edge.version(version="db000001:4")) for _ in range(2)]
+    assert await asyncio.gather(*both) == ["db000001:5"] * 2
+    held = [asyncio.create_task(edge.version(version="db000001:5")) for _ in range(2)]
+    await until(lambda: edge.edge.held_polls == 2)
+    await edge.registry.assign("shop", "db000001:6", HOSTS[0])
+    assert await asyncio.gather(*held) == ["db000001:6"] * 2
+    assert len(edge.edge.entries) == 1
 
 
 async def test_nothing_is_kept_of_envoys_that_hang_up(edge: World) -> None:
