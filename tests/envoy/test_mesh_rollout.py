@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness.edge_machine import EdgeMachine
+from harness.gate import Condition, gate
 from harness.mesh_app import MeshApp
 from harness.mesh_rollout import Follower, Load, Stage, apps, dependency, follow, load, serves
 from harness.process import eventually
@@ -58,3 +60,39 @@ def test_a_switch_and_a_rename_lose_nothing_and_all_at_once_does(scene: Scene) -
         if scene.load.failures:
             break
     assert scene.load.failures
+
+
+@pytest.mark.proof
+def test_a_roll_out_through_an_edge_loses_nothing(migrated: str, tmp_path: Path) -> None:
+    """Clusters and routes come through the edge in their phases; with the registry away an Envoy starts from disk."""
+    stage, machine = Stage(migrated, ["web"]), EdgeMachine(tmp_path)
+    with (
+        registry(migrated, tmp_path, lease_ttl="5m") as process,
+        gate(process.port) as entry,
+        apps(process, "user", "user-next") as running,
+    ):
+        stage.apply(dependency("user"))
+        follower = Follower("web", [entry.port], edge=machine.edge)
+        with machine.registrar(entry.url) as beside:
+            with follow(tmp_path, follower, stage) as envoy:
+                eventually(lambda: serves(follower.port), within=15)
+                with load(follower.port) as sender:
+                    stage.apply(dependency("user-next", cluster="next"))
+                    switched = stage.wait()
+                    _arrive(running["user-next"])
+                    stage.apply(dependency("user-next", cluster="renamed"))
+                    renamed = stage.wait()
+                    print(f"switched in {switched:.1f} s, renamed in {renamed:.1f} s")  # noqa: T201  # figures
+                    entry.turn(Condition.REFUSING)
+                    eventually(lambda count=sender.passed: sender.passed > count + 100, within=20)
+                    assert (sender.failures, sender.passed > 100) == ([], True), stage.steps()
+                assert envoy.counter("registry/direct", "upstream_rq_total") == 0
+            beside.kill()
+        with machine.registrar(entry.url), follow(tmp_path, follower, stage):
+            assert serves(follower.port)
+            entry.turn(Condition.UP)
+            with load(follower.port) as sender:
+                stage.apply(dependency("user", cluster="back"))
+                stage.wait()
+                _arrive(running["user"])
+                assert sender.failures == []

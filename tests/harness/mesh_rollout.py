@@ -52,6 +52,7 @@ class Follower:
         request_timeout: seconds for which a poll may be held.
         streams: ports of gRPC listeners, if it gets everything over ADS instead of by polls.
         api_type: the variant of its stream.
+        edge: the port of the edge beside it; 0 if it polls the registries.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Follower:
     request_timeout: float = 30.0
     streams: Sequence[int] = ()
     api_type: str = "DELTA_GRPC"
+    edge: int = 0
     port: int = field(default_factory=free_port)
     admin: int = field(default_factory=free_port)
 
@@ -69,6 +71,7 @@ class Follower:
             addresses=tuple(f"127.0.0.1:{port}" for port in self.registry),
             refresh_delay=self.refresh_delay,
             request_timeout=self.request_timeout,
+            edge=f"127.0.0.1:{self.edge}" if self.edge else None,
         )
         return Mesh(registry=client, egress=Listen(port=self.port), admin=Admin(port=self.admin))
 
