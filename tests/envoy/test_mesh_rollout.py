@@ -84,7 +84,8 @@ def test_a_roll_out_through_an_edge_loses_nothing(migrated: str, tmp_path: Path)
                     renamed = stage.wait()
                     print(f"switched in {switched:.1f} s, renamed in {renamed:.1f} s")  # noqa: T201  # figures
                     entry.turn(Condition.REFUSING)
-                    eventually(lambda count=sender.passed: sender.passed > count + 100, within=20)
+                    passed = sender.passed
+                    eventually(lambda: sender.passed > passed + 100, within=20)
                     assert (sender.failures, sender.passed > 100) == ([], True), stage.steps()
                 assert envoy.counter("registry/direct", "upstream_rq_total") == 0
             beside.kill()
