@@ -23,6 +23,7 @@ from registryctl.commands import (
     strength,
     subscribers,
     tokens,
+    traffic,
 )
 
 main = typer.Typer(
@@ -77,6 +78,7 @@ for _panel, _verbs in {
         strength.expect,
         strength.acknowledge,
     ),
+    "Traffic": (traffic.stat, traffic.edges, traffic.routes),
     "Envoys": (errands.top, errands.tap, errands.log_level),
     "Expiry": (expiry.expiry, expiry.pause, expiry.resume),
     "Trouble": (examination.check, examination.bundle),

@@ -1,6 +1,8 @@
 """Digests of Envoys' statistics and the figures that they come to, against real registries and a real PostgreSQL."""
 
 import itertools
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -232,3 +234,54 @@ def test_a_shift_is_judged_by_what_digests_count(shared_registry: Registry, serv
 
     eventually(lambda: state_after_errors() == "aborted", within=20, every=1.0)
     eventually(lambda: report([]) == {}, within=10, every=0.5)
+
+
+def test_the_command_shows_the_guilty_pair_first(shared_registry: Registry, service: str) -> None:
+    """Stat, edges and routes; exit status 1 when nobody reports."""
+    url, callee = shared_registry.url, f"{service}-callee"
+    assert registryctl(url, "stat", service).status == 1
+    assert registryctl(url, "routes", service).status == 1
+    for name, failures, timeouts in (("good", 0, 0), ("bad", 120, 7)):
+        counts = [240, 0, failures, timeouts, 0, 0, 0, 0, 0, 2, 3]
+        routes = [[callee, "refund", [40, 2, failures // 10]]]
+        edges = [[callee, counts, [17, 240]]]
+        assert send(shared_registry, digest(f"{service}-{name}", edges=edges, routes=routes)).status_code == 200
+    for endpoint in ("10.0.0.1:80", "10.0.0.2:80"):
+        shared_registry.register(f"{service}-bad", endpoint, ttl=600)
+    eventually(lambda: len(registryctl(url, "stat", callee, "-o", "json").json["pairs"]) == 2, within=10)
+    said = registryctl(url, "stat", callee)
+    head, first, second = (line.split() for line in said.out.splitlines())
+    assert (said.status, head[:4]) == (0, ["CALLER", "CALLEE", "SUCCESS", "REQ/S"])
+    assert first[:4] == [f"{service}-bad", callee, "50.00", "%"]
+    assert first[5:] == ["11ms", "11ms", "11ms", "7", "2/3", "1/2"]
+    assert second[:4] == [f"{service}-good", callee, "100.00", "%"]
+    assert f"not all Envoys report: {service}-bad 1/2" in said.err
+    assert registryctl(url, "stat", f"{service}-bad").out.splitlines()[1].startswith(f"{service}-bad")
+    assert [f"{service}-bad", callee] in [line.split()[:2] for line in registryctl(url, "edges").out.splitlines()]
+    routes_said = registryctl(url, "routes", callee)
+    assert routes_said.status == 0
+    assert routes_said.out.splitlines()[1].split()[:4] == [f"{service}-bad", "refund", "70.00", "%"]
+
+
+def test_a_registry_of_before_is_told_from_one_without_traffic() -> None:
+    """It answers 404, and the command says what to do."""
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer as a registry does for a path that it does not know."""
+            body = b'{"title": "Not Found", "status": 404, "detail": "no such path"}'
+            self.send_response(404)
+            self.send_header("content-type", "application/problem+json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Old) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        said = registryctl(f"http://127.0.0.1:{server.server_address[1]}", "stat")
+        thread.join()
+    assert (said.status, "older than they are" in said.err) == (5, True)
