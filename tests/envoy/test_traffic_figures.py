@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from harness.callees import Callee, Callees, failing_callees
-from harness.process import eventually
+from harness.process import eventually, free_port
 from harness.prometheus import Prometheus, program, prometheus, scrape_parameters_of_envoys
+from harness.registrar import registrar
 from harness.registry import Registry
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
@@ -36,6 +37,17 @@ ALERTS = {
     "grpc-status": {"RequestsFail"},
     "grpc-refuses": {"RequestsFail"},
 }
+REASONS = {
+    "rejects": {"other"},
+    "times-out": {"timeout"},
+    "refuses": {"connect_failure"},
+    "no-endpoints": {"none_healthy"},
+    "none-healthy": {"none_healthy"},
+    "breaker": {"overflow"},
+    "grpc-status": {"other"},
+    "grpc-refuses": {"connect_failure"},
+}
+FROM_REGISTRY = ["service-from-registry", "services-from-registry", "envoys-from-registry"]
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +95,20 @@ def seen(envoy: Callees, counted: dict[str, int], shared_registry: Registry, wor
             },
         ],
     }
-    with prometheus(directory, yaml.safe_dump(configuration)) as found:
-        eventually(lambda: found.query("envoy_server_live") != [], within=10)
+    reads = {"REGISTRAR_ENVOY_ADMIN": f"http://127.0.0.1:{envoy.admin}", "REGISTRAR_TRAFFIC_INTERVAL": "1s"}
+    where = f"127.0.0.1:{free_port()}"
+    with (
+        registrar(directory, shared_registry.url, "caller", where, env=reads, admin_listen="off"),
+        prometheus(directory, yaml.safe_dump(configuration)) as found,
+    ):
+        eventually(lambda: found.query("envoy_server_live") != [], within=20)
+        reporting = "/v1/traffic?caller=caller"
+        eventually(lambda: "caller" in shared_registry.client.get(reporting).json()["reporting"], within=20)
         ends = time.monotonic() + _LOAD
         with concurrent.futures.ThreadPoolExecutor(len(envoy.callees)) as pool:
             list(pool.map(lambda callee: keep_calling(envoy, callee, until=ends), envoy.callees))
+        # However long the tests take, they see what was there then.
+        found.moment = time.time()
         yield found
 
 
@@ -117,6 +138,22 @@ def test_success_is_what_callers_saw(envoy: Callees, seen: Prometheus) -> None:
     assert found == {
         name: pytest.approx(value, abs=0.1 if name == "breaker" else 1e-9) for name, value in expected.items()
     }
+
+
+def test_the_registry_tells_what_envoys_tell(envoy: Callees, seen: Prometheus) -> None:
+    """By digests of the registrar beside the Envoy: the same success in every state, and one reason a failure."""
+    found = {
+        result["metric"]["callee"]: float(result["value"][1])
+        for result in seen.evaluate("caller_callee:headcount_success:ratio2m")
+    }
+    expected = {callee.name: callee.success for callee in envoy.callees if callee.success is not None}
+    assert found == {
+        name: pytest.approx(value, abs=0.1 if name == "breaker" else 1e-9) for name, value in expected.items()
+    }
+    reasons: dict[str, set[str]] = {}
+    for result in seen.evaluate('headcount_traffic_failures_total{caller="caller"} > 0'):
+        reasons.setdefault(result["metric"]["callee"], set()).add(result["metric"]["reason"])
+    assert reasons == REASONS
 
 
 def test_the_rate_of_requests_goes_on_in_an_outage(envoy: Callees, seen: Prometheus) -> None:
@@ -164,13 +201,13 @@ def test_no_panel_shows_what_is_no_figure(path: Path, seen: Prometheus) -> None:
                 assert value <= 1, f"{title}: {value} by {expression}"
 
 
-@pytest.mark.parametrize("name", ["service", "services", "envoys"])
-def test_each_panel_of_envoys_shows_something(name: str, seen: Prometheus) -> None:
-    """Updates are counted for clusters that poll, which these do not; the rest has series."""
+@pytest.mark.parametrize("name", ["service", "services", "envoys", *FROM_REGISTRY])
+def test_each_panel_of_traffic_shows_something(name: str, seen: Prometheus) -> None:
+    """Updates are counted for clusters that poll, which these do not, and all digests are taken."""
     silent = [
         title
         for title, expression in panels(DEPLOY / "grafana" / f"{name}.json")
-        if "_update_" not in expression and not seen.evaluate(expression)
+        if not re.search("_update_|outcome!=", expression) and not seen.evaluate(expression)
     ]
     assert silent == []
 

@@ -45,6 +45,8 @@ class Prometheus:
     """A running Prometheus."""
 
     def __init__(self, port: int) -> None:
+        self.moment: float | None = None
+        """The time of which ``evaluate`` asks; None: now."""
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
 
     def ready(self) -> bool:
@@ -67,7 +69,8 @@ class Prometheus:
 
     def evaluate(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of a query like ``query``; fail with what Prometheus says against the expression."""
-        answer = self.client.get("/api/v1/query", params={"query": expression})
+        moment = {} if self.moment is None else {"time": str(self.moment)}
+        answer = self.client.get("/api/v1/query", params={"query": expression, **moment})
         assert answer.status_code == 200, f"{expression}: {answer.text}"
         results: list[dict[str, Any]] = answer.json()["data"]["result"]
         return results
