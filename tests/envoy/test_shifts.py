@@ -11,9 +11,9 @@ from typing import Any, Self
 import httpx
 import pytest
 from harness.app import Turned
-from harness.digests import digests_of
 from harness.envoy import Envoy, envoy
 from harness.process import eventually
+from harness.registrar import registrar
 from harness.registry import Registry
 
 from registry_demo.bootstrap import ENDPOINT_HEADER
@@ -97,7 +97,15 @@ def test_a_canary_is_taken_back_as_soon_as_it_surely_fails(
         eventually(lambda: len(found.hosts(service)) == 4, within=10)
         plan = {"to": "revision=b", "steps": [10, 40, 100], "every": 6, "min_requests": 30}
         shared_registry.client.post(f"/v1/services/{service}/shift", json=plan).raise_for_status()
-        with digests_of(found, shared_registry, "web", service), Users(found) as users:
+        beside = registrar(
+            workplace,
+            shared_registry.url,
+            f"front-{service}",
+            f"127.0.0.1:{found.listener}",
+            envoy_admin=f"http://127.0.0.1:{found.admin}",
+            traffic_interval="2s",
+        )
+        with beside, Users(found) as users:
             eventually(lambda: _shift(shared_registry, service)["state"] != "running", within=60)
         shift = _shift(shared_registry, service)
         assert shift["state"] == outcome, shift

@@ -56,13 +56,6 @@ class Envoy:
         """Return the weight of each endpoint."""
         return {_name(host): host.get("weight", 1) for host in self._host_statuses(service)}
 
-    def attempts(self, service: str) -> dict[str, tuple[int, int]]:
-        """Return the attempts at each endpoint, and the failed ones among them."""
-        return {
-            _name(host): (_statistic(host, "rq_total"), _statistic(host, "rq_error"))
-            for host in self._host_statuses(service)
-        }
-
     def zones(self, service: str) -> dict[str, str]:
         """Return the zone of each endpoint."""
         return {_name(host): host.get("locality", {}).get("zone", "") for host in self._host_statuses(service)}
@@ -124,10 +117,6 @@ class Envoy:
 def _name(host: dict[str, Any]) -> str:
     where = host["address"]["socket_address"]
     return f"{where['address']}:{where['port_value']}"
-
-
-def _statistic(host: dict[str, Any], name: str) -> int:
-    return sum(int(each.get("value", 0)) for each in host.get("stats", ()) if each["name"] == name)
 
 
 def binary() -> str:
