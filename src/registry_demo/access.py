@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from registry_demo.bootstrap import CALLER
 from registry_demo.connection import Connection
 from registry_demo.errors import BrokenError
 from registry_demo.process import Process, environment
@@ -20,7 +21,7 @@ _PRIVATE = 0o600
 """Mode of the files with tokens."""
 
 _GRANTS: Mapping[str, Sequence[Mapping[str, Sequence[str]]]] = {
-    "registrar": [{"verbs": ["register"], "services": ["shop", "shop-next"], "addresses": ["127.0.0.0/8"]}],
+    "registrar": [{"verbs": ["register"], "services": ["shop", "shop-next", CALLER], "addresses": ["127.0.0.0/8"]}],
     "envoy": [{"verbs": ["discover"], "services": ["shop", "shop-next", "web"]}],
 }
 """By the kind of a token, its grants: what each program needs, and nothing else."""

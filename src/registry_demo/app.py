@@ -6,6 +6,7 @@ It stops as an app behind a load balancer must: it finishes the requests that it
 import argparse
 import asyncio
 import contextlib
+import random
 import signal
 
 WORK_TIME = 0.005
@@ -13,11 +14,18 @@ WORK_TIME = 0.005
 
 
 class SampleApp:
-    """A small HTTP/1.1 server with keep-alive: GET /work answers its name, GET /healthz answers 200."""
+    """A small HTTP/1.1 server with keep-alive: GET /work answers its name, GET /healthz answers 200.
 
-    def __init__(self, name: str, zone: str) -> None:
+    Args:
+        name: its name.
+        zone: where it runs.
+        errors: the part of GET /work that is answered with 503, at random.
+    """
+
+    def __init__(self, name: str, zone: str, errors: float = 0.0) -> None:
         self._name = name
         self._zone = zone
+        self._errors = errors
         self._stopping = False
         # Connections that wait for their next request; they are closed at once when the app stops.
         self._idle: set[asyncio.StreamWriter] = set()
@@ -68,17 +76,19 @@ class SampleApp:
             return "200 OK", "ok\n"
         if path == "/work":
             await asyncio.sleep(WORK_TIME)
+            if random.random() < self._errors:  # noqa: S311  # no secret
+                return "503 Service Unavailable", ""
             return "200 OK", f"{self._name}\n"
         return "404 Not Found", ""
 
 
-async def _run(listen: str, name: str, zone: str) -> None:
+async def _run(listen: str, name: str, zone: str, errors: float) -> None:
     # Any address may be listened on, also 0.0.0.0 in a container, which no endpoint could have.
     host, _, port = listen.rpartition(":")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await SampleApp(name, zone).serve(host.strip("[]"), int(port), stop)
+    await SampleApp(name, zone, errors).serve(host.strip("[]"), int(port), stop)
 
 
 def main() -> None:
@@ -87,8 +97,9 @@ def main() -> None:
     parser.add_argument("--listen", required=True, help="ip:port")
     parser.add_argument("--name", required=True)
     parser.add_argument("--zone", default="")
+    parser.add_argument("--errors", type=float, default=0.0, help="the part of requests to answer with 503")
     given = parser.parse_args()
-    asyncio.run(_run(given.listen, given.name, given.zone))
+    asyncio.run(_run(given.listen, given.name, given.zone, given.errors))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ ENDPOINT_HEADER = "x-endpoint"
 FLAGS_HEADER = "x-flags"
 APP_HEADER = "x-app"
 """The header by which the sample app says its name."""
+CALLER = "front"
+"""The service that Envoy stands beside, whose users are the demo's requests."""
 BARE_CLUSTER = "shop-bare"
 """The service without retries and ejection, which would hide lost requests from the demo's count."""
 
@@ -31,7 +33,7 @@ class Ports:
 def render(ports: Ports, token_directory: Path) -> str:
     """Return the bootstrap: the service as it is recommended, and once more without retries and ejection."""
     return recommended_text(
-        Node("demo", "demo", REGION, f"{REGION}a"),
+        Node("demo", CALLER, REGION, f"{REGION}a"),
         _here(ports.admin),
         registries(_here(ports.registry), token_directory=str(token_directory)),
         [

@@ -1,17 +1,13 @@
 """The mesh of the demo: its definitions, and the commands of an operator that check and apply them."""
 
-import asyncio
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry_demo.access import DemoAccess
-from registry_demo.bounds import REGION
 from registry_demo.errors import BrokenError
-from registry_demo.process import Process, environment
+from registry_demo.operator_commands import Finished, OperatorCommands
+from registry_demo.process import Process
 
-COMMAND_TIMEOUT = 60.0
-"""Seconds that a command may take."""
 CALLER = "web"
 """The service that calls ``shop``."""
 
@@ -29,14 +25,6 @@ dependencies:
   - {route}
 """
 _SERVICES = ("shop", "shop-next")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of a command: its exit status, and what it printed."""
-
-    status: int
-    output: str
 
 
 @dataclass(frozen=True)
@@ -72,10 +60,9 @@ class DemoMesh:
     ) -> None:
         self.ports = ports
         self.definitions = directory / "mesh"
-        self._directory = directory
         self._token_directory = token_directory
-        self._access = access
         self._registry = registry
+        self._commands = OperatorCommands(directory, access, registry, registry_port)
         self._registry_port = registry_port
         self._streams_port = streams_port
 
@@ -122,35 +109,4 @@ class DemoMesh:
         return finished.output
 
     async def _run(self, command: list[str]) -> Finished:
-        registry = f"http://127.0.0.1:{self._registry_port}"
-        settings = {
-            "REGISTRYCTL_URL": registry,
-            "REGISTRAR_REGISTRY_URL": registry,
-            "REGISTRYCTL_TOKEN_FILE": str(self._access.operator_file),
-            "REGISTRAR_SERVICE": CALLER,
-            "REGISTRAR_ENDPOINT": "127.0.0.1:1",
-            "REGISTRAR_INSTANCE_ID": "demo-web",
-            "REGISTRAR_REGION": REGION,
-            "REGISTRAR_ZONE": f"{REGION}a",
-        }
-        program, *arguments = command
-        process = await asyncio.create_subprocess_exec(
-            *(str(Path(sys.executable).with_name(program)), *arguments),
-            cwd=self._directory,
-            env=environment(self._directory, settings),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                said, _ = await process.communicate()
-        except TimeoutError:
-            raise BrokenError(
-                f"{' '.join(command)} takes longer than {COMMAND_TIMEOUT:.0f} s", self._registry
-            ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return Finished(process.returncode or 0, said.decode(errors="replace").strip())
+        return await self._commands.run(command)

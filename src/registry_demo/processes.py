@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry_demo import leftover_processes
 from registry_demo.access import DemoAccess
-from registry_demo.bootstrap import Ports, render
-from registry_demo.bounds import CHECK_INTERVAL, DRAIN_WAIT, REGION, STOP_TIMEOUT
+from registry_demo.bootstrap import CALLER, Ports, render
+from registry_demo.bounds import CHECK_INTERVAL, DRAIN_WAIT, REGION, STOP_TIMEOUT, TRAFFIC_INTERVAL
 from registry_demo.connection import fetch
 from registry_demo.errors import BrokenError
 from registry_demo.free_ports import free_ports
@@ -110,6 +111,24 @@ class DemoProcesses:
         await self._answering(app, port, "/healthz", APP_TIMEOUT)
         return Instance(name, zone, port, app, registrar)
 
+    async def start_canary(self, revision: str, zone: str, errors: float) -> Instance:
+        """Start an app of ``shop`` of another revision, of which this part of the answers is errors."""
+        name = "canary"
+        [port] = free_ports(1)
+        app = await self._start_app(name, zone, port, ["--errors", str(errors)])
+        registrar = await self._start_registrar("shop", name, zone, port, {"REGISTRAR_REVISION": revision})
+        await self._answering(app, port, "/healthz", APP_TIMEOUT)
+        self.instances[name] = Instance(name, zone, port, app, registrar)
+        return self.instances[name]
+
+    async def start_envoy_registrar(self) -> Process:
+        """Start the registrar beside Envoy, which reports what Envoy counts; its endpoint is Envoy's listener."""
+        more = {
+            "REGISTRAR_ENVOY_ADMIN": f"http://127.0.0.1:{self.ports.admin}",
+            "REGISTRAR_TRAFFIC_INTERVAL": format_duration(TRAFFIC_INTERVAL),
+        }
+        return await self._start_registrar(CALLER, "front", f"{REGION}a", self.ports.listener, more)
+
     async def start_mesh_envoy(self, bootstrap: str, overlay: str, admin: int) -> Process:
         """Start an Envoy with a generated bootstrap and the overlay of its task, and wait until it serves."""
         config = self.directory / "web.json"
@@ -154,11 +173,13 @@ class DemoProcesses:
             f"{name} was left behind and had to be ended" for name in left
         ]
 
-    async def _start_app(self, name: str, zone: str, port: int) -> Process:
-        where = ["--listen", f"127.0.0.1:{port}", "--name", name, "--zone", zone]
+    async def _start_app(self, name: str, zone: str, port: int, more: Sequence[str] = ()) -> Process:
+        where = ["--listen", f"127.0.0.1:{port}", "--name", name, "--zone", zone, *more]
         return await self._start(f"app {name}", [sys.executable, "-m", "registry_demo.app", *where], {})
 
-    async def _start_registrar(self, service: str, name: str, zone: str, port: int) -> Process:
+    async def _start_registrar(
+        self, service: str, name: str, zone: str, port: int, more: Mapping[str, str] | None = None
+    ) -> Process:
         settings = {
             "REGISTRAR_REGISTRY_URL": f"http://127.0.0.1:{self.ports.registry}",
             "REGISTRAR_TOKEN_FILE": "" if self.access is None else str(self.access.registrar_file),
@@ -175,6 +196,7 @@ class DemoProcesses:
             "REGISTRAR_STOP_TIMEOUT": format_duration(STOP_TIMEOUT),
             # Several of them share this machine's loopback.
             "REGISTRAR_ADMIN_LISTEN": "off",
+            **(more or {}),
         }
         return await self._start(f"registrar {name}", [sys.executable, "-m", "registrar.cli", "run"], settings)
 

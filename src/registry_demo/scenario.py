@@ -13,6 +13,7 @@ from registry_demo.measure import at_least, exactly
 from registry_demo.mesh_act import mesh
 from registry_demo.processes import DemoProcesses
 from registry_demo.screen import DemoScreen
+from registry_demo.shift_act import shift
 
 _ZONES = {"a": f"{REGION}a", "b": f"{REGION}c", "c": f"{REGION}a"}
 # Three joined, one failed and came back, one drained and left, one joined; Envoy may learn two at once.
@@ -30,6 +31,7 @@ async def start(processes: DemoProcesses, screen: DemoScreen, version: str) -> N
     for name, zone in _ZONES.items():
         screen.progress(f"starting app {name} and its registrar")
         await processes.start_instance(name, zone)
+    await processes.start_envoy_registrar()
     here = "127.0.0.1"
     rows = [
         (
@@ -89,6 +91,7 @@ async def play_acts(run: DemoRun) -> None:
     await _count_updates(run)
     await acts.refuse(run)
     await mesh(run, instances["d"])
+    await shift(run)
     run.screen.progress("the last act is over")
     run.screen.table(run.measures)
     for suspect in dict.fromkeys(measure.suspect for measure in run.measures if not measure.kept):

@@ -51,8 +51,8 @@ MAX_POINTS = 120
 """Points of the curve; when there are more, each two of one share become one."""
 MAX_LOOK_GAP = 5.0
 """Seconds that one look counts for at most: of a longer time nobody knows what happened in it."""
-HOLD_GRACE = 10.0
-"""Seconds for which a shift holds before that is an event: figures of a new step need a moment to arrive."""
+HOLD_GRACE = 20.0
+"""Seconds for which a shift holds before that is an event: the first figures come with the next digest but one."""
 _Z = 2.33
 """The quantile of the normal distribution for the bound: it is exceeded by chance in 1 of 100."""
 _MIN_REST = 50
