@@ -32,6 +32,14 @@ def _register(registry: Registry, service: str, *endpoints: str) -> None:
         assert registry.register(service, endpoint).status_code in (200, 201)
 
 
+def _subscribers(registry: Registry, service: str) -> list[tuple[str, bool, bool, bool]]:
+    """Return the state of each subscriber, and whether it is held, has the newest version, and is behind an edge."""
+    listed = registry.client.get(f"/v1/subscribers?service={service}").json()["subscribers"]
+    return [
+        (each["state"], each["held"], each["version"] == each["current_version"], bool(each["edge"])) for each in listed
+    ]
+
+
 def test_the_registry_takes_over_from_a_killed_edge(
     shared_registry: Registry, machine: EdgeMachine, service: str
 ) -> None:
@@ -39,6 +47,12 @@ def test_the_registry_takes_over_from_a_killed_edge(
     _register(shared_registry, service, *HOSTS)
     with machine.registrar(shared_registry.url) as beside, machine.envoy([shared_registry.port], service) as seen:
         _hosts(seen, service, HOSTS)
+        # One subscriber, as true as without an edge; it stays the same one when it polls the registry itself.
+        eventually(
+            lambda: _subscribers(shared_registry, service) == [("current", True, True, True)],
+            within=20,
+            said=lambda: str(_subscribers(shared_registry, service)),
+        )
         assert seen.counter("edge", "upstream_rq_total") > 0
         before = seen.counter("registry-direct", "upstream_rq_total")
         _register(shared_registry, service, "10.0.0.3:80")
@@ -47,6 +61,7 @@ def test_the_registry_takes_over_from_a_killed_edge(
         beside.kill()
         _register(shared_registry, service, "10.0.0.4:80")
         _hosts(seen, service, HOSTS | {"10.0.0.3:80": "HEALTHY", "10.0.0.4:80": "HEALTHY"})
+        eventually(lambda: _subscribers(shared_registry, service) == [("current", True, True, False)], within=20)
         assert seen.counter(service, "membership_change") == changes + 1
         assert seen.counter("registry-direct", "upstream_rq_total") > before
         with machine.registrar(shared_registry.url):

@@ -73,7 +73,7 @@ class _Said(Struct, frozen=True):
 
     id: str
     tokens: Mapping[Key, str]
-    taken: Mapping[tuple[Key, tuple[str, str]], object]
+    taken: Mapping[tuple[Key, tuple[str, str, str]], object]
 
     def has_all_of(self, before: "_Said") -> bool:
         """Return whether every name and subscription of an earlier question is still in this one."""
@@ -209,7 +209,7 @@ class Asker:
     def _tokens(self) -> dict[Key, str]:
         return {key: entry.held for key, entry in self.entries.items() if entry.loaded}
 
-    def _subscriptions(self) -> Iterator[tuple[tuple[Key, tuple[str, str]], Entry, Subscription]]:
+    def _subscriptions(self) -> Iterator[tuple[tuple[Key, tuple[str, str, str]], Entry, Subscription]]:
         """Yield what Envoys poll for; those that have stopped are forgotten."""
         now = self._loop.time()
         for entry in self.entries.values():

@@ -176,6 +176,7 @@ class Edge:
         node: Node,
         hold: float,
         respond: Callable[[Answer], None],
+        address: str = "",
     ) -> Callable[[], None]:
         """Answer a poll by calling ``respond``, perhaps before this returns.
 
@@ -186,6 +187,7 @@ class Edge:
             node: the Envoy that polls.
             hold: seconds for which it may be held.
             respond: sends the answer.
+            address: the address that the Envoy gives itself, by which the registry tells its subscribers apart.
 
         Returns:
             A function to call when the Envoy has disconnected; harmless after the answer.
@@ -195,7 +197,7 @@ class Edge:
         if entries is None or not names:
             self._answer(_UNAVAILABLE if names else _NOTHING, None, respond)
             return _nothing
-        subscription = self._note(entries[0], node, brought, now) if len(entries) == 1 else None
+        subscription = self._note(entries[0], node, address, brought, now) if len(entries) == 1 else None
         confirmations = tuple(entry.confirmations for entry in entries)
         poll = Poll(names, brought, now, now + hold, confirmations, polled.stepped)
         waiting = _Waiting(poll, entries, subscription, respond)
@@ -254,12 +256,12 @@ class Edge:
         if self._tasks is not None:
             self._tasks_of[asker] = self._tasks.create_task(asker.run(), name="edge questions")
 
-    def _note(self, entry: Entry, node: Node, brought: str, now: float) -> Subscription:
+    def _note(self, entry: Entry, node: Node, address: str, brought: str, now: float) -> Subscription:
         """Return the subscription of a poll, which is noted there."""
-        key = (node.id, node.cluster)
+        key = (node.id, node.cluster, address)
         subscription = entry.subscriptions.get(key)
         if subscription is None:
-            subscription = entry.subscriptions[key] = Subscription(node)
+            subscription = entry.subscriptions[key] = Subscription(node, address)
         before = subscription.state
         subscription.poll(brought, now)
         if before != subscription.state:

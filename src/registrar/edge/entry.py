@@ -44,7 +44,7 @@ class Entry:
         loaded: whether the disk was looked at.
         learnt_at: when it was first polled for.
         polled_at: when it was last polled for.
-        subscriptions: the Envoys that poll for it, by node id and cluster.
+        subscriptions: the Envoys that poll for it, by node id, cluster and address.
         unsaved: whether the registry gave content that is not on disk.
     """
 
@@ -82,7 +82,7 @@ class Entry:
         self.loaded = False
         self.learnt_at = self.polled_at = now
         self.unsaved = False
-        self.subscriptions: dict[tuple[str, str], Subscription] = {}
+        self.subscriptions: dict[tuple[str, str, str], Subscription] = {}
 
     @property
     def trusted(self) -> bool:

@@ -15,7 +15,7 @@ from registrar.edge.polled_types import BY_PATH, PolledType
 from registrar.event_log import EventLogger
 from registrar.unix_socket import unix_socket
 from wire.discovery_poll import InvalidPollError, UnreadablePollError, parse, read_ends
-from wire.node import read_node
+from wire.node import printable, read_node
 from wire.problem import CONTENT_TYPE, Problem
 
 MAX_CONNECTIONS = 256
@@ -25,6 +25,8 @@ _MAX_HEADER_BYTES = 16 * 1024
 _READ_BYTES = 64 * 1024
 _ANSWER_MARGIN = 0.25
 """Seconds by which a held poll is answered before Envoy's own time-out."""
+_MAX_ADDRESS = 64
+"""Characters of an address that are kept, as in the registry."""
 _MAX_HOLD = 55.0
 """Seconds for which a poll is held at most."""
 _IDLE_TIMEOUT = 120.0
@@ -279,7 +281,7 @@ class _Connection(asyncio.BufferedProtocol):
             if was_held:
                 self._proceed()
 
-        give_up = self._server.edge.poll(polled, names, brought, node, hold, respond)
+        give_up = self._server.edge.poll(polled, names, brought, node, hold, respond, _address_of(headers))
         if not answered:
             self._give_up = give_up
 
@@ -335,6 +337,12 @@ class _Connection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _address_of(headers: dict[bytes, bytes]) -> str:
+    """Return the address that an Envoy gives itself; empty where it gives none."""
+    first = headers.get(b"x-forwarded-for", b"").partition(b",")[0].strip()
+    return printable(first.decode("latin-1")[:_MAX_ADDRESS])
 
 
 def _hold_time(header: bytes) -> float:

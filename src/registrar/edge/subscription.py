@@ -16,6 +16,7 @@ class Subscription:
 
     Attributes:
         node: the Envoy's node.
+        address: the address that it gives itself; empty: none.
         brought: the token of its last poll.
         offered: the token of the last answer with content; empty after one without.
         refusals: polls in a row without what was offered.
@@ -28,6 +29,7 @@ class Subscription:
         "_refused_at",
         "_refused_since",
         "_started_at",
+        "address",
         "brought",
         "node",
         "offered",
@@ -36,8 +38,9 @@ class Subscription:
         "refused_offer",
     )
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, address: str = "") -> None:
         self.node = node
+        self.address = address
         self.brought = self.offered = self.refused_offer = ""
         self.refusals = 0
         self.polled_at = 0.0
@@ -89,6 +92,7 @@ class Subscription:
             cluster=None if node.cluster == asking.cluster else node.cluster,
             zone=None if node.zone == asking.zone else node.zone,
             envoy=node.version,
+            address=self.address,
             offered=self.offered,
             refusals=self.refusals,
             refused_ago=_ago(self._refused_since, now),
