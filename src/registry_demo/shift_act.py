@@ -1,4 +1,4 @@
-"""Act of the demo about a canary that fails half of its requests, and that the registry takes back by itself."""
+"""Act of the demo about a canary that fails half of its requests: the registry takes it back by itself."""
 
 from registry_demo.bounds import REGION, TAKE_BACK, USE_NEW
 from registry_demo.demo_run import SETTLE_TIME, DemoRun, in_background, now
