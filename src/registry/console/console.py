@@ -31,6 +31,7 @@ from registry.console import (
 from registry.console.compression import Compression
 from registry.console.docs import get_docs
 from registry.console.security_headers import SecurityHeaders
+from registry.console.service_contents import ServiceContents
 from registry.console.service_rows import ServiceRows
 from registry.usecases.catalog import Catalog
 
@@ -52,7 +53,8 @@ async def _first_page() -> RedirectResponse:
 def _pages(parts: Mapping[type, object]) -> FastAPI:
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     catalog = parts.get(Catalog)
-    pages.state.parts = {**parts, ServiceRows: ServiceRows(catalog)} if isinstance(catalog, Catalog) else parts
+    kept = {ServiceRows: ServiceRows(catalog)} if isinstance(catalog, Catalog) else {}
+    pages.state.parts = {**parts, **kept, ServiceContents: ServiceContents()}
     errors.install(pages)
     for part in (
         login,

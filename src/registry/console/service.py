@@ -1,9 +1,8 @@
 """The page of one service: its endpoints by locality, and a chart of their status over time."""
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import groupby
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from msgspec import Struct
@@ -12,13 +11,15 @@ from msgspec.structs import asdict
 from registry.console.links import links_out
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses
+from registry.console.service_contents import Contents, LocalityCounts, ServiceContentsPart, locality_of
 from registry.console.service_rows import service_row_of
 from registry.console.subscribers import page_of_subscribers
 from registry.console.traffic_rows import neighbours
-from registry.core.endpoint import Endpoint, metadata_texts
+from registry.cooperative import cooperatively
+from registry.core.endpoint import Endpoint
 from registry.core.presence import MAX_SHOWN
 from registry.core.shares import misleading_shares
-from registry.core.silence import StatusForPeople, is_silent
+from registry.core.silence import StatusForPeople
 from registry.core.subscriber import SubscriberFilter
 from registry.http.dependencies import (
     READY,
@@ -39,14 +40,7 @@ from registry.http.views.services import lost_view
 from registry.usecases.catalog import EndpointFilter, ListedEndpoint
 from wire.address import format_endpoint
 
-Value = TypeVar("Value")
-
 router = APIRouter(dependencies=[READY])
-
-_MAX_CHOICES = 100
-"""Values that a filter offers."""
-_MAX_CHOICE = 80
-"""Characters of a value of metadata that a filter offers."""
 
 Hours = Annotated[Literal["1", "6", "24"], Query()]
 
@@ -64,13 +58,6 @@ class Locality(Struct, frozen=True):
     all: int
     routable: int
     silent: int
-
-
-class Usual(Struct, frozen=True):
-    """The revision and the weight that most endpoints of a service have; a row says what differs."""
-
-    revision: str
-    weight: int | None
 
 
 class Filters(Struct, frozen=True):
@@ -121,19 +108,11 @@ async def _filters(
 Filtered = Annotated[Filters, Depends(_filters)]
 
 
-class Choices(Struct, frozen=True):
-    """The values that filters offer; at most ``_MAX_CHOICES`` of each, any other can be written."""
-
-    zones: Sequence[str]
-    revisions: Sequence[str]
-    instances: Sequence[str]
-    metadata: Sequence[str]
-
-
 @router.get("/services/{service}")
 async def show_service(  # noqa: PLR0913  # the parts of the page, and one argument a filter
     service: ServiceName,
     catalog: CatalogPart,
+    all_contents: ServiceContentsPart,
     expiry: ExpiryPart,
     subscribers: SubscribersPart,
     settings: SettingsPart,
@@ -150,10 +129,8 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
     snapshot = catalog.service(reader, service)
     presence = strength.of(snapshot)
     groups = snapshot.groups
-    everyone = sorted(snapshot.ordered(), key=_place)
-    wanted = filters.exact
-    matching = [endpoint for endpoint in everyone if wanted.fits(endpoint) and _matches(endpoint, filters.q)]
-    rows = page_of(matching, page)
+    contents = all_contents.of(snapshot)
+    rows = page_of([each async for each in _matching(contents.endpoints, filters)], page)
     callers = await traffic.pairs(reader, "1m", callee=service)
     callees = await traffic.pairs(reader, "1m", caller=service)
     return frame.page(
@@ -167,8 +144,8 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         groups=groups,
         misleading=misleading_shares(groups),
         rows=rows,
-        usual=_usual(everyone),
-        localities=_localities(catalog.with_leases(rows.items), everyone),
+        usual=contents.usual,
+        localities=_localities(catalog.with_leases(rows.items), contents),
         quarantined={
             format_endpoint(*address_port): row.reason for address_port, row in sorted(snapshot.quarantined.items())
         },
@@ -179,7 +156,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         filters=filters,
         query=filters.query,
-        choices=_choices(everyone),
+        choices=contents.choices,
         links=links_out(settings.link_service, {"service": service}),
         hours=hours,
     )
@@ -193,13 +170,16 @@ async def get_counts(
     return json(await history.status_counts(reader, service, frame.now - 3600 * int(hours), frame.now))
 
 
-def _place(endpoint: Endpoint) -> tuple[str, str, bool]:
-    """Return by what endpoints are sorted: by locality, and silent ones first, since they may be dead."""
-    return (*_locality(endpoint), not is_silent(endpoint))
-
-
-def _locality(endpoint: Endpoint) -> tuple[str, str]:
-    return endpoint.registration.region, endpoint.registration.zone
+async def _matching(everyone: Sequence[Endpoint], filters: Filters) -> AsyncIterator[Endpoint]:
+    """Yield the endpoints that match the filters; without any, they are not looked at one by one."""
+    if not filters.q and filters.exact == EndpointFilter():
+        for endpoint in everyone:
+            yield endpoint
+        return
+    wanted = filters.exact
+    async for endpoint in cooperatively(everyone):
+        if wanted.fits(endpoint) and _matches(endpoint, filters.q):
+            yield endpoint
 
 
 def _matches(endpoint: Endpoint, query: str) -> bool:
@@ -208,51 +188,17 @@ def _matches(endpoint: Endpoint, query: str) -> bool:
     return matches(query, endpoint.name, *texts)
 
 
-def _usual(everyone: Sequence[Endpoint]) -> Usual:
-    return Usual(
-        _most_frequent([endpoint.registration.revision for endpoint in everyone]) or "",
-        _most_frequent([endpoint.weight for endpoint in everyone]),
+def _localities(shown: Sequence[ListedEndpoint], contents: Contents) -> list[Locality]:
+    rows = groupby(shown, key=lambda listed: locality_of(listed.endpoint))
+    return [_locality(locality, list(group), contents.localities[locality]) for locality, group in rows]
+
+
+def _locality(locality: tuple[str, str], shown: Sequence[ListedEndpoint], counts: LocalityCounts) -> Locality:
+    return Locality(
+        *locality,
+        endpoints=[endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in shown],
+        overdue=frozenset(listed.endpoint.name for listed in shown if listed.overdue),
+        all=counts.all,
+        silent=counts.silent,
+        routable=counts.routable,
     )
-
-
-def _most_frequent(values: Sequence[Value]) -> Value | None:
-    """Return the most frequent value, the first one of those that are equally frequent."""
-    return max(Counter(values).items(), key=lambda item: item[1], default=(None, 0))[0]
-
-
-def _choices(everyone: Sequence[Endpoint]) -> Choices:
-    registrations = [endpoint.registration for endpoint in everyone]
-    return Choices(
-        zones=_some({registration.zone for registration in registrations}),
-        revisions=_some({registration.revision for registration in registrations}),
-        instances=_some({registration.instance_id for registration in registrations[:_MAX_CHOICES]}),
-        metadata=_some(
-            {
-                f"{key}={text}"
-                for registration in registrations[:_MAX_CHOICES]
-                for key, text in metadata_texts(registration.metadata).items()
-                if len(text) <= _MAX_CHOICE
-            }
-        ),
-    )
-
-
-def _some(values: Collection[str]) -> list[str]:
-    return sorted(value for value in values if value)[:_MAX_CHOICES]
-
-
-def _localities(shown: Sequence[ListedEndpoint], everyone: Sequence[Endpoint]) -> list[Locality]:
-    members = {locality: list(group) for locality, group in groupby(everyone, key=_locality)}
-    by_locality = groupby(shown, key=lambda listed: _locality(listed.endpoint))
-    rows = {locality: list(group) for locality, group in by_locality}
-    return [
-        Locality(
-            *locality,
-            endpoints=[endpoint_view(listed.endpoint, listed.lease, listed.silence) for listed in group],
-            overdue=frozenset(listed.endpoint.name for listed in group if listed.overdue),
-            all=len(members[locality]),
-            silent=sum(map(is_silent, members[locality])),
-            routable=sum(endpoint.routable for endpoint in members[locality]),
-        )
-        for locality, group in rows.items()
-    ]
