@@ -4,6 +4,8 @@
 """
 
 import enum
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from msgspec import NODEFAULT, Meta, Struct, structs
@@ -366,6 +368,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         if name in ("", SDS_FILE):
             return f"envoy_token_file {self.envoy_token_file} has to end with a file's name other than {SDS_FILE}"
         return ""
+
+
+def kept_directory(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """Return the directory for what outlives the process: the setting's, else systemd's; None without either."""
+    state = settings.state_directory or environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(state) if state else None
 
 
 class LaunchSettings(Struct, frozen=True):

@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,7 +16,7 @@ from registrar.admin.server import AdminServer
 from registrar.admin.status import RegistrarStatus
 from registrar.admin.target_check import describe
 from registrar.config.listen import ListenAddress
-from registrar.config.settings import LaunchSettings, Settings
+from registrar.config.settings import LaunchSettings, Settings, kept_directory
 from registrar.credentials.credentials import Credentials, warn_of_plain_text
 from registrar.edge.asker import EDGE_TIMEOUT
 from registrar.edge.disk_cache import DiskCache
@@ -133,8 +132,8 @@ async def _edge(
     fallback = Fallback(settings.edge_fallback) if settings.edge_fallback else None
     if fallback is not None:
         stack.push_async_callback(fallback.close)
-    state = settings.state_directory or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    disk = DiskCache(Path(state, "edge")) if state else None
+    state = kept_directory(settings, os.environ)
+    disk = None if state is None else DiskCache(state / "edge")
     server = EdgeServer(address, Edge(instance_id, client, disk, fallback))
     stack.callback(server.close)
     try:

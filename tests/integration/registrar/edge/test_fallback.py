@@ -1,0 +1,76 @@
+"""A static server that names hosts while no registry answers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from harness.fake_app import FakeApp
+from harness.fake_registry import FakeRegistry
+from integration.registrar.edge.world import HOSTS, addresses, world
+
+from registrar.config.fallback_url import FallbackUrl
+from registrar.edge import edge as edge_module
+from registrar.edge.fallback import Fallback
+from registrar.edge.token import is_own
+
+
+def _answer(status: int, body: bytes = b"") -> bytes:
+    head = f"HTTP/1.1 {status} Said\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _object(*hosts: str) -> bytes:
+    members = [
+        {"endpoint": {"address": {"socket_address": {"address": host.split(":")[0], "port_value": 80}}}}
+        for host in hosts
+    ]
+    kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    assignment = {"@type": kind, "cluster_name": "shop", "endpoints": [{"lb_endpoints": members}]}
+    return json.dumps({"version_info": "db000001:900", "resources": [assignment], "type_url": kind}).encode()
+
+
+@pytest.fixture
+async def static() -> AsyncIterator[FakeApp]:
+    """A static server with the object of each service, of an older moment."""
+    async with FakeApp(_answer(200, _object("10.9.9.9:80"))) as running:
+        yield running
+
+
+async def test_hosts_from_a_fallback_until_a_registry_answers(
+    registry: FakeRegistry, static: FakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their token is no registry's, so that whatever a registry says replaces them; they are never written to disk."""
+    monkeypatch.setattr(edge_module, "_FALLBACK_AFTER", 0.5)
+    registry.silent = True
+    fallback = Fallback(FallbackUrl(f"http://127.0.0.1:{static.port}/{{service}}.json"))
+    directory = tmp_path / "edge"
+    async with world(registry, tmp_path / "edge.sock", directory, fallback=fallback) as edge:
+        first = await edge.poll()
+        token = first.json()["version_info"]
+        assert (is_own(token), addresses(first)) == (True, ["10.9.9.9:80"])
+        held = asyncio.create_task(edge.poll(version=token, hold=20))
+        await registry.assign("shop", "db000001:5", *HOSTS)
+        assert not list(directory.glob("shop"))
+        registry.silent = False
+        answer = await held
+        assert (answer.json()["version_info"], addresses(answer)) == ("db000001:5", list(HOSTS))
+        # An Envoy that has hosts of a registry gets none of a fallback.
+        assert await edge.version(version="db000001:5", hold=0.2) == ""
+    await fallback.close()
+
+
+@pytest.mark.parametrize("answer", [_answer(404), _answer(200, b"{}"), _answer(200, b"not JSON"), b"SSH-2.0\r\n"])
+async def test_a_fallback_that_has_nothing(answer: bytes) -> None:
+    """Its reason is kept for `registrar status`."""
+    async with FakeApp(answer) as server:
+        fallback = Fallback(FallbackUrl(f"http://127.0.0.1:{server.port}/{{service}}.json"))
+        assert await fallback.get("shop") is None
+        assert fallback.problem
+        await fallback.close()
+
+
+def test_the_name_is_quoted() -> None:
+    """A service is part of one segment of the path, whatever is in its name."""
+    assert FallbackUrl.parse("https://host/a/{service}.json").of("a/b c") == "https://host/a/a%2Fb%20c.json"
