@@ -19,6 +19,8 @@ _MARGIN = 5.0
 _MAX_OUTAGE = 60.0
 """Seconds for which a registry that cannot answer is asked again."""
 _RETRY_INTERVAL = 1.0
+_MAX_NAMES = 3
+"""Envoys that a note names."""
 _PENDING = ("asked", "collected")
 _HEADERS = ("method", "path", "status", "ms", "authority", "request id")
 
@@ -91,19 +93,30 @@ def show(session: Session, answers: Sequence[Answer], field: str, verb: str) -> 
     if session.json:
         session.screen.document(Raw(msgspec.json.encode({"errands": answers})))
         return 0 if _done(answers) else NEGATIVE
-    for answer in answers:
-        result = answer.get("result") or {}
-        if result.get("outcome") != "done":
-            why = result.get("detail") or answer["explanation"]
-            session.screen.note(
-                f"{answer['service']} {answer['endpoint']}: {result.get('outcome', 'no answer')}: {why}"
-            )
+    _note_silent(session, answers)
     done = _done(answers)
     if not done:
         session.screen.say(f"no Envoy answered: {verb}")
+        if field in ("tap", "top") and not answers[0]["callee"]:
+            session.screen.note(
+                "--caller NAME asks the Envoys of a service that calls this one, and looks at what they send"
+            )
         return NEGATIVE
     _SHOWN[field](session, [(answer, answer["result"][field]) for answer in done])
     return 0
+
+
+def _note_silent(session: Session, answers: Sequence[Answer]) -> None:
+    """Note why Envoys did not answer: each reason once, with those that have it."""
+    silent: dict[str, list[str]] = {}
+    for answer in answers:
+        result = answer.get("result") or {}
+        if result.get("outcome") != "done":
+            why = f"{result.get('outcome', 'no answer')}: {result.get('detail') or answer['explanation']}"
+            silent.setdefault(why, []).append(f"{answer['service']} {answer['endpoint']}")
+    for why, names in silent.items():
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        session.screen.note(f"{', '.join(names[:_MAX_NAMES])}{more}: {why}")
 
 
 def _done(answers: Iterable[Answer]) -> list[Answer]:
@@ -167,8 +180,9 @@ def _say_sampled(session: Session, answered: Answered, count: int, what: str) ->
     envoys = "an Envoy" if len(answered) == 1 else f"{len(answered)} Envoys"
     ids = ", ".join(sorted({str(result["config_id"]) for _, result in answered}))
     percent = first["percent"]
+    requests = "1 request" if count == 1 else f"{count} requests"
     session.screen.say(
-        f"{count} requests {what} at {envoys} in {first['seconds']:g} s; {percent:g} % were looked at; tap filter {ids}"
+        f"{requests} {what} at {envoys} in {first['seconds']:g} s; {percent:g} % were looked at; tap filter {ids}"
     )
     left_out = sum(result.get("left_out", 0) for _, result in answered)
     if left_out:
@@ -218,7 +232,8 @@ def _show_config(session: Session, answered: Answered) -> None:
     (_, result), *_ = answered
     session.screen.document(Raw(msgspec.json.encode(result.get("resources", []))))
     if result.get("cut"):
-        session.screen.note(f"{result['cut']} values that are secret, or may be, were cut by the registrar")
+        values = "1 value is" if result["cut"] == 1 else f"{result['cut']} values are"
+        session.screen.note(f"{values} cut by the registrar: secret, or perhaps secret")
     if result.get("left_out"):
         session.screen.note(f"{result['left_out']} resources did not fit; name one by --name")
 

@@ -186,7 +186,7 @@ def test_a_registrar_that_dies_is_told_apart_from_one_that_never_asks(shared_reg
         assert result_of(shared_registry, asked, wait=0)["state"] == "collected"
         eventually(lambda: fake.take() is None and result_of(shared_registry, asked, wait=0)["state"] == "lost")
     view = result_of(shared_registry, asked, wait=0)
-    assert view["explanation"].startswith(f"the registrar of {service} at {ONE} asked for its next errand")
+    assert view["explanation"].startswith("its registrar asked for its next errand")
 
 
 def test_a_registrar_that_never_asks_is_said_to_be_old_or_off(database: str, tmp_path: Path) -> None:

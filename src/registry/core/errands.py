@@ -110,16 +110,15 @@ class StoredErrand(Struct, frozen=True):
     @property
     def explanation(self) -> str:
         """The reason why there is no result, and what to do; empty where there is one or may be one."""
-        where = f"the registrar of {self.service} at {self.endpoint}"
         if self.state == "not_collected":
             return (
-                f"{where} did not ask for errands within {COLLECT_TIMEOUT:g} s: it is not running, is older than "
+                f"its registrar did not ask for errands within {COLLECT_TIMEOUT:g} s: it is not running, is older than "
                 "errands, or has no REGISTRAR_ENVOY_ADMIN; or REGISTRAR_ERRANDS is none, or it is busy with another one"
             )
         if self.state == "not_answered":
-            return f"{where} took the errand, and has not answered within {self.answer_seconds:g} s; ask again"
+            return f"its registrar took the errand, and has not answered within {self.answer_seconds:g} s; ask again"
         if self.state == "lost":
-            return f"{where} {self.lost}"
+            return f"its registrar {self.lost}"
         return ""
 
 
