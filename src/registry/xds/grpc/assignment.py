@@ -21,6 +21,7 @@ from registry.errors import UnavailableError
 from registry.xds.eds import ENDPOINTS_A_TURN, TYPE_URL, AssignmentCache, grouped, locality_weight, subset_metadata
 from registry.xds.grpc import messages_pb2 as messages
 from registry.xds.grpc.source import EncodedResource, Source, encode_resource, make_entry
+from registry.xds.grpc.unencodable import Unencodable
 from registry.xds.grpc.wire_format import field, key, number, text
 from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import ENDPOINTS, ResourceType
@@ -41,8 +42,6 @@ _REGION, _ZONE = 1, 2
 """Fields of `Locality`."""
 _VALUE = 1
 """The field of `UInt32Value`."""
-_MAX_UNENCODED = 1_000
-"""Services that are remembered because they cannot be encoded."""
 _HEALTH = {health: cast("messages.HealthStatus", messages.HealthStatus.Value(health.value)) for health in Health}
 
 
@@ -86,9 +85,7 @@ class AssignmentSource(Source):
         self._cache = cache
         self._assignments = AssignmentCache(cache)
         self._variant: Variant = variant
-        self._unencoded: dict[str, tuple[str, int]] = {}
-        """The database and version of each service that could not be encoded, which is not tried again for each stream.
-        Written by find(); at most ``_MAX_UNENCODED``."""
+        self._unencodable = Unencodable("assignment_not_encoded")
 
     @property
     def type(self) -> ResourceType:
@@ -129,17 +126,12 @@ class AssignmentSource(Source):
             UnavailableError: it cannot be. A row that was written past the API must not end the streams of its service.
         """
         name, version = snapshot.service, (database_id, snapshot.version)
-        words = f"the assignment of {name} cannot be encoded; the log says why"
-        if self._unencoded.get(name) == version:
-            raise UnavailableError(words)
+        self._unencodable.check(name, version)
         try:
             return _encode(self._variant, snapshot, database_id)
         except ValueError as error:
-            log.exception("assignment_not_encoded", service=name, version=snapshot.version, variant=self._variant)
-            if len(self._unencoded) >= _MAX_UNENCODED:
-                self._unencoded.clear()
-            self._unencoded[name] = version
-            raise UnavailableError(words) from error
+            words = f"the assignment of {name} cannot be encoded; the log says why"
+            raise self._unencodable.refuse(name, version, words, error, service=name, variant=self._variant) from error
 
     def names(self, _node: Node) -> ResourceNames:
         """Return nothing: there is no wildcard."""

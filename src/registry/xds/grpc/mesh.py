@@ -7,22 +7,19 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
-import structlog
 
 from meshconfig.ads import with_ads_sources
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.standing_watches import Changed
 from registry.core.mesh import MAX_REVISIONS_AHEAD, version_of
-from registry.errors import UnavailableError
 from registry.xds.grpc.envoy_api import encode_document
 from registry.xds.grpc.source import EncodedResource, Source, encode_resource, make_entry
+from registry.xds.grpc.unencodable import Unencodable
 from registry.xds.mesh import MeshResources
 from registry.xds.resource_cache import ResourceNames, StandingWatch
 from registry.xds.resources import ResourceType
 from registry.xds.version_info import parse_version_info
 from wire.node import Node
-
-log = structlog.get_logger()
 
 _MAX_ENTRIES = 16_384
 """Resources whose bytes are kept. Those that many callers have alike are kept once."""
@@ -39,6 +36,7 @@ class MeshSource(Source):
     def __init__(self, resource_type: ResourceType, cache: MeshCache) -> None:
         self._type = resource_type
         self._resources = MeshResources(resource_type, cache)
+        self._unencodable = Unencodable("resource_not_encoded")
 
     @property
     def type(self) -> ResourceType:
@@ -64,11 +62,14 @@ class MeshSource(Source):
         resource = self._resources.find(node, name)
         if resource is None:
             return None
+        key, version = (node.cluster, name), resource.version_info
+        self._unencodable.check(key, version)
         try:
-            return _encode(self._type.type_urls["v3"], name, resource.version_info, resource.json("v3"))
+            return _encode(self._type.type_urls["v3"], name, version, resource.json("v3"))
         except ValueError as error:
-            log.exception("resource_not_encoded", type=self._type.name, name=name, cluster=node.cluster)
-            raise UnavailableError(f"{name} cannot be sent over gRPC; REST serves it") from error
+            words = f"{name} cannot be sent over gRPC; REST serves it"
+            facts = {"type": self._type.name, "name": name, "cluster": node.cluster}
+            raise self._unencodable.refuse(key, version, words, error, **facts) from error
 
     def names(self, node: Node) -> ResourceNames:
         """Return the names of all resources of the node's cluster.

@@ -11,6 +11,7 @@ from harness.xds_messages import ClusterLoadAssignment, DiscoveryResponse
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 from unit.registry.making import endpoint, registration, snapshot
 from unit.registry.xds.test_eds import populations
 
@@ -166,9 +167,15 @@ def test_a_newer_version_is_claimed(held: str, *, behind: bool) -> None:
 
 
 def test_an_assignment_that_cannot_be_encoded_is_unsure() -> None:
-    """A row was written past the API; others of the stream go on."""
-    bad = snapshot(endpoint(1, stored=registration(region="\ud800")))
-    source = AssignmentSource(a_cache(bad, snapshot(endpoint(2, service="good"), service="good")), "envoy")
-    with pytest.raises(UnavailableError, match="shop cannot be encoded"):
-        source.find(ANONYMOUS, "shop")
+    """A row was written past the API; others of the stream go on, and each version is logged once for all streams."""
+    row = endpoint(1, stored=registration(region="\ud800"))
+    cache = a_cache(snapshot(row), snapshot(endpoint(2, service="good"), service="good"))
+    source = AssignmentSource(cache, "envoy")
+    with capture_logs() as logged:
+        for version in (1, 2):
+            for _ in range(3):
+                with pytest.raises(UnavailableError, match="shop cannot be encoded"):
+                    source.find(ANONYMOUS, "shop")
+            assert [each["event"] for each in logged] == ["assignment_not_encoded"] * version
+            cache.apply([SnapshotDelta("shop", version + 1, version + 1, listed=[row])])
     assert source.find(ANONYMOUS, "good") is not None

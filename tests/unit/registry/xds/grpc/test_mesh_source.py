@@ -9,6 +9,7 @@ import pytest
 from harness.envoy_documents import read_document
 from harness.mesh_everything import CATALOG, everything
 from harness.xds_messages import DiscoveryResponse
+from structlog.testing import capture_logs
 
 from meshconfig.ads import with_ads_sources
 from meshconfig.definition import Mesh, Tracing
@@ -133,8 +134,11 @@ def test_a_resource_that_cannot_be_encoded_is_not_left_out() -> None:
     """It would be taken for removed; this process is unsure of it."""
     source = MeshSource(CLUSTERS, a_cache(good={}, bad={"no_such_field": 1}))
     assert source.find(WEB, "good") is not None
-    with pytest.raises(UnavailableError, match="bad cannot be sent"):
-        source.find(WEB, "bad")
+    with capture_logs() as logged:
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="bad cannot be sent"):
+                source.find(WEB, "bad")
+    assert [each["event"] for each in logged] == ["resource_not_encoded"]
 
 
 def test_what_was_not_read_is_unsure() -> None:
