@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.cooperative import cooperatively
 from registry.core.shares import fits_selector
 from registry.core.shift import Change, Counts, Look, Shift, Strength, look, strength_of
 from registry.core.snapshot import Snapshot
@@ -116,7 +117,7 @@ class Shifts:
             now = await read_clock(connection)
             await self._follow(rows, await store.read(connection, self._unread(rows)))
         failures: dict[str, str] = {}
-        for row in rows:
+        async for row in cooperatively(rows):
             try:
                 await self._advance(row, now)
             except Exception as error:  # one shift that fails keeps back no other

@@ -148,7 +148,7 @@ class TrafficExchange:
         """Return the attempts at a service's endpoints in the last seconds, by all processes."""
         now = time.monotonic()
         others = [(now - other.made_at, other.endpoints) for other in self._others.values()]
-        return endpoint_counts([(0.0, self.table.endpoint_images(now)), *others], service, within)
+        return endpoint_counts([(0.0, self.table.endpoints.image_of(service, now, within)), *others], service, within)
 
     def _shifting(self, now: float) -> bool:
         """Return whether any process counts endpoints for a shift, which cannot wait long for the others."""

@@ -107,22 +107,30 @@ class EndpointTable:
 
     def images(self, now: float) -> list[ServiceImage]:
         """Return all services with ages instead of times."""
-        return [
-            ServiceImage(
-                name,
-                [
-                    EndpointImage(
-                        endpoint, [SlotImage(round(now - slot[0], 2), int(slot[1]), int(slot[2])) for slot in slots]
-                    )
-                    for endpoint, slots in service.endpoints.items()
-                ],
-                [
-                    (*envoy, round(now - seen[0], 2), round(min(now - seen[1], 2 * _KEPT), 2))
-                    for envoy, seen in service.callers.items()
-                ],
+        return [_image(name, service, now, _KEPT) for name, service in self._services.items()]
+
+    def image_of(self, service: str, now: float, within: float) -> list[ServiceImage]:
+        """Return one service with the slots of the last seconds; nothing if it has none."""
+        known = self._services.get(service)
+        return [] if known is None else [_image(service, known, now, within)]
+
+
+def _image(name: str, service: _Service, now: float, within: float) -> ServiceImage:
+    oldest = now - within - COARSE_SLOT
+    return ServiceImage(
+        name,
+        [
+            EndpointImage(
+                endpoint,
+                [SlotImage(round(now - slot[0], 2), int(slot[1]), int(slot[2])) for slot in slots if slot[0] >= oldest],
             )
-            for name, service in self._services.items()
-        ]
+            for endpoint, slots in service.endpoints.items()
+        ],
+        [
+            (*envoy, round(now - seen[0], 2), round(min(now - seen[1], 2 * _KEPT), 2))
+            for envoy, seen in service.callers.items()
+        ],
+    )
 
 
 def endpoint_counts(

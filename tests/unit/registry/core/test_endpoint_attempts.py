@@ -60,3 +60,19 @@ def test_old_slots_are_joined_and_then_forgotten(after: float) -> None:
     slots = [len(each.slots) for image in images for each in image.endpoints]
     assert sum(slots) <= 21
     assert images == [] if after > 3_600 else images
+
+
+@pytest.mark.parametrize("within", [0.0, 7.0, 45.0, 200.0, 3_600.0, 10_000.0])
+def test_one_service_is_counted_without_those_beside_it(within: float) -> None:
+    """As in the image of all, with no more slots than the time asked for has."""
+    table = EndpointTable()
+    for second in range(0, 900, 2):
+        table.take(edge(good=(9, 0), bad=(1, 1)), ("front", "i-1"), 1000.0 + second)
+    table.take(Edge("users", EdgeCounts(completed=10), (), edge(good=(1, 0)).endpoints), ("front", "i-1"), 1900.0)
+    table.forget(1900.0)
+    images = table.image_of("shop", 1900.0, within)
+    assert [image.service for image in images] == ["shop"]
+    expected = endpoint_counts([(0.0, table.images(1900.0))], "shop", within)
+    assert endpoint_counts([(0.0, images)], "shop", within) == expected
+    assert max(slot.age for image in images for each in image.endpoints for slot in each.slots) <= within + 30.0
+    assert table.image_of("nobody", 1900.0, within) == []
