@@ -43,6 +43,7 @@ from registry.http.v1 import (
 )
 from registry.process import RegistryProcess
 from registry.program import VERSION
+from registry.usecases.traffic import Traffic
 
 _NATIVE = tuple(
     routes.router
@@ -137,4 +138,5 @@ def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
         app.state.parts[Lists],
         process.authentication,
         process.settings,
+        app.state.parts[Traffic],
     )

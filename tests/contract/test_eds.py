@@ -21,6 +21,7 @@ from registry.http.asgi import DiscoveryMiddleware
 from registry.http.lists.lists import Lists
 from registry.process import RegistryProcess
 from registry.settings import load_settings
+from registry.usecases.traffic import Traffic
 from registry.xds.eds import TYPE_URL
 from registry.xds.resources import ENDPOINTS, Api, RestPath
 from wire import discovery_poll as poll
@@ -447,6 +448,7 @@ def middleware(app: FastAPI, replica: RegistryProcess) -> DiscoveryMiddleware:
         Lists(replica.catalog),
         replica.authentication,
         replica.settings,
+        replica.parts[Traffic],  # type: ignore[arg-type]  # parts are kept by their class
     )
 
 

@@ -155,6 +155,21 @@ def test_a_repetition_counts_once(shared_registry: Registry, service: str) -> No
     assert pairs(shared_registry, caller=service)[0]["requests"] == 240
 
 
+def test_both_fronts_take_digests_alike(shared_registry: Registry, service: str) -> None:
+    """In front of the application, and in its route, which gets every unusual request and what cannot be read."""
+    for number, headers in enumerate(({}, {"x-actor": "ann"}, {"x-request-id": "mine"}), start=1):
+        answer = send(shared_registry, digest(service), **headers)
+        assert (answer.status_code, answer.json(), answer.headers["content-type"]) == (200, {}, "application/json")
+        assert answer.headers["x-request-id"]
+        eventually(lambda: requests(shared_registry, service) == 240 * number, within=10)  # noqa: B023
+        refused = [
+            send(shared_registry, digest(service) | {"seconds": 0}, **headers).json() for headers in ({}, headers)
+        ]
+        for problem in refused:
+            problem.pop("request_id", None)
+        assert refused[0] == refused[1]
+
+
 def test_an_envoy_that_sends_too_often_is_told_so(shared_registry: Registry, service: str) -> None:
     """Two Envoys that share a node id are hardly so many; a loop is."""
     statuses = [send(shared_registry, digest(service)).status_code for _ in range(70)]

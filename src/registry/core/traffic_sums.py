@@ -34,30 +34,24 @@ class Sums:
 
     def add(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
         """Add counts, and buckets as pairs of a bucket and a number."""
-        own = self.counts
-        for place, count in enumerate(counts):
-            own[place] += count
-        bucket_counts = self.buckets
+        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
         pairs = iter(buckets)
-        for bucket in pairs:
-            bucket_counts[bucket] = bucket_counts.get(bucket, 0) + next(pairs)
+        bucket_counts = self.buckets
+        for bucket, count in zip(pairs, pairs, strict=True):
+            bucket_counts[bucket] = bucket_counts.get(bucket, 0) + count
 
     def add_sums(self, other: "Sums") -> None:
         """Add other sums."""
-        own = self.counts
-        for place, count in enumerate(other.counts):
-            own[place] += count
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
         for bucket, count in other.buckets.items():
             self.buckets[bucket] = self.buckets.get(bucket, 0) + count
 
     def subtract(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
         """Take back what was added."""
-        own = self.counts
-        for place, count in enumerate(counts):
-            own[place] -= count
+        self.counts = [own - less for own, less in zip(self.counts, counts, strict=True)]
         pairs = iter(buckets)
-        for bucket in pairs:
-            left = self.buckets.get(bucket, 0) - next(pairs)
+        for bucket, count in zip(pairs, pairs, strict=True):
+            left = self.buckets.get(bucket, 0) - count
             if left > 0:
                 self.buckets[bucket] = left
             else:

@@ -22,6 +22,7 @@ from registry.settings import Settings
 from registry.usecases.authentication import Authentication
 from registry.usecases.drop_in import DropInHosts
 from registry.usecases.heartbeat import Heartbeats
+from registry.usecases.traffic import Traffic
 from registry.xds.discovery import REFUSED, Discovery, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
@@ -52,9 +53,10 @@ class DiscoveryMiddleware:
         lists: answers requests for services, endpoints and targets, for the fast protocol in front.
         authentication: makes the principals of requests.
         settings: which requests are refused, and whether polls are answered here.
+        traffic: takes digests of traffic, for the fast protocol in front.
     """
 
-    def __init__(  # what the fronts call
+    def __init__(  # noqa: PLR0913  # what the fronts call
         self,
         inner: Application,
         discovery: Discovery,
@@ -63,12 +65,14 @@ class DiscoveryMiddleware:
         lists: Lists,
         authentication: Authentication,
         settings: Settings,
+        traffic: Traffic,
     ) -> None:
         self.discovery = discovery
         self.authentication = authentication
         self.heartbeats = heartbeats
         self.hosts = hosts
         self.lists = lists
+        self.traffic = traffic
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
         self.connection_age = settings.connection_age

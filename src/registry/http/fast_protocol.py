@@ -1,12 +1,12 @@
-"""The HTTP front in uvicorn's protocol: answers polls, heartbeats, v1 SDS and lists before anything is built for ASGI.
+"""The HTTP front in uvicorn's protocol: answers polls, heartbeats, digests, v1 SDS and lists without ASGI.
 
 uvicorn parses requests and keeps the connection; this protocol only takes over requests whose head uvicorn has read.
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
 actor, the last one of a connection with a client certificate, one with a credential that this process does not
-know yet, every heartbeat that cannot be read, and every request for hosts or lists that is not allowed. So no rule
-stands here.
+know yet, every heartbeat and digest that cannot be read, and every request for hosts or lists that is not allowed.
+So no rule stands here.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 from starlette.responses import Response
 from uvicorn import Config
@@ -27,9 +28,10 @@ from registry.http.intercepting_protocol import Exchange, InterceptingProtocol
 from registry.http.legacy.hosts import HostsRequest
 from registry.http.lists.requests import ListRequest
 from registry.http.problems import defect_response, problem_for, problem_response
-from registry.http.request_head import HEARTBEATS
+from registry.http.request_head import HEARTBEATS, TRAFFIC
 from registry.http.requests import count, new_request_id, request_id_of
 from registry.http.response_head import header_lines, json_lines, request_id_line, response_start
+from registry.http.v1 import traffic
 from registry.http.v1.heartbeats import HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import REFUSED, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
@@ -55,6 +57,7 @@ class FastProtocol(InterceptingProtocol):
         self._heartbeats = middleware.heartbeats
         self._hosts = middleware.hosts
         self._lists = middleware.lists
+        self._traffic = middleware.traffic
         self._last_poll: RepeatedPoll | None = None
         """The last poll of this connection, by which the next one is read if it says the same."""
         self._give_up: Callable[[], None] | None = None
@@ -77,7 +80,7 @@ class FastProtocol(InterceptingProtocol):
                 return self._list_hosts(exchange.head.hosts, exchange)
             if exchange.head.listing is not None:
                 return self._list(exchange.head.listing, exchange)
-            return self._heartbeat(exchange)
+            return self._take_digest(exchange) if exchange.url == TRAFFIC else self._heartbeat(exchange)
         except RegistryError as error:
             self._send(exchange, problem_response(problem_for(error)))
             return True
@@ -158,6 +161,17 @@ class FastProtocol(InterceptingProtocol):
         lines = response.lines + request_id_line(request_id_of(head.request_id))
         self._respond(exchange, response.status, lines, b"" if head.method == b"HEAD" else response.body)
         count(head.method.decode(), request.route, response.status, time.perf_counter() - exchange.started)
+        return True
+
+    def _take_digest(self, exchange: Exchange) -> bool:
+        """Add a digest of traffic; false when it is none that can be read."""
+        started = time.perf_counter()
+        digest = traffic.read_digest(b"".join(exchange.parts))
+        if digest is None:
+            return False
+        body = msgspec.json.encode(self._traffic.take(self._sender.principal, digest))
+        self._respond(exchange, 200, json_lines(body) + request_id_line(new_request_id().encode()), body)
+        count("POST", traffic.PATH, 200, time.perf_counter() - started)
         return True
 
     def _heartbeat(self, exchange: Exchange) -> bool:

@@ -25,6 +25,7 @@ from registry.settings import Settings
 from registry.usecases.authentication import Authentication
 from registry.usecases.drop_in import DropInHosts
 from registry.usecases.heartbeat import Heartbeats
+from registry.usecases.traffic import Traffic
 from registry.xds.discovery import Discovery
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
@@ -184,6 +185,7 @@ def _echo_middleware() -> DiscoveryMiddleware:
         cast("Lists", None),
         authentication,
         cast("Settings", settings),
+        cast("Traffic", None),
     )
 
 

@@ -18,6 +18,7 @@ from registry.http.legacy.hosts import METHODS, HostsRequest, read_hosts_request
 from registry.http.lists.document import ACCEPT_ENCODING, IF_NONE_MATCH, Conditions, accepts_gzip
 from registry.http.lists.requests import ListRequest, read_list_request
 from registry.http.requests import HEADER
+from registry.http.v1 import traffic
 from registry.http.v1.heartbeats import BATCH
 from registry.xds.discovery import ServedPath
 
@@ -25,6 +26,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 HEARTBEATS = BATCH.encode()
 """The path of a batch of heartbeats."""
+TRAFFIC = traffic.PATH.encode()
+"""The path of digests of traffic."""
 REQUEST_ID = HEADER.encode()
 _SERVICES = b"/v1/services/"
 _CONNECTION = b"connection"
@@ -173,7 +176,7 @@ class HeadReader:
             fields.get(EXPECTED_TIMEOUT),
             fields.get(REQUEST_ID, b""),
             keep_alive,
-            _length(fields) if keep_alive and not any(name in fields for name in _ONCE) else None,
+            _length(fields) if keep_alive and _may_be_repeated(url, fields) else None,
         )
 
     def keep(self, head: RequestHead, url: bytes, data: bytes | memoryview, body: int) -> KeptHead | None:
@@ -202,7 +205,7 @@ class HeadReader:
         if method == b"PUT":
             return url.startswith(_SERVICES) and REQUEST_ID not in fields
         if method == b"POST":
-            return url in self._polls or (url == HEARTBEATS and REQUEST_ID not in fields)
+            return url in self._polls or (url in (HEARTBEATS, TRAFFIC) and REQUEST_ID not in fields)
         return False
 
 
@@ -212,6 +215,11 @@ def _is_for_asgi(fields: Mapping[bytes, bytes]) -> bool:
         return True
     agent = fields.get(b"user-agent")
     return agent is not None and agent.startswith(BROWSER_AGENT)
+
+
+def _may_be_repeated(url: bytes, fields: Container[bytes]) -> bool:
+    """Return whether a head may be kept. That of a digest would displace the one of the same client's heartbeats."""
+    return url != TRAFFIC and not any(name in fields for name in _ONCE)
 
 
 def _length(fields: Mapping[bytes, bytes]) -> int | None:

@@ -33,7 +33,7 @@ def stat(
         session.screen.note(f"no traffic{f' of {name}' if name else ''} is known: see docs/traffic.md")
     else:
         show_pairs(session.screen, document, document["pairs"])
-    return NEGATIVE if nobody_reports(document) else 0
+    return 0 if document["pairs"] and not nobody_reports(document) else NEGATIVE
 
 
 @verb()
@@ -51,7 +51,7 @@ def edges(session: Session, window: _Window = "1m") -> int:
         session.screen.note("no traffic is known: see docs/traffic.md")
     else:
         show_edges(session.screen, document)
-    return NEGATIVE if nobody_reports(document) else 0
+    return 0 if document["pairs"] and not nobody_reports(document) else NEGATIVE
 
 
 @verb()

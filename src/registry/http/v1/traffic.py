@@ -13,9 +13,11 @@ from registry.http.parameters import decode, printable_filter
 from registry.http.responses import json
 from registry.http.views.traffic import RoutesView, TrafficView, route_view, traffic_view
 from registry.usecases.traffic import MAX_PAIRS
-from wire.traffic_digest import DigestAnswer, TrafficDigest
+from wire.traffic_digest import MAX_DIGEST_BYTES, DigestAnswer, TrafficDigest
 
 router = APIRouter(tags=["traffic"])
+
+PATH = "/v1/traffic"
 
 _digest = msgspec.json.Decoder(TrafficDigest)
 _PAIRS = 1_000
@@ -34,8 +36,18 @@ _Window = Annotated[Window, Query(description="How far back.")]
 _Name = Annotated[str | None, Query(max_length=255)]
 
 
+def read_digest(body: bytes) -> TrafficDigest | None:
+    """Return a digest for the fast protocol; None if the route has to say what is wrong with it."""
+    if len(body) > MAX_DIGEST_BYTES:
+        return None
+    try:
+        return _digest.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 @router.post(
-    "/v1/traffic",
+    PATH,
     operation_id="report_traffic",
     openapi_extra=body(TrafficDigest, _DIGEST),
     responses=answers(DigestAnswer, "Taken.", {}) | problems(400, 413, 422, 429, 503),
@@ -52,7 +64,7 @@ async def report_traffic(request: Request, traffic: TrafficPart, reader: Reader)
 
 
 @router.get(
-    "/v1/traffic",
+    PATH,
     operation_id="get_traffic",
     dependencies=[READY],
     responses=answers(TrafficView, "The pairs, by caller and callee.", None) | problems(422, 503),
