@@ -54,6 +54,7 @@ def test_the_registry_takes_over_from_a_killed_edge(
             said=lambda: str(_subscribers(shared_registry, service)),
         )
         assert seen.counter("edge", "upstream_rq_total") > 0
+        eventually(lambda: _subscriber(shared_registry, service) == ("current", True), within=10)
         before = seen.counter("registry-direct", "upstream_rq_total")
         _register(shared_registry, service, "10.0.0.3:80")
         _hosts(seen, service, HOSTS | {"10.0.0.3:80": "HEALTHY"})
@@ -69,6 +70,12 @@ def test_the_registry_takes_over_from_a_killed_edge(
             eventually(lambda: seen.counter("edge", "upstream_rq_total") > polled, within=20)
             _register(shared_registry, service, "10.0.0.5:80")
             eventually(lambda: len(seen.hosts(service)) == 5, within=20)
+
+
+def _subscriber(registry: Registry, service: str) -> tuple[str, bool]:
+    """Return the state of a service's only subscriber, and whether an edge answers it."""
+    listed = registry.client.get("/v1/subscribers", params={"service": service}).json()["subscribers"]
+    return next(((each["state"], bool(each["edge"])) for each in listed), ("", False))
 
 
 def test_a_new_envoy_starts_from_disk(shared_registry: Registry, machine: EdgeMachine, service: str) -> None:

@@ -30,6 +30,8 @@ _REPORT_DELAY = 0.4
 """Seconds after which the registry is told what Envoys have taken; they take a change within half of it."""
 _END_TIMEOUT = 1.0
 """Seconds in which a held question ends when another one builds on it."""
+_UNAUTHENTICATED_TIMEOUT = 10.0
+"""Seconds for which a refused token is expected to be replaced, before Envoys are sent to the registry."""
 _NOT_REMEMBERED = 412
 """The status of a question that builds on one that the registry does not know."""
 _SHORT = 1.0
@@ -225,6 +227,9 @@ class Asker:
         try:
             answer = question.task.result()
         except RegistryUnavailable as error:
+            if error.unauthenticated and self._silent_for() > _UNAUTHENTICATED_TIMEOUT:
+                # The token that is expected does not come, and Envoy has one of its own.
+                return self._note_refusal(str(error))
             return self._note_failure(str(error), error.retry_after)
         except RegistryRefused as error:
             if error.problem.status == _NOT_REMEMBERED and not question.whole:
@@ -276,6 +281,10 @@ class Asker:
                 continue
             entry.confirm(now, wall)
             self._settle(entry)
+
+    def _silent_for(self) -> float:
+        since = self._progress.silent_since
+        return 0.0 if since is None else self._loop.time() - since
 
     def _note_answer(self, now: float) -> None:
         progress = self._progress

@@ -37,7 +37,9 @@ _TOUCH_INTERVAL = 60.0
 """Seconds between two notes on disk of what the registry has confirmed, so that a restart knows how old it is."""
 _FALLBACK_AFTER = 3.0
 """Seconds of silence of the registries after which the fallback is asked."""
-_FALLBACK_INTERVAL = 5.0
+_FALLBACK_AT_ONCE = 20
+"""Names that the fallback is asked for at a time."""
+_FALLBACK_INTERVAL = 10.0
 """Seconds between two requests to the fallback for one name."""
 AGE_WARNING = 60.0
 """Seconds without a registry's word after which that is logged."""
@@ -407,9 +409,11 @@ class Edge:
             now = self._loop.time()
             wanted = [entry for entry in self.entries.values() if self._needs_fallback(entry, now)]
             asked_at = {key: moment for key, moment in asked_at.items() if now - moment < _FALLBACK_INTERVAL}
-            for entry in [entry for entry in wanted if entry.key not in asked_at]:
-                asked_at[entry.key] = now
-                resources = await fallback.get(entry.name)
+            due = [entry for entry in wanted if entry.key not in asked_at][:_FALLBACK_AT_ONCE]
+            asked_at |= {entry.key: now for entry in due}
+            for entry, resources in zip(
+                due, await asyncio.gather(*(fallback.get(entry.name) for entry in due)), strict=True
+            ):
                 if resources is not None and not entry.trusted and entry.source is not Source.DISK:
                     entry.take(fallback_token(resources), resources, Source.FALLBACK)
                     self._settle(entry)
@@ -438,6 +442,8 @@ class Edge:
     def _forget(self, entry: Entry) -> None:
         del self.entries[entry.key]
         self._written_at.pop(entry.key, None)
+        if self.fallback is not None:
+            self.fallback.forget(entry.name)
         asker = self._asker_of.pop(entry.key, None)
         if asker is not None:
             asker.entries.pop(entry.key, None)

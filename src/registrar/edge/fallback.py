@@ -15,6 +15,7 @@ from registrar.registry_client.tls import RegistryTls
 from wire.http1 import Request, Response
 
 _CONNECT_TIMEOUT = 1.0
+_OK, _NOT_MODIFIED = 200, 304
 _TIMEOUT = 3.0
 """Seconds for one request."""
 
@@ -39,6 +40,8 @@ class Fallback:
     def __init__(self, url: FallbackUrl, tls: RegistryTls | None = None) -> None:
         self._url = url
         self._http = HttpClient(tls or RegistryTls(), _CONNECT_TIMEOUT)
+        # The ETag of each service's object, with which it is asked for again.
+        self._etags: dict[str, str] = {}
         self.problem: str | None = None
         """Why the newest request failed; None after one that did not."""
 
@@ -47,12 +50,20 @@ class Fallback:
         await self._http.close()
 
     async def get(self, service: str) -> bytes | None:
-        """Return the service's resources, one behind the other; None if the server has none, or does not answer."""
+        """Return the service's resources, one behind the other.
+
+        Returns:
+            None if the server has none, does not answer, or has the same as before.
+        """
         try:
             async with asyncio.timeout(_TIMEOUT):
-                response = await self._request(self._url.of(service))
-            if response.status == 200:
+                response = await self._request(self._url.of(service), self._etags.get(service, ""))
+            if response.status == _NOT_MODIFIED:
+                self._note(service, None)
+                return None
+            if response.status == _OK:
                 content = b",".join(map(bytes, _decode(response.body).resources))
+                self._etags[service] = response.headers.get("etag", "")
                 self._note(service, None)
                 return content or None
             reason = f"{response.status} {response.reason}"
@@ -61,7 +72,11 @@ class Fallback:
         self._note(service, reason)
         return None
 
-    async def _request(self, url: str) -> Response:
+    def forget(self, service: str) -> None:
+        """Ask for a service's object as a whole the next time."""
+        self._etags.pop(service, None)
+
+    async def _request(self, url: str, etag: str) -> Response:
         parts = urlsplit(url)
         host = parts.hostname or ""
         encrypted = parts.scheme == "https"
@@ -70,6 +85,8 @@ class Fallback:
         for address in await resolve(host):
             origin = Origin(address, port, host if encrypted else "")
             headers = {"host": parts.netloc, "user-agent": "headcount-registrar", "accept-encoding": "identity"}
+            if etag:
+                headers["if-none-match"] = etag
             target = f"{parts.path}?{parts.query}" if parts.query else parts.path
             try:
                 return await self._http.request(origin, Request("GET", target, headers))

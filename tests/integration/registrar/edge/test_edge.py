@@ -198,6 +198,17 @@ async def test_two_clusters_of_a_service(edge: World) -> None:
     assert len(edge.edge.entries) == 1
 
 
+async def test_a_service_of_ten_thousand(registry: FakeRegistry, tmp_path: Path) -> None:
+    """It comes compressed, and is on disk as it was."""
+    hosts = [f"10.{number >> 8}.{number & 255}.1:8080" for number in range(10_000)]
+    await registry.assign("big", "db000001:5", *hosts)
+    async with world(registry, tmp_path / "edge.sock", tmp_path / "edge") as edge:
+        assert addresses(await edge.poll("big", hold=20)) == hosts
+        await until((tmp_path / "edge" / "big").exists)
+    async with world(registry, tmp_path / "two.sock", tmp_path / "edge", "http://127.0.0.1:1") as edge:
+        assert addresses(await edge.poll("big", hold=20)) == hosts
+
+
 async def test_nothing_is_kept_of_envoys_that_hang_up(edge: World) -> None:
     """However often they do."""
     for _ in range(20):

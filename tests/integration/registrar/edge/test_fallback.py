@@ -61,6 +61,18 @@ async def test_hosts_from_a_fallback_until_a_registry_answers(
     await fallback.close()
 
 
+async def test_an_object_that_did_not_change_is_not_sent_again(static: FakeApp) -> None:
+    """By its ETag, as S3 gives one."""
+    static.answer = (static.answer or b"").replace(b"content-length", b'etag: "v1"\r\ncontent-length')
+    fallback = Fallback(FallbackUrl(f"http://127.0.0.1:{static.port}/{{service}}.json"))
+    assert await fallback.get("shop")
+    static.answer = b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    assert await fallback.get("shop") is None
+    assert fallback.problem is None
+    assert ['if-none-match: "v1"' in request for request in static.requests] == [False, True]
+    await fallback.close()
+
+
 @pytest.mark.parametrize("answer", [_answer(404), _answer(200, b"{}"), _answer(200, b"not JSON"), b"SSH-2.0\r\n"])
 async def test_a_fallback_that_has_nothing(answer: bytes) -> None:
     """Its reason is kept for `registrar status`."""

@@ -1,7 +1,9 @@
 """A registrar process with an edge, as its users see it."""
 
 import asyncio
+import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -63,6 +65,42 @@ async def test_status_and_metrics(registry: FakeRegistry, app: FakeApp, tmp_path
             assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:5"
             (name,) = (await client.get("/status")).json()["edge"]["names"]
             assert name["source"] == "disk"
+
+
+async def test_a_full_disk(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
+    """Envoys are served from memory; that it cannot be written is said, and it is written when there is room."""
+    where, file = f"unix:{tmp_path}/admin.sock", tmp_path / "state" / "edge" / "shop"
+    port = free_port()
+    settings = {"REGISTRAR_ADMIN_LISTEN": where, "REGISTRAR_EDGE_LISTEN": f"127.0.0.1:{port}"}
+    environ = environment(registry, app, REGISTRAR_STATE_DIRECTORY=str(tmp_path / "state"), **settings)
+    envoy = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
+    async with envoy, registrar(environ) as process, admin(where) as client:
+        await registry.assign("shop", "db000001:5", "10.0.0.1:80")
+        assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:5"
+        await _until(lambda: file.exists() and b"db000001:5" in file.read_bytes())
+        # A write beyond it fails as one to a full disk does.
+        before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        await registry.assign("shop", "db000001:6", "10.0.0.2:80")
+
+        async def problem() -> str | None:
+            edge = (await client.get("/status")).json()["edge"]
+            return str(edge["disk_problem"]) if edge["write_failures"] else None
+
+        async with asyncio.timeout(20):
+            while not await problem():
+                await asyncio.sleep(0.05)
+        assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:6"
+        assert b"db000001:5" in file.read_bytes()
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+        # Without a change it would be tried again within 15 s.
+        await registry.assign("shop", "db000001:7", "10.0.0.2:80")
+        await _until(lambda: b"db000001:7" in file.read_bytes())
+
+
+async def _until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.05)
 
 
 async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
