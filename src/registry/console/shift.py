@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from registry.auth.principal import Principal
 from registry.console.form import Filled
 from registry.console.page import Framed, Missing, ask
-from registry.console.shift_curve import HEIGHT, WIDTH, shift_curve
+from registry.console.shift_curve import HEIGHT, WIDTH, ShiftCurve, shift_curve
 from registry.core.shift import MAX_MIN_REQUESTS, Shift, ShiftPlan
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, CatalogPart, Reader, ShiftsPart
@@ -52,10 +52,14 @@ async def show_shift(
         service=snapshot.service,
         missing=missing,
         shift=None if shift is None else shift_view(shift),
-        curve=None if shift is None else shift_curve(shift.curve, shift.plan.abort_above, shift.rest_ratio),
+        curve=None if shift is None else _curve(shift),
         width=WIDTH,
         height=HEIGHT,
     )
+
+
+def _curve(shift: Shift) -> ShiftCurve:
+    return shift_curve(shift.curve, shift.age, shift.plan.abort_above, shift.rest_ratio)
 
 
 @router.post("/services/{service}/shift/start")

@@ -45,15 +45,17 @@ class ShiftCurve(Struct, frozen=True):
     seconds: float
 
 
-def shift_curve(points: Sequence[Point], abort_above: float, rest_ratio: float) -> ShiftCurve:
+def shift_curve(points: Sequence[Point], age: float, abort_above: float, rest_ratio: float) -> ShiftCurve:
     """Return the curve of a shift.
 
     Args:
         points: what both groups had over time.
+        age: seconds since the shift began, pauses left out.
         abort_above: the limit in percentage points.
         rest_ratio: the part of the others' requests that failed in the last step.
     """
-    seconds = max((point.after for point in points), default=0.0) or 1.0
+    seconds = max((point.after for point in points), default=0.0)
+    seconds = max(seconds, age) or 1.0
     limit = abort_above + 100 * rest_ratio
     highest = max((100 * counts.ratio for point in points for counts in (point.group, point.rest)), default=0.0)
     top = next(top for top in _TOPS if top >= min(100.0, max(highest, limit * 1.1, _MIN_TOP)))
@@ -65,8 +67,10 @@ def shift_curve(points: Sequence[Point], abort_above: float, rest_ratio: float) 
         return round(HEIGHT * (1 - percent / top), 1)
 
     def line(counts_of: Callable[[Point], Counts]) -> str:
-        drawn = ((point.after, counts_of(point)) for point in points)
-        return " ".join(f"{x(after)},{y(100 * counts.ratio)}" for after, counts in drawn if counts.requests)
+        drawn = [(point.after, counts_of(point)) for point in points if counts_of(point).requests]
+        # From the left edge, so that a shift which ended with its first figures has a line too.
+        begun = [(0.0, counts) for _, counts in drawn[:1]]
+        return " ".join(f"{x(after)},{y(100 * counts.ratio)}" for after, counts in (*begun, *drawn))
 
     return ShiftCurve(
         line(lambda point: point.group),
