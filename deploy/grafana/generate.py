@@ -246,6 +246,11 @@ REGISTRARS = Dashboard(
                 {"failed": rate("registrar_heartbeats_failed_total", matching=_OF_SERVICE)},
             ),
             Panel(
+                "Digests of traffic",
+                "failed: Envoy was not read, or the registry did not take it.",
+                {"{{result}}": rate("registrar_traffic_digests_total", "result", matching=_OF_SERVICE)},
+            ),
+            Panel(
                 "Changes of state",
                 "By the new one.",
                 {"{{state}}": rate("registrar_transitions_total", "state", matching=_OF_SERVICE)},
