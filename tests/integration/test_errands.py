@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.cluster import cluster
-from harness.process import eventually
+from harness.process import eventually, script
 from harness.registry import Registry, registry
 
 ONE, TWO = "10.0.0.1:80", "10.0.0.2:80"
@@ -38,11 +39,16 @@ class FakeRegistrar:
         self.failure = ""
 
     def take(self) -> dict[str, Any] | None:
+        """Ask once, and return the errand if there is one."""
+        errand: dict[str, Any] | None = self.ask().get("errand")
+        return errand
+
+    def ask(self) -> dict[str, Any]:
         """Ask once."""
         answer = self._client.get("/v1/errands/next", params=self._params)
         assert answer.status_code == 200, answer.text
-        errand: dict[str, Any] | None = answer.json().get("errand")
-        return errand
+        document: dict[str, Any] = answer.json()
+        return document
 
     def answer(self, errand: dict[str, Any]) -> httpx.Response:
         """Answer an errand."""
@@ -351,3 +357,26 @@ def test_without_postgresql_nothing_is_asked_and_an_answer_that_came_is_shown(tm
             database.start()
             eventually(lambda: fake.answer(errand).status_code == 200, within=30)
             assert result_of(process, asked)["state"] == "answered"
+
+
+def test_a_registrar_whose_request_is_not_held_gets_its_errand_when_it_asks(database: str, tmp_path: Path) -> None:
+    """Where there are no descriptors for it, it is answered at once and asks again before its errand is given up."""
+    with registry(
+        database, tmp_path, fresh=True, program=["prlimit", "--nofile=512:512", *script("registry")]
+    ) as process:
+        register(process, "shop", ONE)
+        # Half of the reserve is for errands: 128 of 512, and polls may take the rest.
+        with contextlib.ExitStack() as stack:
+            for number in range(128):
+                register(process, f"s{number}", f"10.2.0.{number}:80")
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", process.port)))
+                query = f"instance=i-s{number}&endpoint=s{number}/10.2.0.{number}:80"
+                connection.sendall(f"GET /v1/errands/next?{query} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            eventually(lambda: held(process) == 128)
+            fake = stack.enter_context(contextlib.closing(FakeRegistrar(process, "shop", ONE)))
+            answer = fake.ask()
+            assert answer == {"retry_after": 10.0}
+            asked = ask(process, service="shop")
+            eventually(lambda: (errand := fake.take()) is not None and fake.answer(errand).status_code == 200)
+            assert result_of(process, asked)["state"] == "answered"
+        eventually(lambda: held(process) == 0)

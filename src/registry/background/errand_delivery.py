@@ -116,6 +116,19 @@ class ErrandDelivery:
             self._wake.set()
         return hold
 
+    async def take(self, keys: frozenset[Key], may_take: MayTake) -> StoredErrand | None:
+        """Return an errand that waits for a registrar whose request cannot be held; None if there is none.
+
+        Raises:
+            UnavailableError: it could not be marked as collected, and goes on waiting.
+        """
+        for errand in self._active:
+            if errand.key in keys and errand.state == "asked" and may_take(errand):
+                collected = await store.collect(self._database, errand.id)
+                if collected is not None:
+                    return collected
+        return None
+
     def let_go(self, hold: Hold) -> None:
         """Forget a held request that was answered, or whose registrar has disconnected."""
         self._end(hold, None)

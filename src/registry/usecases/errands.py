@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -148,8 +149,8 @@ class Errands:
             patience = errand.collect_until - errand.now if errand.state == "asked" else errand.seconds_left
             await self._delivery.wait(errand_id, min(left, max(patience, 0.0) + 0.05))
 
-    async def hold(self, principal: Principal, instance_id: str, names: Sequence[str]) -> Hold | None:
-        """Hold a registrar's request for its next errand; None if too many are held.
+    async def hold(self, principal: Principal, instance_id: str, names: Sequence[str]) -> Hold | StoredErrand | None:
+        """Hold a registrar's request for its next errand; if too many are held, return one that waits, or None.
 
         An errand that it was given before and has not answered is lost.
 
@@ -171,7 +172,9 @@ class Errands:
         if not held:
             raise NotFoundError(f"{names[0]} is not registered by the instance {instance_id}")
         await self._delivery.lose_unanswered(held)
-        return self._delivery.hold(held, lambda errand: self._may_take(principal, instance_id, errand))
+        may_take = partial(self._may_take, principal, instance_id)
+        hold = self._delivery.hold(held, may_take)
+        return await self._delivery.take(held, may_take) if hold is None else hold
 
     def let_go(self, hold: Hold) -> None:
         """Forget a held request that was answered, or whose registrar has disconnected."""
@@ -295,8 +298,10 @@ class Errands:
         return True
 
 
-def handed_out(errand: StoredErrand) -> NextErrand:
-    """Return an errand as its registrar gets it."""
+def handed_out(errand: StoredErrand | None, retry_after: float = 0.0) -> NextErrand:
+    """Return an errand as its registrar gets it; None: there is none."""
+    if errand is None:
+        return NextErrand(retry_after=retry_after)
     return NextErrand(
         Errand(errand.id, errand.service, errand.endpoint, errand.arguments, errand.seconds_left, errand.callee)
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from registry.core.errands import COLLECT_TIMEOUT, StoredErrand
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, Actor, ErrandsPart, Reader
 from registry.http.disconnection import unless_disconnected
@@ -23,6 +24,9 @@ from registry.http.views.errands import (
 )
 from registry.usecases.errands import handed_out
 from wire.errand import MAX_ENDPOINTS, MAX_HOLD, ErrandResult, NextErrand
+
+_RETRY_AFTER = COLLECT_TIMEOUT * 2 / 3
+"""Seconds after which a registrar whose request is not held asks again: early enough for an errand asked meanwhile."""
 
 router = APIRouter(tags=["errands"], dependencies=[READY])
 
@@ -89,15 +93,15 @@ async def next_errand(
     started = time.monotonic()
     hold = await errands.hold(reader, instance, endpoint)
     request.scope[HELD] = True
-    if hold is None:
-        return json(NextErrand(retry_after=MAX_HOLD))
+    if hold is None or isinstance(hold, StoredErrand):
+        return json(handed_out(hold, _RETRY_AFTER))
     try:
         await request.body()
         left = max(0.0, wait - (time.monotonic() - started))
         errand = await unless_disconnected(hold.wait(left), request.receive)
     finally:
         errands.let_go(hold)
-    return json(NextErrand() if errand is None else handed_out(errand))
+    return json(handed_out(errand))
 
 
 @router.get(
