@@ -93,6 +93,7 @@ from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History, PeerStreams
 from registry.usecases.login import Logins, login_limit
 from registry.usecases.mesh import MeshConfiguration
+from registry.usecases.mesh_revisions import MeshRevisions
 from registry.usecases.mesh_rollout import MeshRollouts
 from registry.usecases.mesh_services import MeshServices
 from registry.usecases.mesh_status import MeshStatus
@@ -448,6 +449,7 @@ class RegistryProcess:
             History(policy, database, cache, reads, self._peer_streams()),
             rollouts,
             self.mesh_configuration,
+            MeshRevisions(policy, database, self.mesh, self.registered_services, self.compiler),
             MeshServices(policy, database, cache, self.registered_services, self.mesh_feed, self.audit),
             MeshStatus(policy, database, self.mesh, self.sightings, self.compiler),
             OverrideListing(policy, cache),

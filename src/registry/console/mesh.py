@@ -14,9 +14,9 @@ from registry.console.listing import matches, page_of
 from registry.console.page import Framed, Missing, ask
 from registry.core.mesh import KINDS, ServedNode, ServedSets, revision_of, show_version
 from registry.core.rollout import RolloutView, view_of
-from registry.http.dependencies import READY, MeshPart, MeshRolloutPart, MeshStatusPart, Reader
+from registry.http.dependencies import READY, MeshPart, MeshRevisionsPart, MeshRolloutPart, MeshStatusPart, Reader
 from registry.http.views.mesh import RevisionView, revision_view
-from registry.usecases.mesh import MeshConfiguration
+from registry.usecases.mesh_revisions import MeshRevisions
 from registry.usecases.mesh_rollout import RolloutOverview
 from wire.model import Text
 
@@ -95,7 +95,7 @@ class RolloutRows(Struct, frozen=True):
 
 @router.get("/mesh")
 async def show_mesh(  # noqa: PLR0913  # the parts of the page, and one argument a filter
-    mesh: MeshPart,
+    mesh: MeshRevisionsPart,
     status: MeshStatusPart,
     rollouts: MeshRolloutPart,
     reader: Reader,
@@ -162,12 +162,12 @@ async def resume_rollout(number: RevisionNumber, rollouts: MeshRolloutPart, form
     return form.done("mesh_resumed")
 
 
-async def _current(mesh: MeshConfiguration, reader: Principal) -> RevisionView | None:
+async def _current(mesh: MeshRevisions, reader: Principal) -> RevisionView | None:
     newest = await mesh.revisions(reader, before=None, limit=1)
     return revision_view(newest[0]) if newest else None
 
 
-async def _revisions(mesh: MeshConfiguration, reader: Principal, before: int | None) -> list[RevisionView]:
+async def _revisions(mesh: MeshRevisions, reader: Principal, before: int | None) -> list[RevisionView]:
     return [revision_view(each) for each in await mesh.revisions(reader, before=before, limit=_MAX_REVISIONS)]
 
 

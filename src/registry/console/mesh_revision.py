@@ -10,7 +10,7 @@ from msgspec import Struct
 from registry.console.mesh import RevisionNumber
 from registry.console.page import Framed, Missing, ask, ask_compiler
 from registry.errors import NotFoundError
-from registry.http.dependencies import READY, MeshPart, MeshStatusPart, Reader
+from registry.http.dependencies import READY, MeshRevisionsPart, MeshStatusPart, Reader
 from registry.http.views.mesh import revision_view
 
 router = APIRouter(dependencies=[READY])
@@ -41,7 +41,7 @@ class Text(Struct, frozen=True):
 @router.get("/mesh/revisions/{number}")
 async def show_revision(
     number: RevisionNumber,
-    mesh: MeshPart,
+    mesh: MeshRevisionsPart,
     status: MeshStatusPart,
     reader: Reader,
     frame: Framed,

@@ -16,10 +16,10 @@ from registry.core.mesh_envoy import MeshEnvoy
 from registry.core.mesh_gateways import GatewayRefusal
 from registry.core.rollout import RolloutView, view_of
 from registry.errors import NotFoundError, UnknownServiceError
-from registry.http.dependencies import READY, CatalogPart, MeshPart, MeshRolloutPart, MeshStatusPart, Reader
+from registry.http.dependencies import READY, CatalogPart, MeshRevisionsPart, MeshRolloutPart, MeshStatusPart, Reader
 from registry.http.parameters import ServiceName
 from registry.usecases.catalog import Catalog
-from registry.usecases.mesh import MeshConfiguration
+from registry.usecases.mesh_revisions import MeshRevisions
 from registry.usecases.mesh_rollout import RolloutOverview
 
 router = APIRouter(dependencies=[READY])
@@ -53,7 +53,7 @@ class Envoys(Struct, frozen=True):
 @router.get("/mesh/services/{service}")
 async def show_caller(
     service: ServiceName,
-    mesh: MeshPart,
+    mesh: MeshRevisionsPart,
     status: MeshStatusPart,
     rollouts: MeshRolloutPart,
     catalog: CatalogPart,
@@ -94,7 +94,7 @@ def _refusals(
     return [each for each in overview.gateways.refusals if each.gateway == name or (is_gateway and not each.gateway)]
 
 
-async def _effective(mesh: MeshConfiguration, reader: Principal, service: str) -> EffectiveCaller | None:
+async def _effective(mesh: MeshRevisions, reader: Principal, service: str) -> EffectiveCaller | None:
     """Return the effective values; None: the revision in force does not define the service."""
     try:
         document = await mesh.effective(reader, service)

@@ -29,6 +29,7 @@ from registry.usecases.heartbeat import Heartbeats
 from registry.usecases.history import History
 from registry.usecases.login import Logins
 from registry.usecases.mesh import MeshConfiguration
+from registry.usecases.mesh_revisions import MeshRevisions
 from registry.usecases.mesh_rollout import MeshRollouts
 from registry.usecases.mesh_services import MeshServices
 from registry.usecases.mesh_status import MeshStatus
@@ -88,6 +89,7 @@ OverridesPart = Annotated[OverrideListing, _part(OverrideListing)]
 ProcessHealthPart = Annotated[ProcessHealth, _part(ProcessHealth)]
 MeshRolloutPart = Annotated[MeshRollouts, _part(MeshRollouts)]
 MeshPart = Annotated[MeshConfiguration, _part(MeshConfiguration)]
+MeshRevisionsPart = Annotated[MeshRevisions, _part(MeshRevisions)]
 MeshServicesPart = Annotated[MeshServices, _part(MeshServices)]
 MeshStatusPart = Annotated[MeshStatus, _part(MeshStatus)]
 ListsPart = Annotated[Lists, _part(Lists)]

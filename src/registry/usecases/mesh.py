@@ -1,11 +1,10 @@
-"""The mesh configuration: apply a repository of definitions, roll back, and read revisions and what is served.
+"""Changes of the mesh configuration: apply a repository of definitions, plan that, and roll back.
 
 Revisions are applied one after the other: each has the whole of what is wanted. The definitions are compiled here, in a
 process of its own, whatever the sender has compiled; and they are proven by an Envoy before anything is stored.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from msgspec import Struct
 
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Position, Severity
-from meshconfig.resource import TYPE_URLS, Catalog, Kind, NodeResources, Resource
+from meshconfig.resource import NodeResources, Resource
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
@@ -29,17 +28,15 @@ from registry.compiler.job import (
     CompareMesh,
     Compile,
     Compiled,
-    Inflate,
     Shown,
-    ShowService,
 )
 from registry.compiler.job_queue import JobQueue
 from registry.compiler.nodes import CompiledNodes, encode_node, read_nodes
 from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
-from registry.core.mesh import Revision, ServedSet, version_of
+from registry.core.mesh import Revision, version_of
 from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
-from registry.core.mesh_gateways import UNPROVEN_GATEWAYS, RefusedGateway
+from registry.core.mesh_gateways import RefusedGateway
 from registry.core.mesh_subscriber import Certainty
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
@@ -51,7 +48,6 @@ from registry.store import mesh_gateways as gateways
 from registry.store.database import Database, Session, read_clock
 from registry.store.mesh import Contents, MeshState, NodeNames
 from registry.usecases.audit import Audit
-from registry.usecases.mesh_rollout import readable_gateways
 
 log = structlog.get_logger()
 
@@ -65,8 +61,6 @@ _MAX_NAMED = 5
 """Envoys that a sentence names."""
 _MAX_RECEIVED = 2
 """Applies, and as many plans, whose files are in memory."""
-_MAX_SHOWN = 64
-"""Documents of services that are kept, because each takes the compiler a second."""
 
 
 class Applied(Struct, frozen=True):
@@ -85,13 +79,6 @@ class Applied(Struct, frozen=True):
     kept: Sequence[str] = ()
     in_doubt: Sequence[str] = ()
     warnings: Sequence[Fault] = ()
-
-
-class RevisionDetail(Struct, frozen=True):
-    """A revision with its files as a JSON object; None where the reader may not see all of them."""
-
-    revision: Revision
-    files: msgspec.Raw | None
 
 
 class _Base(Struct, frozen=True):
@@ -136,7 +123,7 @@ class _Gateways(Struct, frozen=True):
 
 
 class MeshConfiguration:
-    """Applies, rolls back and shows the mesh configuration.
+    """Plans, applies and rolls back revisions of the mesh configuration.
 
     Args:
         policy: decides who may configure and read.
@@ -172,11 +159,6 @@ class MeshConfiguration:
         self._compiler = compiler
         self._sightings = sightings
         self._envoy_binary = envoy_binary
-        self._shown: OrderedDict[tuple[str, int, str, bool, frozenset[str]], bytes] = OrderedDict()
-        """Documents by database, revision, service, whether it is the bootstrap, and what a gateway serves.
-
-        Written by _show().
-        """
         self._receiving = {queue: asyncio.Semaphore(_MAX_RECEIVED) for queue in (compiler.changes, compiler.plans)}
         """Held while the files of a request arrive and are compiled, of which there may be 16 MiB."""
 
@@ -272,108 +254,6 @@ class MeshConfiguration:
             raise
         await self._note(principal, applied)
         return applied
-
-    async def revisions(self, principal: Principal, *, before: int | None, limit: int) -> list[Revision]:
-        """Return revisions, the newest first."""
-        self._policy.allow(principal, Verb.READ)
-        async with self._database.session() as connection:
-            revisions = await store.find_revisions(connection, before=before, limit=limit)
-            newest = await store.newest(connection)
-            return [await self._with_gateways(connection, principal, each, newest) for each in revisions]
-
-    async def _with_gateways(
-        self, connection: Session, principal: Principal, revision: Revision, newest: int
-    ) -> Revision:
-        """Return a revision; the newest one with the gateways that were compiled again and that are unproven."""
-        if revision.number != newest:
-            return revision
-        reach = self._policy.reach(principal, Verb.READ)
-        unproven = readable_gateways(await gateways.read(connection, revision.number), reach).unproven
-        return msgspec.structs.replace(revision, proof={**revision.proof, UNPROVEN_GATEWAYS: unproven})
-
-    async def revision(self, principal: Principal, number: int | None) -> RevisionDetail:
-        """Return a revision with its files; None stands for the one in force.
-
-        Raises:
-            NotFoundError: there is no such revision.
-        """
-        self._policy.allow(principal, Verb.READ)
-        async with self._database.session() as connection:
-            newest = await store.newest(connection)
-            revision = await store.find_revision(connection, newest if number is None else number)
-            if revision is None:
-                raise NotFoundError(
-                    "no revision was ever applied" if number is None else f"there is no revision {number}"
-                )
-            revision = await self._with_gateways(connection, principal, revision, newest)
-            files = await store.files_of(connection, revision.content) or b""
-        if not self._policy.reach(principal, Verb.READ).everything:
-            return RevisionDetail(revision, None)
-        if not files:
-            return RevisionDetail(revision, msgspec.Raw(b"{}"))
-        shown = await self._compiler.reads.run_shared(
-            (self._cache.database_id, revision.content), principal.limited_as, Inflate(files)
-        )
-        return RevisionDetail(revision, msgspec.Raw(shown.document) if isinstance(shown, Shown) else None)
-
-    async def effective(self, principal: Principal, service: str) -> bytes:
-        """Return the effective values of a service, a gateway or an edge, with their origins, as JSON.
-
-        Raises:
-            NotFoundError: the revision in force does not define it.
-        """
-        return await self._show(principal, service, bootstrap=False)
-
-    async def bootstrap(self, principal: Principal, service: str) -> bytes:
-        """Return the bootstrap of a service's, a gateway's or an edge's Envoys, as JSON.
-
-        Raises:
-            NotFoundError: the revision in force does not define it.
-        """
-        return await self._show(principal, service, bootstrap=True)
-
-    def served(self, principal: Principal, service: str, kind: Kind) -> tuple[str, ServedSet]:
-        """Return the type URL and the resources that the Envoys of a service are served, outside of any share.
-
-        Raises:
-            NotFoundError: none of this kind was ever defined for it.
-        """
-        self._policy.allow(principal, Verb.READ, service)
-        node = self._cache.get(service)
-        served = None if node is None else node.sets.get(kind)
-        if served is None:
-            raise NotFoundError(f"no {kind} were ever defined for {service}")
-        return TYPE_URLS[kind], served
-
-    async def _show(self, principal: Principal, service: str, *, bootstrap: bool) -> bytes:
-        self._policy.allow(principal, Verb.READ, service)
-        async with self._database.session() as connection:
-            revision = await store.find_revision(connection, await store.newest(connection))
-            if revision is None:
-                raise NotFoundError("no revision of the mesh configuration was ever applied")
-            served = frozenset() if bootstrap else self._served_to_front(service)
-            key = (self._cache.database_id, revision.content, service, bootstrap, served)
-            document = self._shown.get(key)
-            files = b"" if document is not None else await store.files_of(connection, revision.content) or b""
-        if document is None:
-            catalog = await self._services.catalog() if served else Catalog()
-            job = ShowService(files, service, bootstrap, catalog, served)
-            shown = await self._compiler.reads.run_shared(key, principal.limited_as, job)
-            document = shown.document if isinstance(shown, Shown) else b""
-            self._shown[key] = document
-            if len(self._shown) > _MAX_SHOWN:
-                self._shown.popitem(last=False)
-        if not document:
-            raise NotFoundError(f"revision {revision.number} defines no {service}")
-        return document
-
-    def _served_to_front(self, name: str) -> frozenset[str]:
-        """Return the clusters that the Envoys of a gateway or an edge are served; none for a service."""
-        node = self._cache.get(name)
-        listeners = None if node is None else node.sets.get("listeners")
-        if node is None or listeners is None or not listeners.resources or "clusters" not in node.sets:
-            return frozenset()
-        return frozenset(node.sets["clusters"].resources)
 
     async def _fleet(self) -> MeshFleet:
         """Return the Envoys that poll any process."""

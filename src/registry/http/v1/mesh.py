@@ -9,7 +9,7 @@ from meshconfig.effective_values import EffectiveCaller
 from meshconfig.plan import Plan
 from meshconfig.resource import Kind
 from registry.core.mesh import show_version
-from registry.http.dependencies import READY, Actor, MeshPart, Reader
+from registry.http.dependencies import READY, Actor, MeshPart, MeshRevisionsPart, Reader
 from registry.http.openapi import answers, body, problems, show_examples
 from registry.http.parameters import PageSize, ServiceName, decode
 from registry.http.responses import json
@@ -96,7 +96,9 @@ async def apply_mesh(request: Request, mesh: MeshPart, actor: Actor, dry_run: Dr
     operation_id="list_mesh_revisions",
     responses=answers(RevisionList, "A page of revisions.", None) | problems(413, 422, 503),
 )
-async def list_mesh_revisions(mesh: MeshPart, reader: Reader, before: Before = None, limit: PageSize = 50) -> Response:
+async def list_mesh_revisions(
+    mesh: MeshRevisionsPart, reader: Reader, before: Before = None, limit: PageSize = 50
+) -> Response:
     """List the revisions, the newest first: who applied what, when and why."""
     revisions = await mesh.revisions(reader, before=before, limit=limit)
     following = revisions[-1].number if len(revisions) == limit and revisions[-1].number > 1 else None
@@ -109,7 +111,7 @@ async def list_mesh_revisions(mesh: MeshPart, reader: Reader, before: Before = N
     responses=answers(RevisionDetailView, "The revision with its files.", _REVISION | {"files": _FILES})
     | problems(404, 413, 422, 429, 503),
 )
-async def get_mesh_revision(number: RevisionNumber, mesh: MeshPart, reader: Reader) -> Response:
+async def get_mesh_revision(number: RevisionNumber, mesh: MeshRevisionsPart, reader: Reader) -> Response:
     """Return a revision with its files, which only a reader of all services gets."""
     return json(detail_view(await mesh.revision(reader, None if number == "current" else int(number))))
 
@@ -145,7 +147,7 @@ async def roll_back_mesh(number: RevisionNumber, request: Request, mesh: MeshPar
     responses=answers(EffectiveCaller, "The effective values.", {"name": "web", "dependencies": []})
     | problems(404, 413, 422, 429, 503),
 )
-async def get_mesh_service(service: ServiceName, mesh: MeshPart, reader: Reader) -> Response:
+async def get_mesh_service(service: ServiceName, mesh: MeshRevisionsPart, reader: Reader) -> Response:
     """Return the effective values of a service, a gateway or an edge, each with the place that it is from."""
     return _raw(await mesh.effective(reader, service))
 
@@ -155,7 +157,7 @@ async def get_mesh_service(service: ServiceName, mesh: MeshPart, reader: Reader)
     operation_id="get_mesh_bootstrap",
     responses=_BOOTSTRAP | problems(404, 413, 422, 429, 503),
 )
-async def get_mesh_bootstrap(service: ServiceName, mesh: MeshPart, reader: Reader) -> Response:
+async def get_mesh_bootstrap(service: ServiceName, mesh: MeshRevisionsPart, reader: Reader) -> Response:
     """Return the bootstrap of a service's, a gateway's or an edge's Envoys, the same for all of its tasks."""
     return _raw(await mesh.bootstrap(reader, service))
 
@@ -165,7 +167,7 @@ async def get_mesh_bootstrap(service: ServiceName, mesh: MeshPart, reader: Reade
     operation_id="get_mesh_resources",
     responses=_SERVED | problems(404, 413, 422, 503),
 )
-async def get_mesh_resources(service: ServiceName, kind: Kind, mesh: MeshPart, reader: Reader) -> Response:
+async def get_mesh_resources(service: ServiceName, kind: Kind, mesh: MeshRevisionsPart, reader: Reader) -> Response:
     """Return the bytes that the Envoys of a service are served now, by this process, outside of any share."""
     type_url, served = mesh.served(reader, service, kind)
     resources = (each.body for each in served.resources.values())

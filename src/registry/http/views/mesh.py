@@ -11,7 +11,8 @@ from registry.core.mesh import Revision
 from registry.core.mesh_gateways import UNPROVEN_GATEWAYS
 from registry.http.problems import fault_view
 from registry.http.views.epoch import Epoch
-from registry.usecases.mesh import Applied, RevisionDetail
+from registry.usecases.mesh import Applied
+from registry.usecases.mesh_revisions import RevisionDetail
 from wire.problem import ProblemFault
 
 
