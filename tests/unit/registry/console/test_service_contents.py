@@ -1,4 +1,4 @@
-"""What the page of a service shows of all endpoints is made again when they have changed, and only then."""
+"""All endpoints of a service as its page shows them are sorted again when they have changed, and only then."""
 
 from unit.registry.making import NOW, endpoint
 
