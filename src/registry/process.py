@@ -226,6 +226,10 @@ class RegistryProcess:
         settings = self.settings
         self.mesh = MeshCache()
         self.mesh_feed = MeshFeed(self.database, self.mesh)
+        if settings.xds_listen is not None:
+            from registry.xds.grpc.mesh import encode_ahead  # noqa: PLC0415  # only here is protobuf needed
+
+            self.mesh_feed.on_body = encode_ahead
         self.compiler = Compiler()
         held = cap_held_errands(settings.max_held_polls, descriptor_limit())
         self.errand_delivery = ErrandDelivery(self.database, held, listens=settings.listen_notify)

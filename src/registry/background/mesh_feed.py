@@ -6,7 +6,7 @@ second makes it certain, since notifications can be lost; every resync interval 
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 
@@ -66,6 +66,9 @@ class MeshFeed:
         """Why PostgreSQL cannot be read, for the log; empty while it can."""
         self._lost: frozenset[str] = frozenset()
         """node.clusters whose newest version PostgreSQL has lost; each is logged once."""
+        self.on_body: Callable[[bytes], None] | None = None
+        """Called with each body that is read, before anybody is told of it, in turns with other work; None: nothing is.
+        Written before load()."""
         self.read_at: float | None = None
         """When PostgreSQL was last read (monotonic); None: never."""
 
@@ -192,6 +195,8 @@ class MeshFeed:
             async for digest, body in cooperatively(bodies.items()):
                 if sha256(body).hexdigest() == digest:
                     self._bodies[digest] = body
+                    if self.on_body is not None:
+                        self.on_body(body)
 
     async def _note_claim(self, revision: int) -> None:
         """Keep a revision that an Envoy holds and PostgreSQL has lost from being given out again."""

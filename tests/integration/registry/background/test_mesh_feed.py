@@ -56,11 +56,16 @@ def versions(cache: MeshCache, kind: Kind, cluster: str = "web") -> tuple[str, d
 async def test_what_stays_the_same_keeps_its_version(database: Database) -> None:
     """A revision moves the versions of what it changes, and of the sets that these are in."""
     cache = MeshCache()
+    read: list[bytes] = []
     feed = MeshFeed(database, cache)
+    feed.on_body = read.append
     await feed.load()
     assert (cache.ready, cache.revision, len(cache)) == (True, 0, 0)
     assert await store_revision(database, FIRST) == 1
     await feed.refresh()
+    bodies = {each.body for cluster in ("web", "api") for each in served(cache, "clusters", cluster).resources.values()}
+    assert bodies <= set(read)
+    assert len(read) == len(set(read)), "streams encode each once"
     assert versions(cache, "clusters") == ("1.1", {"cart": "1.1", "user": "1.1"})
     assert served(cache, "clusters", "api").resources["user"].body is served(cache, "clusters").resources["user"].body
     second: Nodes = {

@@ -19,7 +19,7 @@ from registry.cache.mesh_cache import MeshCache
 from registry.core.mesh import ServedNode, ServedResource, ServedSet, version_of
 from registry.errors import UnavailableError
 from registry.xds.grpc.envoy_api import encode_document
-from registry.xds.grpc.mesh import MeshSource
+from registry.xds.grpc.mesh import MeshSource, _encode_body, encode_ahead
 from registry.xds.resources import CLUSTERS, LISTENERS, ROUTES
 from wire.node import Node
 
@@ -139,6 +139,18 @@ def test_a_resource_that_cannot_be_encoded_is_not_left_out() -> None:
             with pytest.raises(UnavailableError, match="bad cannot be sent"):
                 source.find(WEB, "bad")
     assert [each["event"] for each in logged] == ["resource_not_encoded"]
+
+
+def test_what_was_read_is_encoded_before_a_stream_asks_for_it() -> None:
+    """Its first stream finds it encoded; what cannot be encoded, or is none of the types, is left to that stream."""
+    resource = next(iter(compiled()))
+    _encode_body.cache_clear()
+    for body in (resource.body, b'{"@type":"type.googleapis.com/no.such.Type"}', b"{}", b"\xff"):
+        encode_ahead(body)
+    assert _encode_body.cache_info().currsize == 1
+    type_url = msgspec.json.decode(resource.body)["@type"]
+    _encode_body(type_url, resource.body)
+    assert _encode_body.cache_info().hits == 1
 
 
 def test_what_was_not_read_is_unsure() -> None:
