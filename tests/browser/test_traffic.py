@@ -15,8 +15,8 @@ _RUN = "async (rules) => (await axe.run(document, {runOnly: rules})).violations.
 
 
 async def open_pairs(visit: Visit, prefix: str, **more: str) -> Page:
-    """Open the page of the pairs whose names have a prefix."""
-    query = "&".join(f"{name}={value}" for name, value in {"q": prefix, **more}.items())
+    """Open the page of the pairs whose names have a prefix; on a busy machine a minute may be over soon."""
+    query = "&".join(f"{name}={value}" for name, value in {"q": prefix, "window": "10m", **more}.items())
     page = await visit.open(f"/ui/traffic?{query}")
     await expect(page.locator("#map .node").first).to_be_visible()
     return page

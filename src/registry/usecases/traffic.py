@@ -11,6 +11,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.traffic_exchange import TrafficExchange
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.cooperative import in_turns
 from registry.core.traffic import PairFigures, Reporting, RouteFigures, Window
 from registry.core.traffic_digest import check_digest
 from registry.core.traffic_figures import Figures, most_telling
@@ -114,9 +115,8 @@ class Traffic:
         self._check_reader(principal, caller, callee)
         figures = await self._figures(window, by_location=by_location)
         reach = self._policy.reach(principal, Verb.READ)
-        pairs = [
-            pair for pair in figures.pairs(caller, callee) if reach.covers(pair.caller) or reach.covers(pair.callee)
-        ]
+        everyone = await in_turns(figures.pairs_in_steps(caller, callee))
+        pairs = [pair for pair in everyone if reach.covers(pair.caller) or reach.covers(pair.callee)]
         callers = {pair.caller for pair in pairs}
         reporting = {
             name: count for name, count in figures.reporting().items() if name in callers or reach.covers(name)
