@@ -89,7 +89,7 @@ async def serve(load: Callable[[], Settings], launch: LaunchSettings, command: S
                     settings.errands.value,
                     state_directory(settings.state_directory),
                     sidecar.active_endpoints,
-                ).run(),
+                ).run,
                 "errands",
             )
         await _listen(stack, AdminApi(sidecar, launch.config), launch.admin_listen)

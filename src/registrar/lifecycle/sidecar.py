@@ -86,7 +86,7 @@ class Sidecar:
         self._monitors = Monitors(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
         # Work that runs beside the heartbeats, by its name. Written by beside().
-        self._beside: dict[str, Coroutine[Any, Any, None]] = {}
+        self._beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
         # Held while a plan is made and applied: two plans must not be made from the same state.
         self._planning = asyncio.Lock()
         # The tasks of _spawn that have not ended.
@@ -127,7 +127,7 @@ class Sidecar:
                 self._spawn(self._traffic.run(), "traffic")
             self._spawn(self._prober.run(), "probes")
             for name, work in self._beside.items():
-                self._spawn(work, name)
+                self._spawn(work(), name)
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
@@ -143,7 +143,7 @@ class Sidecar:
                 task.cancel()
         return status
 
-    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Let something run beside the heartbeats, from the start until the stop."""
         self._beside[name] = work
 
