@@ -1,7 +1,5 @@
 """A real Envoy whose management cluster is an aggregate of the edge and the registry."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -29,7 +27,7 @@ def _hosts(seen: Envoy, service: str, hosts: dict[str, str], within: float = 20)
 
 def _register(registry: Registry, service: str, *endpoints: str) -> None:
     for endpoint in endpoints:
-        assert registry.register(service, endpoint).status_code in (200, 201)
+        assert registry.register(service, endpoint, ttl=3600).status_code in (200, 201)
 
 
 def _subscribers(registry: Registry, service: str) -> list[tuple[str, bool, bool, bool]]:
@@ -53,7 +51,7 @@ def test_the_registry_takes_over_from_a_killed_edge(
             within=20,
             said=lambda: str(_subscribers(shared_registry, service)),
         )
-        assert seen.counter("edge", "upstream_rq_total") > 0
+        eventually(lambda: seen.counter("edge", "upstream_rq_total") > 0, within=20)
         eventually(lambda: _subscriber(shared_registry, service) == ("current", True), within=10)
         before = seen.counter("registry-direct", "upstream_rq_total")
         _register(shared_registry, service, "10.0.0.3:80")
@@ -87,22 +85,5 @@ def test_a_new_envoy_starts_from_disk(shared_registry: Registry, machine: EdgeMa
         beside.kill()
     away = free_port()
     with machine.registrar(f"http://127.0.0.1:{away}"), machine.envoy([away], service, "unheard-of") as seen:
-        assert seen.hosts(service) == HOSTS
+        _hosts(seen, service, HOSTS)
         assert seen.hosts("unheard-of") == {}
-
-
-def test_a_frozen_registry_keeps_nobody_waiting(shared_registry: Registry, machine: EdgeMachine, service: str) -> None:
-    """It accepts connections and answers nothing; the edge serves what it has, and catches up afterwards."""
-    _register(shared_registry, service, *HOSTS)
-    with machine.registrar(shared_registry.url):
-        with machine.envoy([shared_registry.port], service) as seen:
-            _hosts(seen, service, HOSTS)
-        os.kill(shared_registry.process.pid, signal.SIGSTOP)
-        try:
-            with machine.envoy([shared_registry.port], service) as seen:
-                assert seen.hosts(service) == HOSTS
-                os.kill(shared_registry.process.pid, signal.SIGCONT)
-                _register(shared_registry, service, "10.0.0.3:80")
-                eventually(lambda: len(seen.hosts(service)) == 3, within=40)
-        finally:
-            os.kill(shared_registry.process.pid, signal.SIGCONT)
