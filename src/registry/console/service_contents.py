@@ -1,4 +1,4 @@
-"""All endpoints of a service as its page shows them, sorted and counted once for as long as they are the same.
+"""All endpoints of a service as its page shows them, made once while they stay the same.
 
 An open page is rendered every two seconds: 5,000 endpoints would be sorted and counted each time.
 """
