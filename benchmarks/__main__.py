@@ -23,6 +23,7 @@ PARTS = {
     "lists": "Lists: services, endpoints and targets",
     "access": "Access: what the decision costs",
     "scale": "Scale: what many endpoints cost",
+    "traffic": "Traffic: digests of what Envoys count",
     "mesh": "Mesh configuration: from definitions to every Envoy",
     "footprint": "Footprint of the sidecar",
 }

@@ -30,7 +30,7 @@ EXCHANGE_INTERVAL = 1.0
 PUBLISH_INTERVAL = 5.0
 """Seconds between two images of the table, and between two readings of those of others, while no shift runs."""
 _RENEW_INTERVAL = 20.0
-"""Seconds after which a table that got no digest is stored again: its windows empty by themselves."""
+"""Seconds after which a table is stored again that got no digest, since its windows empty, or that no other reads."""
 _FORGET_INTERVAL = 60.0
 _MAX_SHARE = 0.03
 """The part of the time in which images are made: a full table does not keep the process busy."""
@@ -85,9 +85,9 @@ class TrafficExchange:
         self._published = 0
         """The digests that were in the table when it was stored last."""
         self._publish_due = 0.0
-        """Monotonic time from which the table is stored again, if it got digests."""
-        self._renew_due = 0.0
-        """Monotonic time from which it is stored again if it got none."""
+        """Monotonic time before which the table is not stored again, since an image of it takes long."""
+        self._published_at = 0.0
+        """Monotonic time at which it was stored last."""
         self._read_due = 0.0
         """Monotonic time from which the rows of others are read again."""
         self._read_at: float | None = None
@@ -130,9 +130,12 @@ class TrafficExchange:
 
     async def _exchange(self, now: float) -> None:
         soon = EXCHANGE_INTERVAL if self._shifting(now) else PUBLISH_INTERVAL
-        changed = self.table.digests != self._published and now >= self._publish_due
-        if changed or (len(self.table) and now >= self._renew_due):
-            await self._publish(soon)
+        changed = self.table.digests != self._published
+        # The first row says that this process is there; without others nobody waits for the next ones.
+        interval = soon if changed and self._others else _RENEW_INTERVAL
+        due = now >= max(self._publish_due, self._published_at + interval)
+        if not self._number or (due and (changed or len(self.table))):
+            await self._publish()
         if now >= self._read_due:
             self._read_due = now + soon
             await self._read()
@@ -168,7 +171,7 @@ class TrafficExchange:
                 self._image = AgedImage(TrafficImage(pairs, routes, callers, reporters), now)
             return self._image.image, self._image.age
 
-    async def _publish(self, interval: float) -> None:
+    async def _publish(self) -> None:
         begun, digests = time.monotonic(), self.table.digests
         image, _ = await self._own_image()
         endpoints = self.table.endpoint_images(begun)
@@ -176,8 +179,8 @@ class TrafficExchange:
         await store_traffic(self._database, self._process_id, self._number + 1, pairs, _pack(endpoints))
         self._number += 1
         self._published = digests
-        self._publish_due = begun + max(interval, (time.monotonic() - begun) / _MAX_SHARE)
-        self._renew_due = begun + _RENEW_INTERVAL
+        self._published_at = begun
+        self._publish_due = begun + (time.monotonic() - begun) / _MAX_SHARE
 
     async def _read(self) -> None:
         before = self._read_before
