@@ -362,7 +362,7 @@ def test_without_postgresql_nothing_is_asked_and_an_answer_that_came_is_shown(tm
 def test_a_registrar_whose_request_is_not_held_gets_its_errand_when_it_asks(database: str, tmp_path: Path) -> None:
     """Where there are no descriptors for it, it is answered at once and asks again before its errand is given up."""
     with registry(
-        database, tmp_path, fresh=True, program=["prlimit", "--nofile=512:512", *script("registry")]
+        database, tmp_path, fresh=True, program=["sh", "-c", 'ulimit -n 512; exec "$@"', "sh", *script("registry")]
     ) as process:
         register(process, "shop", ONE)
         # Half of the reserve is for errands: 128 of 512, and polls may take the rest.
