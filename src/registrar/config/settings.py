@@ -288,7 +288,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         FallbackUrl,
         Meta(
             description="URL of an object for each service, like `https://bucket.s3.eu-central-1.amazonaws.com/"
-            "{service}.json`, which has a v3 DiscoveryResponse in JSON. The edge asks it for services of which it has "
+            "{service}.json`, as `registry publish` writes them. The edge asks it for services of which it has "
             "nothing, while no registry answers. Unset: none."
         ),
     ] = FallbackUrl()
