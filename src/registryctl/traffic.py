@@ -47,8 +47,12 @@ def pairs_of(session: Session, service: str | None, window: str) -> Document:
     document = read(ask(session, "/v1/traffic", {"window": window, "callee": service}))
     calls = read(ask(session, "/v1/traffic", {"window": window, "caller": service}))
     document["pairs"] += [pair for pair in calls["pairs"] if pair["callee"] != service]
-    document["reporting"] |= calls["reporting"]
     document["omitted"] += calls["omitted"]
+    # Callers that have nothing to do with the service are of no interest here.
+    callers = {pair["caller"] for pair in document["pairs"]}
+    document["reporting"] = {
+        caller: count for caller, count in (document["reporting"] | calls["reporting"]).items() if caller in callers
+    }
     return document
 
 

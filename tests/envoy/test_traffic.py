@@ -172,7 +172,41 @@ async def test_quantiles_are_those_of_envoy(envoy: Callees) -> None:
     assert compared >= 15
 
 
-@pytest.mark.slow
+@pytest.mark.proof
+def test_two_envoys_of_one_service_with_two_hundred_clusters(
+    workplace: Path, shared_registry: Registry, service: str
+) -> None:
+    """Each is read by the registrar beside it, and their requests are added up."""
+    names = [f"callee-{number}.of|{service}" for number in range(200)]
+
+    def many(app: int) -> list[Callee]:
+        where = {"socket_address": {"address": "127.0.0.1", "port_value": app}}
+        resource = {"load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": where}}]}]}}
+        return [Callee(name.replace("|", "-"), 10, 10, 0, 1.0, resource, {"prefix_rewrite": "/200/"}) for name in names]
+
+    with (
+        failing_callees(workplace, caller=service, node="one", more=many) as one,
+        failing_callees(workplace, caller=service, node="two", more=many) as two,
+        reporting(workplace, shared_registry.url, service, one.admin),
+        reporting(workplace, shared_registry.url, service, two.admin),
+    ):
+        both = {service: {"reported": 2, "expected": 2}}
+        eventually(lambda: document(shared_registry, service)["reporting"] == both, within=30)
+        for envoy in (one, two):
+            for callee in envoy.callees[-200:]:
+                envoy.call(callee, 1)
+            envoy.call(envoy.callees[1], 5)
+        wanted = {callee.name: 2 for callee in one.callees[-200:]} | {"rejects": 10}
+        # A digest has two hundred callees, the busiest ones: those with one request share its end.
+        eventually(
+            lambda: {name: count for name, count in requests(shared_registry, service).items() if count} == wanted,
+            within=60,
+            said=lambda: str(len(requests(shared_registry, service))),
+        )
+        assert document(shared_registry, service)["reporting"] == both
+
+
+@pytest.mark.proof
 def test_an_envoy_that_restarts_loses_nothing_that_was_read(
     workplace: Path, shared_registry: Registry, service: str
 ) -> None:
