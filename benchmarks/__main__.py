@@ -17,6 +17,7 @@ from benchmarks.report import Part, load_part
 PARTS = {
     "discovery": "Discovery: polls answered",
     "propagation": "Propagation: from a report to Envoy",
+    "edge": "The edge: discovery from the registrar beside",
     "streams": "Streams: pushes over gRPC",
     "heartbeats": "Heartbeats: leases renewed durably",
     "registries": "Registries: beside Eureka and ZooKeeper",

@@ -25,7 +25,7 @@ from benchmarks.stage import Stage, address, registration, seed, stage
 from registry_demo.connection import Connection
 from registry_demo.envoy import find_envoy, read_version
 
-_SERVICES = [f"shop-{number}" for number in range(8)]
+SERVICES = [f"shop-{number}" for number in range(8)]
 """Envoy polls each on its own; one changes again only after Envoy has surely asked for it again: twice its delay."""
 _ENDPOINTS = 10
 _LOOK = 0.0005
@@ -85,7 +85,7 @@ def run(part: Part, plan: Plan) -> None:
 
 def seed_services(registry: Registry) -> None:
     """Register the services of ``measure_envoy()``."""
-    for name in _SERVICES:
+    for name in SERVICES:
         seed(registry, name, range(_ENDPOINTS))
 
 
@@ -100,17 +100,17 @@ def measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Reg
     table = part.table("A real Envoy, from the report to its host set", **percentiles, changes="changes")
     for way in interleaved(ways, plan.rounds(2)):
         # Each service goes there and back, so that every run begins with the same.
-        changes = 2 * len(_SERVICES) * (1 if plan.quick else way.turns)
+        changes = 2 * len(SERVICES) * (1 if plan.quick else way.turns)
         plan.doing(f"propagation: {changes} changes to a real Envoy, {way.name}")
         with envoy(
             found.directory,
             [far.port],
-            _SERVICES,
+            SERVICES,
             refresh_delay=way.refresh_delay,
             request_timeout=way.request_timeout,
             streams=[way.streams] if way.streams else (),
         ) as watched:
-            lags = asyncio.run(_lags(near.port, watched.admin, changes))
+            lags = asyncio.run(lags_of(near.port, watched.admin, changes))
         sent, accepted = [one.sent for one in lags], [one.accepted for one in lags]
         figures = {"sent50": percentile(sent, 0.5), "sent99": percentile(sent, 0.99)}
         figures |= {"accepted50": percentile(accepted, 0.5), "accepted99": percentile(accepted, 0.99)}
@@ -119,14 +119,15 @@ def measure_envoy(part: Part, plan: Plan, found: Stage, near: Registry, far: Reg
     return table
 
 
-async def _lags(port: int, admin: int, changes: int) -> list[Lag]:
+async def lags_of(port: int, admin: int, changes: int) -> list[Lag]:
+    """Change endpoints at one process, and return how long each change takes to the Envoy of this admin interface."""
     registrar, eyes = await Client.connect(port), Connection(admin)
     lags = []
     try:
-        for number, service in zip(range(changes), itertools.cycle(_SERVICES), strict=False):
+        for number, service in zip(range(changes), itertools.cycle(SERVICES), strict=False):
             # A moment that has nothing to do with Envoy's rhythm, by when it polls this service again.
             await asyncio.sleep(random.uniform(0.06, 0.12))  # noqa: S311  # no secret
-            health = "HEALTHY" if number // len(_SERVICES) % 2 else "UNHEALTHY"
+            health = "HEALTHY" if number // len(SERVICES) % 2 else "UNHEALTHY"
             lags.append(await _lag(registrar, eyes, service, health))
     finally:
         registrar.close()

@@ -342,7 +342,8 @@ class Settings(BaseSettings):
         10_000,
         ge=0,
         description="Polls with a current version that are held until a change, one for several names counting as so "
-        "many; beyond it they get 304 at once. Fewer where the limit of open files, less 256, is lower.",
+        "many, a question of an edge for each 20 names; beyond it they get 304 at once. Fewer where the limit of open "
+        "files, less 256, is lower.",
     )
     max_sightings: int = Field(
         50_000,

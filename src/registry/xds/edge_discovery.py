@@ -26,6 +26,8 @@ from registry.xds.version_info import parse_version_info
 from wire.edge_assignments import MAX_EDGE_HOLD, EdgeQuestion, TakenVersion
 from wire.node import Node
 
+_NAMES_PER_POLL = 20
+"""Names for which a held question counts as one held poll: it has one connection, and a watch for each name."""
 _DISCOVER = Verb.DISCOVER
 _UNCHANGED = DiscoveryResponse(304)
 _OBSERVE = PROPAGATION.labels("edge").observe
@@ -152,8 +154,8 @@ class EdgeDiscovery:
             A function to call when the edge has disconnected; harmless after the answer.
         """
         held_polls = self.held_polls
-        names = max(1, len(poll.asked))
-        if not held_polls.has_room(poll.principal, names, time.monotonic()):
+        polls = max(1, len(poll.asked) // _NAMES_PER_POLL)
+        if not held_polls.has_room(poll.principal, polls, time.monotonic()):
             EDGE_QUESTIONS.labels("304").inc()
             answer(_UNCHANGED)
             return nothing
@@ -176,7 +178,7 @@ class EdgeDiscovery:
 
         _hold_subscribers(poll, 1)
         look = partial(self._look, poll)
-        give_up = held_polls.hold(poll.principal, names, MAX_EDGE_HOLD, partial(EdgeWatch, poll), look, over)
+        give_up = held_polls.hold(poll.principal, polls, MAX_EDGE_HOLD, partial(EdgeWatch, poll), look, over)
         poll.end = end
         return leave
 

@@ -227,3 +227,15 @@ def test_an_envoy_keeps_the_beginning_that_its_edge_tells() -> None:
     assert subscriber.started_at == began
     world.ask(node="i-1", held={"shop": ""}, taken=[taken("shop", "", started_ago=0.0)])
     assert subscriber.started_at != began
+
+
+async def test_a_held_question_counts_for_its_connection_and_not_for_each_name() -> None:
+    """A fleet behind edges has a twentieth of the connections, and must not be answered at once for want of room."""
+    world = World(max_names=10_000)
+    held = {f"s{number}": "db:0" for number in range(40)}
+    for number in range(60):
+        poll = world.read(node=f"i-{number}", held=held)
+        assert world.edge.now(poll, "10.0.0.9") is None
+        world.edge.hold(poll, world.answers.append)
+    # 100 polls have room: fifty questions of two each.
+    assert (len(world.discovery.held_polls), len(world.answers)) == (50, 10)
