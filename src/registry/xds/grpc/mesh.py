@@ -23,6 +23,8 @@ from wire.node import Node
 
 _MAX_ENTRIES = 16_384
 """Resources whose bytes are kept. Those that many callers have alike are kept once."""
+_NOT_ENCODED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""Raised for a body that is no resource of Envoy's API: by msgspec, by protobuf, or where an object is expected."""
 
 
 class MeshSource(Source):
@@ -66,7 +68,7 @@ class MeshSource(Source):
         self._unencodable.check(key, version)
         try:
             return _encode(self._type.type_urls["v3"], name, version, resource.json("v3"))
-        except ValueError as error:
+        except _NOT_ENCODED as error:
             words = f"{name} cannot be sent over gRPC; REST serves it"
             facts = {"type": self._type.name, "name": name, "cluster": node.cluster}
             raise self._unencodable.refuse(key, version, words, error, **facts) from error
@@ -97,7 +99,7 @@ class MeshSource(Source):
 
 
 class _TypedBody(msgspec.Struct, frozen=True):
-    """What a resource in JSON says of its type."""
+    """The type of a resource in JSON."""
 
     type_url: str = msgspec.field(name="@type")
 
@@ -109,8 +111,8 @@ def encode_ahead(body: bytes) -> None:
     """
     try:
         _encode_body(msgspec.json.decode(body, type=_TypedBody).type_url, body)
-    except ValueError:
-        # The stream that asks for it is told, and the log then.
+    except _NOT_ENCODED:
+        # The stream that asks for it is told, and the log then. Other bodies are read.
         return
 
 

@@ -95,6 +95,11 @@ def a_cache(**clusters: Mapping[str, Any]) -> MeshCache:
         name: ServedResource(name, version_of(7, 1), msgspec.json.encode({"name": name, **fields}))
         for name, fields in clusters.items()
     }
+    return cache_of(resources)
+
+
+def cache_of(resources: Mapping[str, ServedResource]) -> MeshCache:
+    """Return a cache in which the node.cluster web has these clusters, as they are."""
     cache = MeshCache()
     cache.restore("db", 7, [ServedNode("web", {"clusters": ServedSet(version_of(7, 2), resources)})])
     cache.set_database("db")
@@ -151,6 +156,28 @@ def test_what_was_read_is_encoded_before_a_stream_asks_for_it() -> None:
     type_url = msgspec.json.decode(resource.body)["@type"]
     _encode_body(type_url, resource.body)
     assert _encode_body.cache_info().hits == 1
+
+
+CLUSTER_HEAD = b'{"@type":"type.googleapis.com/envoy.config.cluster.v3.Cluster","type":"EDS",'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        CLUSTER_HEAD + b'"connect_timeout":"1s"}',
+        CLUSTER_HEAD + b'"name":"a","eds_cluster_config":null}',
+        CLUSTER_HEAD + b'"name":"a","eds_cluster_config":[]}',
+        CLUSTER_HEAD + b'"name":"a","typed_extension_protocol_options":{"x":{"@type":5}}}',
+        CLUSTER_HEAD + b'"name":"a","metadata":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+    ],
+    ids=["no name", "null", "list", "type", "deep"],
+)
+def test_a_body_past_the_compiler_costs_itself_alone(body: bytes) -> None:
+    """It does not keep other bodies from being read, and its streams are told that it cannot be sent."""
+    encode_ahead(body)
+    cache = cache_of({"bad": ServedResource("bad", version_of(7, 1), body)})
+    with capture_logs(), pytest.raises(UnavailableError, match="bad cannot be sent"):
+        MeshSource(CLUSTERS, cache).find(WEB, "bad")
 
 
 def test_what_was_not_read_is_unsure() -> None:
