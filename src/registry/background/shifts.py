@@ -15,15 +15,13 @@ from msgspec import Struct
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
-from registry.core.shares import fits_selector
 from registry.core.shift import Change, Counts, Look, Shift, Strength, look, strength_of
-from registry.core.snapshot import Snapshot
+from registry.core.shift_counts import StepCounts
 from registry.errors import ShiftConflictError, UnavailableError
 from registry.metrics import SHIFT_FAILURES, SHIFT_STEPS, SHIFTS_RUNNING
 from registry.store import shifts as store
 from registry.store.database import Database, read_clock
 from registry.store.shifts import RunningShift
-from wire.address import parse_endpoint
 
 log = structlog.get_logger()
 
@@ -59,12 +57,14 @@ class _Watched(Struct):
         noted_at: monotonic time at which it was last stored.
         looked_at: monotonic time of the last look, or of the reading of its row.
         strength: what is routable, as of ``change``.
+        counts: what the endpoints had since the step began; another process that leads begins anew.
         change: the service's change that ``strength`` was computed from.
     """
 
     shift: Shift
     noted_at: float
     looked_at: float
+    counts: StepCounts
     strength: Strength = Strength(0, 0, 0)
     change: int = -1
 
@@ -142,7 +142,8 @@ class Shifts:
                 followed[row.service] = before
             elif shift is not None and shift.state == "running":
                 moment = time.monotonic()
-                followed[row.service] = _Watched(shift, moment, moment if before is None else before.looked_at)
+                looked_at = moment if before is None else before.looked_at
+                followed[row.service] = _Watched(shift, moment, looked_at, StepCounts(shift.plan.selector))
         self._watched = followed
 
     async def _advance(self, row: RunningShift, now: float) -> None:
@@ -168,7 +169,7 @@ class Shifts:
             watched.strength, watched.change = strength, snapshot.change
         elapsed, watched.looked_at = moment - watched.looked_at, moment
         figures = self._figures(row.service, shift.step_age + elapsed)
-        group, rest = _of_groups(figures.endpoints, snapshot, shift.plan.selector)
+        group, rest = watched.counts.sums(figures.endpoints, snapshot.endpoints)
         return Look(elapsed, group, rest, figures.callers, figures.reporting, watched.strength, row.shares)
 
     async def _publish(self, row: RunningShift, change: Change) -> None:
@@ -206,18 +207,3 @@ class Shifts:
                 log.error("shift_failed", service=service, reason=reason)
         SHIFT_FAILURES.set(len(failures))
         self._failures = dict(failures)
-
-
-def _of_groups(counted: Mapping[str, Counts], snapshot: Snapshot, selector: str) -> tuple[Counts, Counts]:
-    """Return what the group and the others had; endpoints that are not listed any more count for nobody."""
-    fits = fits_selector(selector)
-    group = rest = Counts()
-    for name, counts in counted.items():
-        endpoint = snapshot.endpoints.get(parse_endpoint(name))
-        if endpoint is None:
-            continue
-        if fits(endpoint):
-            group += counts
-        else:
-            rest += counts
-    return group, rest
