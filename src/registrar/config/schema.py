@@ -25,7 +25,7 @@ from registrar.registry_client.registries import RegistryUrls
 _WRITTEN: dict[type, dict[str, Any]] = {
     Duration: {"type": ["string", "number"], "examples": ["5s", "500ms", "1m30s"]},
     EndpointSpec: {"type": "string", "examples": [":8080", "10.0.0.5:8080", "iface:eth0:8080", "cidr:10.0.0.0/8:8080"]},
-    FallbackUrl: {"type": "string", "examples": ["https://bucket.s3.eu-central-1.amazonaws.com/{service}.json"]},
+    FallbackUrl: {"type": "string", "examples": ["https://objects.internal/{service}.json"]},
     ListenAddress: {
         "type": ["string", "boolean"],
         "examples": ["127.0.0.1:9903", "unix:/run/registrar/edge.sock", "off"],

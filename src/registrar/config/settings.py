@@ -287,9 +287,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     edge_fallback: Annotated[
         FallbackUrl,
         Meta(
-            description="URL of an object for each service, like `https://bucket.s3.eu-central-1.amazonaws.com/"
-            "{service}.json`, as `registry publish` writes them. The edge asks it for services of which it has "
-            "nothing, while no registry answers. Unset: none."
+            description="URL of an object for each service, like `https://objects.internal/{service}.json`, as "
+            "`registry publish` writes them. The edge asks it for services of which it has nothing, while no registry "
+            "answers. Unset: none."
         ),
     ] = FallbackUrl()
     errands: Annotated[
