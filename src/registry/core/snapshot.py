@@ -36,6 +36,8 @@ class Snapshot:
         former: the last snapshot before that was encoded, from which bytes are copied; None once this one is encoded.
         streamed: its encodings for streams, by variant. Written by `registry.xds.grpc.assignment` in the same way.
         streamed_before: the last encodings of each variant that this snapshot has none of yet.
+        unasked: by API version or variant, how many versions have passed since a client asked for this encoding. Set to
+            0 by `registry.xds` when one does, and carried on with each version.
     """
 
     __slots__ = (
@@ -59,6 +61,7 @@ class Snapshot:
         "since",
         "streamed",
         "streamed_before",
+        "unasked",
         "version",
     )
 
@@ -86,6 +89,7 @@ class Snapshot:
         self.former: Snapshot | None = None
         self.streamed: dict[str, Any] = {}
         self.streamed_before: dict[str, Any] = {}
+        self.unasked: dict[str, int] = {}
         self._tally: Tally | None = None
         self._counts: Counter[str] | None = None
         self._silent: Sequence[Endpoint] | None = None
@@ -201,7 +205,9 @@ class Snapshot:
             # Nothing that Envoy can see changed, so the encoded responses stand.
             advanced.encoded, advanced.former = self.encoded, self.former
             advanced.streamed, advanced.streamed_before = self.streamed, self.streamed_before
+            advanced.unasked = self.unasked
         else:
+            advanced.unasked = {encoding: number + 1 for encoding, number in self.unasked.items()}
             advanced.former = self if self.encoded else self.former
             advanced.streamed_before = self.streamed_before | self.streamed
         return advanced

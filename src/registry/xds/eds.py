@@ -31,6 +31,8 @@ _encode = msgspec.json.encode
 
 ENDPOINTS_A_TURN = 100
 """Endpoints that are encoded before other work of the process may have its turn: 0.1 to 0.4 ms."""
+_MAX_UNASKED = 20
+"""Versions of a large service that are encoded ahead although nobody asks: changes may outrun clients that do."""
 _MIN_PREPARED = 2_000
 """Endpoints of a service from which its answers are encoded before they are asked for, in turns."""
 
@@ -64,6 +66,7 @@ class Assignment(Struct, frozen=True, gc=False):
 
     def response(self, path: RestPath) -> DiscoveryResponse:
         """Return the whole response to a request for this service alone; made once for each snapshot."""
+        self.snapshot.unasked[path.api] = 0
         kept: EncodedAssignment | None = self.snapshot.encoded.get(path.api)
         if kept is None or kept.database_id != self.database_id:
             kept = encode(path.api, self.snapshot, self.database_id)
@@ -134,15 +137,18 @@ def encode(api: Api, snapshot: Snapshot, database_id: str) -> EncodedAssignment:
 def prepare(snapshot: Snapshot, database_id: str) -> Generator[None, None, None]:
     """Encode a large snapshot for the clients that ask for its service, in turns with other work.
 
-    A small one is encoded when it is first asked for, and a large one too if nobody has asked for the one before.
+    A small one is encoded when it is first asked for, and a large one too if nobody has asked for the versions before:
+    one person who looks at a poll of v2 must not cost each later change its encoding.
     """
     if len(snapshot.endpoints) < _MIN_PREPARED:
         return
+    asked = {encoding for encoding, number in snapshot.unasked.items() if number <= _MAX_UNASKED}
     if snapshot.former is not None:
-        for api in list(snapshot.former.encoded):
+        for api in asked.intersection(snapshot.former.encoded):
             yield from _encode_in_turns(cast("Api", api), snapshot, database_id)
-    for encoding in list(snapshot.streamed_before.values()):
-        yield from encoding.encode_next(snapshot, database_id)
+    for variant, encoding in list(snapshot.streamed_before.items()):
+        if variant in asked:
+            yield from encoding.encode_next(snapshot, database_id)
 
 
 def _encode_in_turns(api: Api, snapshot: Snapshot, database_id: str) -> Generator[None, None, EncodedAssignment]:

@@ -114,6 +114,7 @@ class AssignmentSource(Source):
         snapshot = cache.get(name)
         if not snapshot.version:
             return None
+        snapshot.unasked[self._variant] = 0
         kept: _Encoding | None = snapshot.streamed.get(self._variant)
         if kept is None or kept.database_id != cache.database_id:
             kept = self._encoded(snapshot, cache.database_id)

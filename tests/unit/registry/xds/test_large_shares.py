@@ -12,6 +12,8 @@ from registry.core.shares import Share, Shares
 from registry.core.snapshot import Snapshot, SnapshotDelta
 from registry.xds import eds
 from registry.xds.grpc.assignment import AssignmentSource, Variant
+from registry.xds.resources import ENDPOINTS as ENDPOINTS_TYPE
+from registry.xds.resources import Api, RestPath
 from wire.model import Report
 from wire.node import ANONYMOUS
 
@@ -44,8 +46,13 @@ def served(shares: Shares = BY_5) -> Snapshot:
     """Return a service that was asked for."""
     rows = [listed(number) for number in range(1, ENDPOINTS + 1)]
     snapshot = Snapshot("shop").advance(SnapshotDelta("shop", 1, 1, listed=rows, whole=True, shares=shares))
-    eds.encode("v3", snapshot, "db")
+    ask(snapshot, "v3")
     return snapshot
+
+
+def ask(snapshot: Snapshot, api: Api) -> None:
+    """Ask for a service as a poll does."""
+    eds.Assignment(snapshot.version, snapshot, "db").response(RestPath(ENDPOINTS_TYPE, api))
 
 
 def anew(snapshot: Snapshot) -> bytes:
@@ -85,6 +92,20 @@ def test_a_service_that_nobody_asked_for_is_not_encoded() -> None:
     after = snapshot.advance(SnapshotDelta("shop", 2, 2, shares=BY_25))
     assert turns_of(eds.prepare(after, "db"))[0] == 0
     assert not after.encoded
+
+
+def test_what_nobody_asks_for_any_more_is_not_encoded() -> None:
+    """One poll of v2, and one stream, cost later changes nothing; what is asked for is encoded ahead for ever."""
+    cache, snapshot = SnapshotCache(), served()
+    ask(snapshot, "v2")
+    cache.restore("db", {"shop": snapshot})
+    AssignmentSource(cache, "grpc").find(ANONYMOUS, "shop")
+    for version in range(2, 25):
+        rows = [replace(snapshot.endpoints[listed(7).key[1:]], change=version)]
+        snapshot = snapshot.advance(SnapshotDelta("shop", version, version, listed=rows, shares=BY_5))
+        turns_of(eds.prepare(snapshot, "db"))
+        assert set(snapshot.encoded) | set(snapshot.streamed) == ({"v2", "v3", "grpc"} if version <= 21 else {"v3"})
+        ask(snapshot, "v3")
 
 
 def test_streams_get_the_same_bytes_when_they_are_made_in_turns() -> None:
