@@ -295,6 +295,8 @@ def test_what_may_not_be_asked_is_said_so(shared_registry: Registry, service: st
     assert ask(shared_registry, endpoint="10.9.9.9:1").status_code == 404
     assert ask(shared_registry, {"verb": "quitquitquit"}, service=service).status_code == 422
     assert shared_registry.client.get("/v1/errands/0000000000000000").status_code == 404
+    # PostgreSQL takes no NUL.
+    assert shared_registry.client.get("/v1/errands/%00").status_code == 404
     registrar = {"instance": "i-other", "endpoint": f"{service}/{ONE}"}
     assert shared_registry.client.get("/v1/errands/next", params=registrar).status_code == 404
 

@@ -144,7 +144,7 @@ class Shift(Struct, frozen=True):
         step_age: seconds since the step began or was resumed.
         waited: those of them in which enough was known.
         held: why it neither advances nor is aborted; empty: it does not hold.
-        held_for: seconds since it holds.
+        held_for: seconds since it holds, or since that was an event last.
         hold_noted: the kind of holding of which an event was written last in this step.
         group: what the group had since the step began, as far as it is known; less when a process that knew is gone.
         rest: what the others had since the step began.
@@ -450,7 +450,8 @@ def abort(shift: Shift, strength: Strength, actor: str, reason: str, now: float)
             f"the shift of {shift.service} is {shift.state}, so there is nothing to abort; a share is set by hand with "
             f"registryctl share {shift.service} {shift.plan.selector}=0"
         )
-    if not strength.rest:
+    # Where nothing at all is routable, an abort takes nothing away.
+    if strength.group and not strength.rest:
         raise ShiftConflictError(
             f"nothing but {shift.plan.selector} is routable in {shift.service}, so an abort would leave it without "
             "endpoints: pause it, or bring the others back first"
@@ -547,7 +548,8 @@ def _held(shift: Shift, hold: Hold, elapsed: float) -> Change:
     if held.held_for < HOLD_GRACE or shift.hold_noted == hold.kind:
         return Change(held)
     words = f"holds at {shift.percent:g} %: {hold.words}"
-    return Change(replace(held, hold_noted=hold.kind), ShiftEvent("shift_held", words, _REGISTRY))
+    # Where two reasons take turns, each is an event after the grace at most, and not at each look.
+    return Change(replace(held, hold_noted=hold.kind, held_for=0.0), ShiftEvent("shift_held", words, _REGISTRY))
 
 
 def _going_on(shift: Shift) -> Shift:

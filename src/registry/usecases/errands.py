@@ -1,5 +1,6 @@
 """Errands: operators ask, registrars take and answer, and what was asked is in the history with who and why."""
 
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from wire.address import format_endpoint
 from wire.errand import MAX_RESULT_BYTES, Arguments, Errand, ErrandResult, NextErrand, Requests, verb_of
 
 _decode = msgspec.json.Decoder(ErrandResult).decode
+_ID = re.compile(r"[0-9a-f]{16}")
+"""The id of an errand, as `_new` makes it."""
 _MAX_REASON = 1000
 """Characters of an event's reason."""
 
@@ -229,6 +232,9 @@ class Errands:
         return stored
 
     async def _look(self, errand_id: str) -> StoredErrand:
+        if _ID.fullmatch(errand_id) is None:
+            # PostgreSQL refuses some texts, which would look as if it were away.
+            raise NotFoundError("this is no id of an errand; POST /v1/errands returns them")
         try:
             errand = await store.find(self._database, errand_id)
         except UnavailableError:

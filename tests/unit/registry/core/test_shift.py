@@ -110,9 +110,25 @@ def test_without_figures_it_holds_and_says_so_once() -> None:
         shift = change.shift
         events += [change.event.kind] if change.event else []
     assert (shift.state, shift.step, shift.waited) == ("running", 0, 0.0)
-    assert shift.held_for >= HOLD_GRACE
     assert events == ["shift_held"]
     assert looked(shift, 1).held == ""
+
+
+def test_reasons_to_hold_that_take_turns_are_no_event_at_each_look() -> None:
+    """A canary whose health flaps, in a service without traffic: an event in 20 s at most."""
+    shift, events = begun(), 0
+    for turn in range(100):
+        strength = STRONG if turn % 2 else Strength(1, 0, 3)
+        change = look(shift, replace(seen(shift, Counts(), Counts(), callers=0), strength=strength), NOW)
+        shift = change.shift
+        events += change.event is not None
+    assert 1 <= events <= 100 / HOLD_GRACE
+
+
+def test_a_shift_of_a_service_without_routable_endpoints_can_be_aborted() -> None:
+    """Otherwise nothing ends it, and no share can be set by hand meanwhile."""
+    aborted = abort(begun(), Strength(0, 0, 0), "anna", "", NOW).shift
+    assert (aborted.state, aborted.percent) == ("aborted", 0.0)
 
 
 def test_figures_of_fewer_than_half_of_the_callers_neither_advance_nor_abort() -> None:
