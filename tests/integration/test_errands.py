@@ -15,6 +15,7 @@ import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.cluster import cluster
+from harness.postgres import Postgres
 from harness.process import eventually, script
 from harness.registry import Registry, registry
 
@@ -285,6 +286,26 @@ def test_one_at_a_time_and_six_in_a_minute(shared_registry: Registry, service: s
     assert f"confirm has to say {service}-large" in unnamed.json()["detail"]
     everyone = ask(shared_registry, service=f"{service}-large", all=True, confirm=f"{service}-large")
     assert len(everyone.json()["errands"]) == 23
+
+
+def test_many_errands_of_one_service_keep_no_other_from_being_asked(
+    server: Postgres, database: str, tmp_path: Path
+) -> None:
+    """The oldest ones that are over give way; those of the last two minutes do not."""
+    with registry(database, tmp_path) as process:
+        register(process, "shop", ONE)
+        assert ask(process, service="shop").status_code == 201
+        columns = "service, address, port, instance_id, verb, arguments, callee, reason, actor, answer_seconds"
+        many = (
+            f"INSERT INTO errands (id, {columns}, asked_at, collect_until) SELECT 'x' || number, {columns}, "
+            "asked_at - interval '200 s', collect_until - interval '200 s' FROM errands, generate_series(1, 499) number"
+        )
+        server.execute(many, url=database)
+        register(process, "other", TWO)
+        assert ask(process, service="other").status_code == 201
+        server.execute("UPDATE errands SET asked_at = asked_at + interval '200 s'", url=database)
+        refused = ask(process, service="other")
+        assert (refused.status_code, refused.json()["title"]) == (429, "Limit reached")
 
 
 def test_what_may_not_be_asked_is_said_so(shared_registry: Registry, service: str) -> None:

@@ -119,10 +119,10 @@ class ErrandAdmin:
         return float(_decode_info(content).uptime_current_epoch.removesuffix("s"))
 
     async def tap(self, request: bytes, seconds: float) -> bytes:
-        """Return what a tap saw; where that is too long, what of it was read.
+        """Return what a tap saw.
 
         Raises:
-            EnvoyAdminError: Envoy did not answer, or refused.
+            EnvoyAdminError: Envoy did not answer, refused, or saw more than `MAX_TAP_BYTES`.
         """
         limit = seconds + _TAP_MARGIN
         return await self._client.read("/tap", max_bytes=MAX_TAP_BYTES, method="POST", body=request, seconds=limit)

@@ -46,7 +46,7 @@ _ALLOWED_OF_RESPONSE: Final[Mapping[str, str]] = {
     "x-envoy-upstream-service-time": "upstream_milliseconds",
 }
 """The same for the headers and trailers of a response."""
-_BEHIND_PATH = re.compile(r"[?#;]")
+_BEHIND_PATH = re.compile(r"[?#;]|%3F|%23|%3B", re.IGNORECASE)
 _MAX_VALUE = 256
 """Characters of a header's value."""
 
@@ -216,7 +216,7 @@ def _value(header: _Header) -> str:
 
 
 def without_query(path: str) -> str:
-    """Return a path without its query and its parameters, which may be secret."""
+    """Return a path without its query and its parameters, which may be secret, also where they are encoded."""
     return _BEHIND_PATH.split(path, maxsplit=1)[0]
 
 

@@ -32,7 +32,7 @@ COLLECT_TIMEOUT = 15.0
 ANSWER_TIMEOUT = 15.0
 """Seconds that a registrar has for the answer, beside those that it is to look."""
 RETENTION = 600.0
-"""Seconds for which a result is kept."""
+"""Seconds for which a result is kept, unless others need its place."""
 MAX_PER_MINUTE = 6
 """Errands of one registrar in a minute."""
 MAX_KEPT = 500

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 _LOCK = 0x45525244
 """The advisory lock under which errands are asked and handed out: their limits are counted."""
+_SETTLED_AGE = 120.0
+"""Seconds after which an errand is over in any case, and the limit of a minute does not count it any more."""
 _MAX_ACTIVE = MAX_KEPT
 """Errands that a process reads to hand out."""
 
@@ -67,7 +69,16 @@ _ACTIVE = (
 _ONE = select(*_COLUMNS, errands.c.result).where(errands.c.id == bindparam("wanted"))
 _NOTIFY = text("SELECT pg_notify(:channel, :id)").bindparams(channel=ERRANDS_CHANNEL)
 _TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK)
+_COUNT = select(func.count()).select_from(errands)
 _FORGET = delete(errands).where(errands.c.asked_at < _now - func.make_interval(0, 0, 0, 0, 0, 0, RETENTION + 120.0))
+_MAKE_ROOM = delete(errands).where(
+    errands.c.id.in_(
+        select(errands.c.id)
+        .where(errands.c.asked_at < _now - func.make_interval(0, 0, 0, 0, 0, 0, _SETTLED_AGE))
+        .order_by(errands.c.asked_at)
+        .limit(bindparam("surplus", type_=Integer))
+    )
+)
 _AGES = select(errands.c.instance_id, _seconds(_now - errands.c.asked_at, "age")).where(
     errands.c.instance_id == any_(bindparam("instances", type_=ARRAY(Text)))
 )
@@ -103,13 +114,7 @@ async def ask(  # the columns of an errand
     async with database.transaction() as connection:
         await connection.execute(_TAKE_LOCK)
         await connection.execute(_FORGET)
-        kept = int((await connection.execute(select(func.count()).select_from(errands))).scalar_one())
-        if kept + len(new) > MAX_KEPT:
-            raise LimitError(
-                f"{kept} errands are kept, and {MAX_KEPT} may be; they are forgotten after {RETENTION / 60:g} minutes",
-                "errands",
-                60.0,
-            )
+        await _make_room(connection, len(new))
         free = await _within_rate(connection, new)
         now = await read_clock(connection)
         await connection.execute(insert(errands), [_row(each, arguments, callee, actor, reason, now) for each in free])
@@ -138,6 +143,20 @@ async def ask(  # the columns of an errand
         )
         for each in free
     ]
+
+
+async def _make_room(connection: AsyncConnection, wanted: int) -> None:
+    """Forget the oldest errands that are over where too many are kept: nobody uses up the places of all services."""
+    kept = int((await connection.execute(_COUNT)).scalar_one())
+    if kept + wanted > MAX_KEPT:
+        await connection.execute(_MAKE_ROOM, {"surplus": kept + wanted - MAX_KEPT})
+        kept = int((await connection.execute(_COUNT)).scalar_one())
+    if kept + wanted > MAX_KEPT:
+        raise LimitError(
+            f"{kept} errands were asked in the last {_SETTLED_AGE:.0f} s, and {MAX_KEPT} may be kept; ask again later",
+            "errands",
+            60.0,
+        )
 
 
 async def _within_rate(connection: AsyncConnection, new: Sequence[NewErrand]) -> list[NewErrand]:

@@ -242,7 +242,9 @@ class Errands:
             if errand is None:
                 raise
         if errand is None:
-            raise NotFoundError(f"no errand {errand_id}; they are forgotten after 10 minutes")
+            raise NotFoundError(
+                f"no errand {errand_id}; they are forgotten after 10 minutes, or when others need the place"
+            )
         return errand
 
     def _choose(self, service: str, endpoint: str, limit: int) -> tuple[list[Endpoint], int]:

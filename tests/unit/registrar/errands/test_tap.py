@@ -80,10 +80,11 @@ def test_garbage_is_no_trace_and_no_error(garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "shown"), [("/a?b", "/a"), ("/a;s=1/b?c", "/a"), ("/a#f", "/a"), ("", ""), ("?x", "")]
+    ("path", "shown"),
+    [("/a?b", "/a"), ("/a;s=1/b?c", "/a"), ("/a#f", "/a"), ("", ""), ("?x", ""), ("/a%3Fb", "/a"), ("/a%3bs=1", "/a")],
 )
 def test_a_path_has_no_query(path: str, shown: str) -> None:
-    """Nor parameters or a fragment."""
+    """Nor parameters or a fragment, also where they are encoded."""
     assert without_query(path) == shown
 
 
