@@ -1,5 +1,6 @@
 """Figures of traffic as tables: pairs of callers and callees, and routes."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from msgspec import Raw
@@ -12,7 +13,7 @@ from registryctl.session import Session
 from wire.duration import ago
 
 FAILING, DEGRADED = 0.95, 0.99
-"""The parts of requests that succeed below which a pair is shown in red, and in yellow."""
+"""The parts of requests that succeed up to which a pair is shown in red, and in yellow, as in the console."""
 _OLD = 30.0
 """Seconds after which a figure is said to be old."""
 _TOO_OLD = "this registry has no figures of traffic: it is older than they are"
@@ -118,7 +119,7 @@ def show_routes(session: Session, content: Raw) -> None:
 
 def _worst_first(figures: Document) -> tuple[float, float]:
     success = figures["success"]
-    failing = 0.0 if success is None or success >= DEGRADED else 1 - success
+    failing = 0.0 if success is None or success > DEGRADED else 1 - success
     return -failing, -figures["requests_per_second"]
 
 
@@ -127,10 +128,17 @@ def _success(screen: Screen, success: float | None) -> Cell:
         return Text("no traffic", "dim")
     sign = ""
     style = "green"
-    if success < DEGRADED:
-        sign, style = (screen.sign("✗", "x"), "red") if success < FAILING else (screen.sign("◐", "~"), "yellow")
-    percent = f"{success * 100:.2f} %"
+    if success <= DEGRADED:
+        sign, style = (screen.sign("✗", "x"), "red") if success <= FAILING else (screen.sign("◐", "~"), "yellow")
+    percent = _percent(success)
     return Text(f"{sign} {percent}".strip(), style) if screen.alive else percent
+
+
+def _percent(part: float) -> str:
+    """Return a part of 1 in percent, never rounded up to a hundred or down to nothing."""
+    # What 1 - 0.01 is in binary is a little more or less than 0.99.
+    hundreds = math.floor(round(part * 10_000, 6)) / 100
+    return "< 0.01 %" if part > 0 and not hundreds else f"{hundreds:.2f} %"
 
 
 def _milliseconds(value: float | None) -> str:

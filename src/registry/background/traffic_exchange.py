@@ -97,6 +97,8 @@ class TrafficExchange:
         self._forget_due = 0.0
         self._image = AgedImage(TrafficImage(), 0.0)
         """The last image of the own table; its age is the monotonic time at which it was made."""
+        self._imaged = 0
+        """The digests that were in the table when this image was begun; later ones may lack in it."""
         self._imaging = asyncio.Lock()
         """Held while the own table is imaged, so that many questions at once make one image."""
 
@@ -163,17 +165,20 @@ class TrafficExchange:
 
     async def _own_image(self) -> tuple[TrafficImage, float]:
         async with self._imaging:
-            now = time.monotonic()
+            now, digests = time.monotonic(), self.table.digests
             if now - self._image.age >= _IMAGE_AGE:
                 pairs = [each async for each in cooperatively(self.table.pair_images(now))]
                 routes = [each async for each in cooperatively(self.table.route_images(now))]
-                callers, reporters = self.table.caller_images(now), self.table.reporter_images(now)
+                callers = [each async for each in cooperatively(self.table.caller_images(now))]
+                reporters = self.table.reporter_images(now)
                 self._image = AgedImage(TrafficImage(pairs, routes, callers, reporters), now)
+                self._imaged = digests
             return self._image.image, self._image.age
 
     async def _publish(self) -> None:
-        begun, digests = time.monotonic(), self.table.digests
+        begun = time.monotonic()
         image, _ = await self._own_image()
+        digests = self._imaged
         endpoints = self.table.endpoint_images(begun)
         pairs = await asyncio.to_thread(_pack, image)
         await store_traffic(self._database, self._process_id, self._number + 1, pairs, _pack(endpoints))

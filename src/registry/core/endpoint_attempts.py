@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from registry.core.traffic import Attempts, EndpointCounts, Reporting
-from wire.traffic_digest import Edge
+from wire.traffic_digest import MAX_COUNT, Edge
 
 FINE_SLOT = 2.0
 """Seconds of the newest slots: the interval of digests while a shift runs."""
@@ -88,8 +88,8 @@ class EndpointTable:
                 slots = service.endpoints[each.endpoint] = []
             if not slots or slots[-1][0] != beginning:
                 slots.append([beginning, 0, 0])
-            slots[-1][1] += each.counts.attempts
-            slots[-1][2] += each.counts.errors
+            slots[-1][1] = min(slots[-1][1] + each.counts.attempts, MAX_COUNT)
+            slots[-1][2] = min(slots[-1][2] + each.counts.errors, MAX_COUNT)
 
     def in_use(self, now: float) -> bool:
         """Return whether there is traffic to a service under a shift."""
@@ -179,8 +179,8 @@ def _join(slots: Iterable[list[float]], now: float) -> list[list[float]]:
             continue
         start = beginning - beginning % COARSE_SLOT if beginning < now - _FINE_AGE else beginning
         if joined and joined[-1][0] == start:
-            joined[-1][1] += attempts
-            joined[-1][2] += errors
+            joined[-1][1] = min(joined[-1][1] + attempts, MAX_COUNT)
+            joined[-1][2] = min(joined[-1][2] + errors, MAX_COUNT)
         else:
             joined.append([start, attempts, errors])
     return joined

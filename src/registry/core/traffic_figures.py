@@ -18,7 +18,7 @@ from registry.core.traffic import (
     RouteFigures,
     Window,
 )
-from registry.core.traffic_sums import Sums
+from registry.core.traffic_sums import SLOT, Sums
 from registry.core.traffic_table import EDGE_WIDTH, ROUTE_WIDTH, TrafficImage
 
 _LEVELS: dict[Window, int] = {"1m": 0, "10m": 1, "1h": 2}
@@ -29,6 +29,8 @@ _OVERDUE_SLACK = 5.0
 """Seconds on top of them, for a registry that was restarted and a reading that was slow."""
 DEGRADED = 0.01
 """The part of failed requests from which a pair counts as failing."""
+_STATE_SPREAD = 60.0
+"""Seconds by which the state of a callee is older than another one before it says nothing any more."""
 _MIN_COVERED = 0.5
 """Seconds that a rate is taken over at least."""
 
@@ -40,6 +42,14 @@ class AgedImage(Struct, frozen=True):
     """The table of one process, and the seconds since it was made."""
 
     image: TrafficImage
+    age: float
+
+
+class _State(Struct, frozen=True):
+    """The healthy and all endpoints of a callee, and the seconds since an Envoy said so."""
+
+    healthy: int
+    total: int
     age: float
 
 
@@ -109,8 +119,8 @@ class Figures:
     def pairs_in_steps(self, caller: str | None, callee: str | None) -> Generator[None, None, list[PairFigures]]:
         """Return the same by work that may be interrupted after each pair: 5,000 take 40 ms."""
         sums: dict[tuple[str, str, str], Sums] = {}
-        states: dict[tuple[str, str, str], tuple[int, int]] = {}
-        for pair in (pair for each in self._images for pair in each.image.pairs):
+        states: dict[tuple[str, str, str], _State] = {}
+        for pair, age in ((pair, aged.age) for aged in self._images for pair in aged.image.pairs):
             if caller not in (None, pair.caller) or callee not in (None, pair.callee):
                 continue
             key = (pair.caller, pair.location if self._by_location else "", pair.callee)
@@ -119,11 +129,12 @@ class Figures:
                 total = sums[key] = Sums(EDGE_WIDTH)
             window = pair.windows[self._level]
             total.add(window.counts, window.buckets)
-            states[key] = _worse(states.get(key, (0, 0)), (pair.healthy, pair.total))
+            state = _State(pair.healthy, pair.total, pair.age * SLOT + age)
+            states[key] = _worse(states.get(key, state), state)
             yield
         pairs = []
         for key in sorted(sums):
-            pairs.append(self._pair(key, sums[key], *states[key]))
+            pairs.append(self._pair(key, sums[key], states[key].healthy, states[key].total))
             yield
         return pairs
 
@@ -256,8 +267,13 @@ def _success(completed: int, failures: int) -> float | None:
     return max(0, completed - failures) / completed if completed else None
 
 
-def _worse(state: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    """Return the state with the smaller part of healthy endpoints; one without endpoints says nothing."""
-    if not state[1] or not other[1]:
-        return max(state, other, key=lambda each: each[1])
-    return min(state, other, key=lambda each: each[0] / each[1])
+def _worse(state: _State, other: _State) -> _State:
+    """Return the state with the smaller part of healthy endpoints; one without endpoints, or an old one, says nothing.
+
+    The caller's registrar may have moved to another process: the one before remembers the pair for an hour.
+    """
+    if not state.total or not other.total:
+        return max(state, other, key=lambda each: each.total)
+    if abs(state.age - other.age) > _STATE_SPREAD:
+        return min(state, other, key=lambda each: each.age)
+    return min(state, other, key=lambda each: each.healthy / each.total)

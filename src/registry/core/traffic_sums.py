@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from wire.traffic_digest import MAX_COUNT
+
 SLOT = 10.0
 """Seconds of the shortest slot."""
 SLOTS_A_MINUTE = 6
@@ -24,7 +26,7 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
 class Sums:
-    """A row of counts, and requests by bucket of their latency."""
+    """A row of counts, and requests by bucket of their latency; none grows beyond the largest number of a digest."""
 
     __slots__ = ("buckets", "counts")
 
@@ -34,21 +36,18 @@ class Sums:
 
     def add(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
         """Add counts, and buckets as pairs of a bucket and a number."""
-        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
+        self._add_counts(counts)
         pairs = iter(buckets)
-        bucket_counts = self.buckets
-        for bucket, count in zip(pairs, pairs, strict=True):
-            bucket_counts[bucket] = bucket_counts.get(bucket, 0) + count
+        self._add_buckets(zip(pairs, pairs, strict=True))
 
     def add_sums(self, other: "Sums") -> None:
         """Add other sums."""
-        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
-        for bucket, count in other.buckets.items():
-            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self._add_counts(other.counts)
+        self._add_buckets(other.buckets.items())
 
     def subtract(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
         """Take back what was added."""
-        self.counts = [own - less for own, less in zip(self.counts, counts, strict=True)]
+        self.counts = [max(0, own - less) for own, less in zip(self.counts, counts, strict=True)]
         pairs = iter(buckets)
         for bucket, count in zip(pairs, pairs, strict=True):
             left = self.buckets.get(bucket, 0) - count
@@ -66,6 +65,18 @@ class Sums:
         """Begin again."""
         self.counts = [0] * len(self.counts)
         self.buckets = {}
+
+    def _add_counts(self, counts: Iterable[int]) -> None:
+        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
+        if max(self.counts) > MAX_COUNT:
+            # msgpack has 64 bits, and readers of JSON have 53.
+            self.counts = [min(count, MAX_COUNT) for count in self.counts]
+
+    def _add_buckets(self, buckets: Iterable[tuple[int, int]]) -> None:
+        own = self.buckets
+        for bucket, count in buckets:
+            total = own.get(bucket, 0) + count
+            own[bucket] = min(total, MAX_COUNT)
 
     def __bool__(self) -> bool:
         return any(self.counts) or bool(self.buckets)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from registry.core.endpoint_attempts import EndpointTable, ServiceImage
 from registry.core.traffic_sums import SLOT, WindowSums
 from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, failures_by_reason
-from wire.traffic_digest import Edge, Route, RouteCounts, TrafficDigest
+from wire.traffic_digest import MAX_COUNT, Edge, Route, RouteCounts, TrafficDigest
 
 MAX_REPORTERS = 10_000
 """Envoys that one process remembers; beyond it those that reported longest ago are forgotten."""
@@ -39,7 +39,17 @@ class WindowImage(Struct, array_like=True, frozen=True, gc=False):
 
 
 class PairImage(Struct, array_like=True, frozen=True, gc=False):
-    """A pair as other processes get it: its sums by window, and the states of the callee."""
+    """A pair as other processes get it.
+
+    Attributes:
+        caller: the service that calls.
+        location: region and zone of its Envoys.
+        callee: the service that is called.
+        windows: the sums by window.
+        healthy: the endpoints of the callee that may be sent to.
+        total: all endpoints of the callee.
+        age: slots of 10 s since an Envoy counted these.
+    """
 
     caller: str
     location: str
@@ -47,6 +57,7 @@ class PairImage(Struct, array_like=True, frozen=True, gc=False):
     windows: list[WindowImage]
     healthy: int
     total: int
+    age: int = 0
 
 
 class RouteImage(Struct, array_like=True, frozen=True, gc=False):
@@ -141,18 +152,18 @@ class _Pair:
         self.sums.add(slot, numbers, edge.buckets)
         if counts.failures:
             for place, count in enumerate(failures_by_reason(counts)):
-                self.failures[place] += count
+                self.failures[place] = min(self.failures[place] + count, MAX_COUNT)
         state = (slot, counts.healthy, counts.total)
         if slot > self._state[0]:
             self._before, self._state = self._state, state
         elif not self._state[2] or _part(state) < _part(self._state):
             self._state = state
 
-    def state(self) -> tuple[int, int]:
-        """Return the healthy and all endpoints that the Envoy with the fewest knows."""
+    def state(self, slot: int) -> tuple[int, int, int]:
+        """Return the healthy and all endpoints that the Envoy with the fewest knows, and the slots since it said so."""
         recent = self._before[0] >= self._state[0] - 1 and self._before[2]
         worst = min(self._state, self._before, key=_part) if recent else self._state
-        return worst[1], worst[2]
+        return worst[1], worst[2], max(0, slot - self._state[0])
 
 
 def _part(state: tuple[int, int, int]) -> float:
@@ -171,7 +182,7 @@ class TrafficTable:
         self._pairs: dict[PairKey, _Pair] = {}
         self._routes: dict[RouteKey, WindowSums] = {}
         self._coverage: dict[tuple[str, str], WindowSums] = {}
-        """By caller and location: the milliseconds that its digests cover."""
+        """By caller and location, in the order of their last digests: the milliseconds that these cover."""
         self._reporters: dict[tuple[str, str], _Reporter] = {}
         """By caller and node, in the order of their last digests."""
         self.endpoints = EndpointTable()
@@ -234,7 +245,7 @@ class TrafficTable:
         """Yield the pairs; other digests may come in between."""
         slot = int(now // SLOT)
         for (caller, location, callee), pair in list(self._pairs.items()):
-            yield PairImage(caller, location, callee, _windows(pair.sums, slot), *pair.state())
+            yield PairImage(caller, location, callee, _windows(pair.sums, slot), *pair.state(slot))
 
     def route_images(self, now: float) -> Iterator[RouteImage]:
         """Yield the routes; other digests may come in between."""
@@ -242,14 +253,12 @@ class TrafficTable:
         for key, sums in list(self._routes.items()):
             yield RouteImage(*key, _windows(sums, slot))
 
-    def caller_images(self, now: float) -> list[CallerImage]:
-        """Return the time that digests cover, by caller and location."""
+    def caller_images(self, now: float) -> Iterator[CallerImage]:
+        """Yield the time that digests cover, by caller and location; other digests may come in between."""
         slot = int(now // SLOT)
-        images = []
-        for (caller, location), sums in self._coverage.items():
+        for (caller, location), sums in list(self._coverage.items()):
             sums.advance(slot)
-            images.append(CallerImage(caller, location, [window.counts[0] for window in sums.windows()]))
-        return images
+            yield CallerImage(caller, location, [window.counts[0] for window in sums.windows()])
 
     def reporter_images(self, now: float) -> list[ReporterImage]:
         """Return the Envoys that report."""
@@ -270,7 +279,7 @@ class TrafficTable:
         return TrafficImage(
             list(self.pair_images(now)),
             list(self.route_images(now)),
-            self.caller_images(now),
+            list(self.caller_images(now)),
             self.reporter_images(now),
         )
 
@@ -285,10 +294,11 @@ class TrafficTable:
             yield PairTotals(caller, location, callee, sums.counts[0], tuple(pair.failures), sums.buckets)
 
     def _cover(self, caller: str, location: str, slot: int, seconds: float) -> None:
-        coverage = self._coverage.get((caller, location))
-        if coverage is None:
-            coverage = self._coverage[caller, location] = WindowSums(_COVERAGE_WIDTH, slot)
+        coverage = self._coverage.pop((caller, location), None) or WindowSums(_COVERAGE_WIDTH, slot)
+        self._coverage[caller, location] = coverage
         coverage.add(slot, (round(seconds * 1000),), ())
+        if len(self._coverage) > self._max_pairs:
+            del self._coverage[next(iter(self._coverage))]
 
     def _pair(self, key: PairKey, slot: int) -> _Pair:
         pair = self._pairs.get(key)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from registry.core.traffic import PairFigures, Reporting
 from registry.core.traffic_figures import AgedImage, Figures
 from registry.core.traffic_table import TrafficTable
-from wire.traffic_digest import Edge, EdgeCounts, Route, RouteCounts, TrafficDigest
+from wire.traffic_digest import MAX_COUNT, Edge, EdgeCounts, Route, RouteCounts, TrafficDigest
 
 _sequence = itertools.count(1)
 
@@ -207,3 +208,39 @@ def test_sums_are_exact(sent: list[tuple[str, str, int, int]]) -> None:
         plain[caller, callee] = plain.get((caller, callee), 0) + completed
     found = {(pair.caller, pair.callee): pair.requests for pair in figures(*tables, now=1050.0).pairs()}
     assert found == plain
+
+
+def test_absurd_digests_can_be_told_to_other_processes() -> None:
+    """The largest numbers of many digests, each with the same callee many times, do not outgrow msgpack's integers."""
+    table = TrafficTable(100)
+    most = Edge("payments", EdgeCounts(*[MAX_COUNT] * 11), (3, MAX_COUNT))
+    for number in range(30):
+        absurd = msgspec.structs.replace(digest("i-1"), edges=(most,) * 200)
+        table.take(absurd, 1000.0 + number)
+    assert msgspec.msgpack.encode(table.image(1030.0))
+    assert msgspec.msgpack.encode(list(table.totals()))
+    assert only(figures(table, now=1030.0).pairs()).success == 0.0
+
+
+def test_callers_of_invented_names_and_zones_are_bounded() -> None:
+    """What is remembered of callers is bounded as pairs are, and those that report stay."""
+    table = TrafficTable(20)
+    for number in range(100):
+        now = 1000.0 + number / 100
+        table.take(digest("i-1"), now)
+        table.take(digest(f"n-{number}", caller=f"invented-{number}", zone=f"z-{number}"), now)
+    image = table.image(1001.0)
+    assert len(image.callers) == 20
+    assert ("checkout", "a") in {(each.caller, each.location) for each in image.callers}
+
+
+def test_a_process_that_a_caller_has_left_says_nothing_of_the_callee() -> None:
+    """It knows the pair for an hour, and the callee has recovered meanwhile."""
+    left, current = TrafficTable(10), TrafficTable(10)
+    left.take(digest(healthy=0), 1000.0)
+    for number in range(12):
+        current.take(digest(), 1010.0 + 10 * number)
+    assert only(figures(left, current, now=1021.0).pairs()).healthy == 0
+    for tables in ((left, current), (current, left)):
+        pair = only(figures(*tables, now=1121.0).pairs())
+        assert (pair.healthy, pair.total) == (3, 3)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.traffic_sums import LEVELS, WindowSums
+from wire.traffic_digest import MAX_COUNT
 
 additions = st.lists(
     st.tuples(
@@ -46,3 +47,15 @@ def test_time_that_goes_back_changes_nothing() -> None:
     sums.add(10, (5,), ())
     sums.add(9, (1,), ())
     assert sums.windows()[0].counts == [6]
+
+
+def test_absurd_numbers_end_at_the_largest_one_and_leave_with_their_slots() -> None:
+    """Sums stay encodable, and a pair shows its true numbers again when the absurd ones have left the window."""
+    sums = WindowSums(2, 0)
+    for slot in range(60):
+        for _ in range(100):
+            sums.add(slot, (MAX_COUNT, 1), (5, MAX_COUNT))
+    for window in (*sums.windows(), sums.total()):
+        assert (window.counts[0], window.buckets) == (MAX_COUNT, {5: MAX_COUNT})
+    sums.add(500, (7, 1), (5, 7))
+    assert [(window.counts, window.buckets) for window in sums.windows()] == [([7, 1], {5: 7})] * 3
