@@ -13,11 +13,15 @@ EDGE_PATH = "/v1/edge/assignments"
 """The path that an edge posts its questions to."""
 MAX_EDGE_NAMES = 1_000
 """Names of one question; for more of them an edge asks several."""
+MAX_EDGE_TAKEN = 2 * MAX_EDGE_NAMES
+"""Versions that Envoys have taken, of one question; the next one, which builds on it, has more."""
+MAX_TOKEN = 1024
+"""Characters of a token, the ones of Envoys among them: what is longer is none of a registry's."""
 MAX_EDGE_HOLD = 10.0
 """Seconds for which a question is held at most."""
 
 ResourceName = Annotated[str, Meta(max_length=1024)]
-Token = Annotated[str, Meta(max_length=1024, description="A version_info of the registry; empty: none is held.")]
+Token = Annotated[str, Meta(max_length=MAX_TOKEN, description="A version_info of the registry; empty: none is held.")]
 TypeUrl = Annotated[str, Meta(max_length=255)]
 NodeText = Annotated[str, Meta(max_length=1024)]
 _Age = Annotated[float, Meta(ge=0, le=1e9)]
@@ -94,4 +98,17 @@ class EdgeAnswer(Struct, frozen=True, omit_defaults=True):
 
     assignments: dict[str, EdgeAssignment] = {}
     resources: Annotated[dict[str, dict[str, EdgeResources]], Meta(description="By type URL and name.")] = {}
-    refused: Annotated[list[str], Meta(description="Names that the sender may not discover.")] = []
+    refused: Annotated[
+        list[str],
+        Meta(description="Names that the sender may not discover; other types' than endpoints as `<type URL>/<name>`."),
+    ] = []
+
+
+def refusal_name(type_url: str, name: str) -> str:
+    """Return how ``refused`` names something: a route may have the name of a service, and only one be refused.
+
+    Args:
+        type_url: empty for endpoints.
+        name: the name that is polled for.
+    """
+    return f"{type_url}/{name}" if type_url else name

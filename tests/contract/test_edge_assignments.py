@@ -251,6 +251,9 @@ def test_one_refused_name_keeps_no_other_from_its_answer(closed: tuple[Registry,
     nothing = first.assignments[secret].version_info
     again = answer(process, {shop: "", secret: nothing}, headers=bearer(writer))
     assert (list(again.assignments), again.refused) == ([shop], [secret])
+    current = first.assignments[shop].version_info
+    said = answer(process, {shop: current, secret: "x:5"}, headers=bearer(writer), id=f"{service}-1")
+    assert (said.assignments, said.refused) == ({}, [secret])
     assert ask(process, {secret: nothing}, headers=bearer(writer)).status_code == 403
     assert ask(process, {shop: ""}).status_code == 401
 

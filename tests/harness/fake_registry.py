@@ -64,6 +64,7 @@ class FakeRegistry:
         assignments: the token and the endpoints of each service, which edges ask for; an absent one is in doubt.
         hold: seconds for which an edge's question is held.
         questions: the questions of edges, in order.
+        forbidden: services that edges may not discover.
         refuse_edges: problem for these, or None to answer them.
     """
 
@@ -92,6 +93,9 @@ class FakeRegistry:
         self.assignments: dict[str, tuple[str, Sequence[str]]] = {}
         self.hold = 10.0
         self.questions: list[EdgeQuestion] = []
+        self.forbidden: set[str] = set()
+        # The refused services of each question that may be built on.
+        self._announced: dict[str, list[str]] = {}
         self.refuse_edges: Problem | None = None
         # The tokens of each service, by the id of the question that said them last.
         self._asked: dict[str, dict[str, str]] = {}
@@ -221,23 +225,26 @@ class FakeRegistry:
             return _refusal(Problem("Not remembered", 412, "ask a whole question"))
         held = self._asked.pop(question.after, {}) | question.held
         self._asked[question.id] = held
+        refused = [name for name in held if name in self.forbidden]
+        others_are_refused = refused != self._announced.pop(question.after, [])
+        self._announced[question.id] = refused
 
         def changed() -> dict[str, dict[str, object]]:
             return {
                 name: _assignment(name, *self.assignments[name])
                 for name, token in held.items()
-                if name in self.assignments and self.assignments[name][0] != token
-            }
+                if name not in refused and name in self.assignments and self.assignments[name][0] != token
+            } | {name: {"version_info": "db000001:0"} for name in refused if not held[name]}
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.hold), self._news:
                 # The one that this one builds on ends, and whoever waits for a question looks at it.
                 self._news.notify_all()
-                await self._news.wait_for(lambda: changed() or question.id not in self._asked)
+                await self._news.wait_for(lambda: others_are_refused or changed() or question.id not in self._asked)
         answer = changed()
-        if not answer:
+        if not answer and not others_are_refused:
             return 304, {}, b""
-        content = gzip.compress(msgspec.json.encode({"assignments": answer}))
+        content = gzip.compress(msgspec.json.encode({"assignments": answer, "refused": refused}))
         return 200, {"content-type": "application/json", "content-encoding": "gzip"}, content
 
     @property

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from registrar.edge.subscription import Subscription
 from registrar.errors import RegistryRefused, RegistryUnavailable
 from registrar.event_log import EventLogger
 from registrar.registry_client.client import RegistryClient
-from wire.edge_assignments import MAX_EDGE_HOLD, MAX_EDGE_NAMES, EdgeAnswer, EdgeQuestion
+from wire.edge_assignments import MAX_EDGE_HOLD, MAX_EDGE_NAMES, MAX_EDGE_TAKEN, EdgeAnswer, EdgeQuestion
 from wire.node import Node
 
 EDGE_TIMEOUT = MAX_EDGE_HOLD + 2.0
@@ -35,7 +35,7 @@ _UNAUTHENTICATED_TIMEOUT = 10.0
 _NOT_REMEMBERED = 412
 """The status of a question that builds on one that the registry does not know."""
 _SHORT = 1.0
-"""Seconds within which an answer without changes was not held, so that the next question has to wait."""
+"""Seconds within which an answer without content was not held, so that the next question has to wait."""
 _SUBSCRIPTION_TIMEOUT = 120.0
 """Seconds without a poll after which an Envoy is no longer reported; polls are held for 55 at most."""
 
@@ -77,9 +77,9 @@ class _Said(Struct, frozen=True):
     tokens: Mapping[Key, str]
     taken: Mapping[tuple[Key, tuple[str, str, str]], object]
 
-    def has_all_of(self, before: "_Said") -> bool:
-        """Return whether every name and subscription of an earlier question is still in this one."""
-        return before.tokens.keys() <= self.tokens.keys() and before.taken.keys() <= self.taken.keys()
+    def is_within(self, tokens: Mapping[Key, str], taken: Mapping[tuple[Key, tuple[str, str, str]], object]) -> bool:
+        """Return whether every name and subscription of it is still among these."""
+        return self.tokens.keys() <= tokens.keys() and self.taken.keys() <= taken.keys()
 
 
 class _Question(Struct, frozen=True):
@@ -178,19 +178,27 @@ class Asker:
         if self._report_timer is not None:
             self._report_timer.cancel()
             self._report_timer = None
-        before = self._said
-        said = _Said(secrets.token_hex(8), self._tokens(), {key: each.state for key, _, each in self._subscriptions()})
-        if before is not None and not said.has_all_of(before):
+        before, tokens = self._said, self._tokens()
+        subscriptions = list(self._subscriptions())
+        states = {key: each.state for key, _, each in subscriptions}
+        if before is not None and not before.is_within(tokens, states):
             # Only a whole question says what is no longer asked for.
             before = None
-        question = self._changes(before, said)
+        known = {} if before is None else before.taken
+        news = [each for each in subscriptions if known.get(each[0]) != states[each[0]]]
+        if len(news) > MAX_EDGE_TAKEN:
+            # A question with more is refused; the next one has the rest.
+            del news[MAX_EDGE_TAKEN:]
+            self._wake.set()
+        said = _Said(secrets.token_hex(8), tokens, {**known, **{key: states[key] for key, _, _ in news}})
+        question = self._changes(before, said, [(entry, each) for _, entry, each in news])
         self._said = said
         self._progress.questions += 1
         task = asyncio.create_task(self._client.ask_edge(question), name="edge question")
         return _Question(task, said, before is None, self._loop.time())
 
-    def _changes(self, before: _Said | None, said: _Said) -> EdgeQuestion:
-        """Return a question with what ``said`` has and ``before`` has not."""
+    def _changes(self, before: _Said | None, said: _Said, news: Iterable[tuple[Entry, Subscription]]) -> EdgeQuestion:
+        """Return a question with what ``said`` has and ``before`` has not: tokens, and ``news`` of what was taken."""
         held: dict[str, str] = {}
         resources: dict[str, dict[str, str]] = {}
         for key, token in said.tokens.items():
@@ -201,8 +209,7 @@ class Asker:
         node, now = self.node, self._loop.time()
         taken = [
             each.report(entry.name, "" if entry.polled is ENDPOINTS else entry.polled.type_url, node, now)
-            for key, entry, each in self._subscriptions()
-            if before is None or before.taken.get(key) != said.taken[key]
+            for entry, each in news
         ]
         if before is not None:
             return EdgeQuestion(held=held, resources=resources, taken=taken, id=said.id, after=before.id)
@@ -239,8 +246,9 @@ class Asker:
             return self._note_refusal(str(error))
         now = self._loop.time()
         self._note_answer(now)
-        self._apply(answer or EdgeAnswer(), question.said.tokens, now)
-        return jitter.around(_SHORT, 0.5) if answer is None and now - question.sent_at < _SHORT else 0.0
+        self._note_refusals(answer, question)
+        has_news = self._apply(answer or EdgeAnswer(), question.said.tokens, now)
+        return jitter.around(_SHORT, 0.5) if not has_news and now - question.sent_at < _SHORT else 0.0
 
     async def _end(self, question: _Question) -> None:
         """Take the answer to a question on which another one builds, which ends it."""
@@ -251,6 +259,7 @@ class Asker:
             return
         with contextlib.suppress(RegistryUnavailable, RegistryRefused):
             answer = question.task.result()
+            self._note_refusals(answer, question)
             if answer is not None:
                 self._apply(answer, {}, self._loop.time())
 
@@ -263,24 +272,38 @@ class Asker:
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
 
-    def _apply(self, answer: EdgeAnswer, sent: Mapping[Key, str], now: float) -> None:
-        """Take what the registry said, and confirm the names of ``sent`` that it left out."""
+    def _note_refusals(self, answer: EdgeAnswer | None, question: _Question) -> None:
+        """Note which names are refused; an answer names them all, and a 304 says that they are those of before."""
+        if answer is None and not question.whole:
+            return
+        refused = set() if answer is None else set(answer.refused)
+        for key in question.said.tokens:
+            entry = self.entries.get(key)
+            if entry is not None:
+                entry.refused = entry.refusal_name in refused
+
+    def _apply(self, answer: EdgeAnswer, sent: Mapping[Key, str], now: float) -> bool:
+        """Take what the registry said, and confirm the names of ``sent`` that it left out; return if any is new."""
         wall = time.time()
+        has_news = False
         for key, entry in list(self.entries.items()):
             content = _content(entry, answer)
-            if key in sent:
-                entry.refused = entry.name in answer.refused
             if entry.refused:
-                # Its answer without resources lets an Envoy start, and says nothing of what there is.
+                # Its answer without resources lets an Envoy start, and says nothing of what there is. It is held where
+                # nothing else is: a name without a token would be answered so again and again, and never held.
+                if content is not None and not entry.token:
+                    entry.take(*content, Source.REGISTRY)
                 self._settle(entry)
                 continue
             if content is not None:
+                has_news = True
                 entry.take(*content, Source.REGISTRY)
             elif not sent.get(key) or entry.held != sent[key]:
                 # The registry is in doubt, or an Envoy has brought another database's since the question.
                 continue
             entry.confirm(now, wall)
             self._settle(entry)
+        return has_news
 
     def _silent_for(self) -> float:
         since = self._progress.silent_since

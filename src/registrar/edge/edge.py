@@ -21,7 +21,7 @@ from registrar.thread_call import call_in_thread
 from wire.node import Node
 
 MAX_NAMES = 10_000
-"""Names that an edge holds; one more is answered 503, so that its Envoy asks the registry."""
+"""Names that an edge holds; a poll for one more is answered 503, and again until one is forgotten."""
 MAX_ASKERS = 64
 """Questions that are held at a time: one for each node, and for each thousand names of it."""
 _NAME_TIMEOUT = 900.0

@@ -2,8 +2,9 @@
 
 import enum
 
-from registrar.edge.polled_types import PolledType
+from registrar.edge.polled_types import ENDPOINTS, PolledType
 from registrar.edge.subscription import Subscription
+from wire.edge_assignments import refusal_name
 from wire.node import Node
 
 Key = tuple[str, str, str, str]
@@ -91,13 +92,23 @@ class Entry:
 
     @property
     def held(self) -> str:
-        """The token to ask the registry with; what came from a fallback counts as nothing."""
-        return "" if self.ask_anew or self.source is Source.FALLBACK else self.token
+        """The token to ask the registry with; what came from a fallback counts as nothing.
+
+        A name that is refused is asked for with what there is: without a token its refusal would not be held.
+        """
+        if not self.refused and (self.ask_anew or self.source is Source.FALLBACK):
+            return ""
+        return self.token
+
+    @property
+    def refusal_name(self) -> str:
+        """The name by which the registry refuses it."""
+        return refusal_name("" if self.polled is ENDPOINTS else self.polled.type_url, self.name)
 
     def confirm(self, now: float, wall: float) -> None:
         """Note that the registry has nothing newer."""
         self.confirmations += 1
-        self.ask_anew = self.refused = False
+        self.ask_anew = False
         self.answered_at, self.received = now, wall
 
     def take(self, token: str, resources: bytes, source: Source) -> None:

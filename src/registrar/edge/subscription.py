@@ -1,6 +1,6 @@
 """The polls of one Envoy for one name, which the registry shows as if they had come to it."""
 
-from wire.edge_assignments import TakenVersion
+from wire.edge_assignments import MAX_TOKEN, TakenVersion
 from wire.node import Node
 
 _SMOOTHING = 0.2
@@ -87,7 +87,7 @@ class Subscription:
         return TakenVersion(
             node=node.id,
             service=service,
-            version=self.brought,
+            version=self.brought[:MAX_TOKEN],
             type=type_url,
             cluster=None if node.cluster == asking.cluster else node.cluster,
             zone=None if node.zone == asking.zone else node.zone,

@@ -141,6 +141,9 @@ class EdgeDiscovery:
         if reasons and len(reasons) == len(poll.asked):
             EDGE_QUESTIONS.labels("403").inc()
             raise reasons[0]
+        if poll.id and poll.refused != poll.announced:
+            # The edge may hold something for such a name, and has to know that nothing keeps it up to date.
+            return self._answer(poll, (), now)
         return None
 
     async def later(self, poll: EdgePoll) -> DiscoveryResponse:
@@ -257,7 +260,8 @@ class EdgeDiscovery:
         for place, _ in parts:
             _observe(poll.asked[place], now)
         EDGE_QUESTIONS.labels("200").inc()
-        return self._answers.answer(parts, poll.refused)
+        poll.announced = poll.refused
+        return self._answers.answer(parts, poll.announced)
 
     def _note_subscribers(self, poll: EdgePoll, peer: str, now: float) -> None:
         """Record what the Envoys behind the edge have taken, for the names that are asked for."""

@@ -8,13 +8,11 @@ from registry.errors import InvalidError, NotRememberedError, TooLargeError
 from registry.xds.discovery import ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.edge_answer import ENDPOINTS_URL, Place
-from wire.edge_assignments import MAX_EDGE_NAMES, EdgeQuestion, TakenVersion
+from wire.edge_assignments import MAX_EDGE_NAMES, MAX_EDGE_TAKEN, EdgeQuestion, TakenVersion, refusal_name
 from wire.node import MAX_NODE_TEXT, Node, printable
 
 _REMEMBERED_FOR = 60.0
 """Seconds for which a question is remembered that no other one follows; an edge asks again within ten."""
-_MAX_TAKEN = 2 * MAX_EDGE_NAMES
-"""Versions that Envoys have taken, of one question."""
 
 
 class AskedName:
@@ -47,6 +45,7 @@ class EdgePoll:
     """
 
     __slots__ = (
+        "announced",
         "asked",
         "asked_at",
         "changed",
@@ -70,6 +69,8 @@ class EdgePoll:
         """The polls that it stands for. Written by update()."""
         self.taken: Iterable[TakenVersion] = ()
         """The taken versions of the newest question, which are to be noted. Written by update() and EdgeDiscovery."""
+        self.announced: list[str] = []
+        """The refused names of the newest answer, which its edge knows. Written by EdgeDiscovery."""
         self.nodes: dict[tuple[str, str | None, str | None, str], Node] = {}
         """The nodes of the Envoys, by what is said of them. Written by node_of()."""
         self.subscriptions: dict[tuple[Place, str, str], Subscription] = {}
@@ -96,10 +97,10 @@ class EdgePoll:
         """
         changes = dict(_polls_of(question, paths))
         names = len(self.asked) + sum(place not in self.asked for place in changes)
-        if names > MAX_EDGE_NAMES or len(question.taken) > _MAX_TAKEN:
+        if names > MAX_EDGE_NAMES or len(question.taken) > MAX_EDGE_TAKEN:
             raise TooLargeError(
                 f"the question has {names} names and {len(question.taken)} versions that are taken; at most "
-                f"{MAX_EDGE_NAMES} and {_MAX_TAKEN} are allowed: ask several"
+                f"{MAX_EDGE_NAMES} and {MAX_EDGE_TAKEN} are allowed: ask several"
             )
         self.id = question.id
         self.principal = principal
@@ -116,7 +117,7 @@ class EdgePoll:
         key = (taken.node, taken.cluster, taken.zone, taken.envoy)
         node = self.nodes.get(key)
         if node is None:
-            if len(self.nodes) >= _MAX_TAKEN:
+            if len(self.nodes) >= MAX_EDGE_TAKEN:
                 self.nodes.clear()
             cluster = self.node.cluster if taken.cluster is None else taken.cluster
             zone = self.node.zone if taken.zone is None else taken.zone
@@ -125,8 +126,12 @@ class EdgePoll:
 
     @property
     def refused(self) -> list[str]:
-        """The names that its sender may not discover."""
-        return [name for (_, name), asked in self.asked.items() if asked.refused]
+        """The names that its sender may not discover, as an answer has them."""
+        return [
+            refusal_name("" if type_url == ENDPOINTS_URL else type_url, name)
+            for (type_url, name), asked in self.asked.items()
+            if asked.refused
+        ]
 
 
 class RememberedPolls:

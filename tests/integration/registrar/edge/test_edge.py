@@ -209,6 +209,41 @@ async def test_a_service_of_ten_thousand(registry: FakeRegistry, tmp_path: Path)
         assert addresses(await edge.poll("big", hold=20)) == hosts
 
 
+async def test_one_refused_name_of_several(edge: World) -> None:
+    """The question is held as before, and what is held of a name is confirmed no longer once it is refused."""
+    edge.registry.forbidden = {"secret"}
+    await edge.registry.assign("secret", "db000001:7", *HOSTS)
+    assert await edge.version() == "db000001:5"
+    assert (await edge.poll("secret")).json()["resources"] == []
+    await until(lambda: edge.registry.held_by_edge == {"shop": "db000001:5", "secret": "db000001:0"})
+    asked = len(edge.registry.questions)
+    await asyncio.sleep(0.5)
+    assert len(edge.registry.questions) - asked <= 3
+    assert not edge.edge.refused
+    edge.registry.forbidden = {"shop"}
+    assert await edge.version("doubt", hold=0.1) in {"", NOTHING}
+    entries = {entry.name: entry for entry in edge.edge.entries.values()}
+    await until(lambda: entries["shop"].refused and entries["secret"].token == "db000001:7")
+    confirmed = entries["shop"].confirmations
+    await edge.registry.assign("secret", "db000001:8", *HOSTS)
+    await until(lambda: entries["secret"].token == "db000001:8")
+    assert entries["shop"].confirmations == confirmed
+    edge.registry.forbidden = set()
+    await edge.registry.assign("shop", "db000001:6", *HOSTS)
+    assert await edge.version("doubt-too", hold=0.1) in {"", NOTHING}
+    await until(lambda: entries["shop"].token == "db000001:6")
+
+
+async def test_more_envoys_than_one_question_has_room_for(edge: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they have taken comes in several questions, since the registry refuses a larger one."""
+    monkeypatch.setattr("registrar.edge.asker.MAX_EDGE_TAKEN", 3)
+    nodes = {f"envoy-{number}" for number in range(8)}
+    await asyncio.gather(*(edge.poll(node={"id": node, "cluster": "web"}) for node in nodes))
+    questions = edge.registry.questions
+    await until(lambda: {each.node for question in questions for each in question.taken} == nodes)
+    assert max(len(question.taken) for question in questions) <= 3
+
+
 async def test_nothing_is_kept_of_envoys_that_hang_up(edge: World) -> None:
     """However often they do."""
     for _ in range(20):

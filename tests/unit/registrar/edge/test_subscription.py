@@ -1,7 +1,9 @@
 """What the polls of an Envoy say of it."""
 
+import msgspec
+
 from registrar.edge.subscription import OFFERED_AGAIN_AFTER, Subscription
-from wire.edge_assignments import TakenVersion
+from wire.edge_assignments import MAX_TOKEN, TakenVersion
 from wire.node import Node
 
 NODE = Node("envoy-1", "web", "za", "1.40.0")
@@ -25,6 +27,14 @@ def test_the_node_is_named_where_it_is_not_the_questions() -> None:
     """Cluster and zone are those of the question unless said."""
     report = Subscription(NODE).report("shop", "", Node("envoy-2", "other", "zb"), 1.0)
     assert (report.node, report.cluster, report.zone) == ("envoy-1", "web", "za")
+
+
+def test_a_version_of_any_length_is_one_that_the_registry_reads() -> None:
+    """One poll with a version that no registry gave must not make a question of all others refused."""
+    subscription = Subscription(NODE)
+    subscription.poll("v" * 5000, 1.0)
+    sent = msgspec.json.encode(subscription.report("shop", "", NODE, 2.0))
+    assert msgspec.json.decode(sent, type=TakenVersion).version == "v" * MAX_TOKEN
 
 
 def test_refusals_are_counted_and_not_offered_again() -> None:
