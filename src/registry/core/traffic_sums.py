@@ -26,7 +26,7 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
 class Sums:
-    """A row of counts, and requests by bucket of their latency; none grows beyond the largest number of a digest."""
+    """A row of counts, and requests by bucket of their latency."""
 
     __slots__ = ("buckets", "counts")
 
@@ -36,18 +36,21 @@ class Sums:
 
     def add(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
         """Add counts, and buckets as pairs of a bucket and a number."""
-        self._add_counts(counts)
+        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
         pairs = iter(buckets)
-        self._add_buckets(zip(pairs, pairs, strict=True))
+        bucket_counts = self.buckets
+        for bucket, count in zip(pairs, pairs, strict=True):
+            bucket_counts[bucket] = bucket_counts.get(bucket, 0) + count
 
     def add_sums(self, other: "Sums") -> None:
         """Add other sums."""
-        self._add_counts(other.counts)
-        self._add_buckets(other.buckets.items())
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        for bucket, count in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
 
     def subtract(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
         """Take back what was added."""
-        self.counts = [max(0, own - less) for own, less in zip(self.counts, counts, strict=True)]
+        self.counts = [own - less for own, less in zip(self.counts, counts, strict=True)]
         pairs = iter(buckets)
         for bucket, count in zip(pairs, pairs, strict=True):
             left = self.buckets.get(bucket, 0) - count
@@ -66,17 +69,12 @@ class Sums:
         self.counts = [0] * len(self.counts)
         self.buckets = {}
 
-    def _add_counts(self, counts: Iterable[int]) -> None:
-        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
+    def limit(self) -> None:
+        """Let no number be larger than one of a digest: msgpack has 64 bits, and readers of JSON have 53."""
         if max(self.counts) > MAX_COUNT:
-            # msgpack has 64 bits, and readers of JSON have 53.
             self.counts = [min(count, MAX_COUNT) for count in self.counts]
-
-    def _add_buckets(self, buckets: Iterable[tuple[int, int]]) -> None:
-        own = self.buckets
-        for bucket, count in buckets:
-            total = own.get(bucket, 0) + count
-            own[bucket] = min(total, MAX_COUNT)
+        if self.buckets and max(self.buckets.values()) > MAX_COUNT:
+            self.buckets = {bucket: min(count, MAX_COUNT) for bucket, count in self.buckets.items()}
 
     def __bool__(self) -> bool:
         return any(self.counts) or bool(self.buckets)
@@ -134,6 +132,7 @@ class WindowSums:
             window = Sums(self.width)
             window.add_sums(current)
             window.add_sums(self._sums[level])
+            window.limit()
             windows.append(window)
         return windows
 
@@ -142,12 +141,14 @@ class WindowSums:
         total = Sums(self.width)
         total.add_sums(self._closed)
         total.add_sums(self._open[0])
+        total.limit()
         return total
 
     def _close(self, level: int, number: int) -> None:
         closing = self._open[level]
         if not closing:
             return
+        closing.limit()
         if level == 0:
             self._closed.add_sums(closing)
         if level + 1 in LEVELS:
