@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from harness.postgres import Postgres
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.background.change_feed import ChangeFeed
-from registry.background.shifts import EndpointTotals, Shifts
+from registry.background.shifts import _MAX_PAUSE, EndpointTotals, Shifts
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
@@ -75,6 +76,8 @@ class World:
         await self.shifts.advance()
         for watched in self.shifts._watched.values():
             watched.looked_at -= seconds
+        for service, failure in self.shifts._failures.items():
+            self.shifts._failures[service] = msgspec.structs.replace(failure, again_at=failure.again_at - _MAX_PAUSE)
 
 
 @pytest.fixture
@@ -113,6 +116,13 @@ async def test_a_good_one_is_done_and_a_bad_one_is_taken_back(world: World, serv
     unknown = await world.shift("unknown")
     assert (unknown.state, unknown.step) == ("running", 0)
     assert set(world.shifts._failures) == {"garbled", "refused"}
+    # A row may take seconds to fail: it is left alone for a while, and longer each time.
+    assert min(failure.pause for failure in world.shifts._failures.values()) > _MAX_PAUSE / 2
+    await world.shifts.advance()
+    failed = dict(world.shifts._failures)
+    await world.shifts.advance()
+    assert all(world.shifts._failures[service] is failure for service, failure in failed.items())
+    await world.look()
     assert (await world.shift("refused")).step == 0
     await _until_served(world, {"good": 100.0, "bad": 0.0, "unknown": 10.0})
     # The row that cannot be read is replaced by a new shift.

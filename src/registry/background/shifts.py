@@ -29,6 +29,10 @@ LOOK_INTERVAL = 1.0
 """Seconds between two looks at the shifts that are running."""
 _NOTE_INTERVAL = 5.0
 """Seconds after which what was counted is stored although nothing else has changed."""
+_FIRST_PAUSE = 5.0
+"""Seconds for which a shift is left alone after a failure: it takes as long until a row that is locked is given up."""
+_MAX_PAUSE = 30.0
+"""Seconds for which a shift that fails again and again is left alone; each pause before is half as long."""
 
 
 class EndpointTotals(Struct, frozen=True):
@@ -69,6 +73,29 @@ class _Watched(Struct):
     change: int = -1
 
 
+class _Failure(Struct, frozen=True):
+    """The last failure of a shift.
+
+    Attributes:
+        reason: why it could not be looked at or stored.
+        serial: of the row that failed; another one, which an order made, is looked at at once.
+        pause: seconds from the failure to the next look, so that others are not kept waiting at each look.
+        again_at: monotonic time of the next look.
+    """
+
+    reason: str
+    serial: int
+    pause: float
+    again_at: float
+
+
+def _failed(before: _Failure | None, row: RunningShift, reason: str, now: float) -> _Failure:
+    """Return the failure of a shift that has failed before, or has not."""
+    repeated = before is not None and before.serial == row.serial
+    pause = min(2 * before.pause, _MAX_PAUSE) if before is not None and repeated else _FIRST_PAUSE
+    return _Failure(reason, row.serial, pause, now + pause)
+
+
 class Shifts:
     """Advances and aborts shifts while this process leads.
 
@@ -95,8 +122,8 @@ class Shifts:
         self._figures = figures
         self._watched: dict[str, _Watched] = {}
         """The running shifts by service, as of the last look; emptied while another process leads."""
-        self._failures: dict[str, str] = {}
-        """Why a shift could not be looked at last; each reason is logged once."""
+        self._failures: dict[str, _Failure] = {}
+        """The shifts whose last look failed; each reason is logged once."""
 
     async def advance(self) -> None:
         """Look at all running shifts once, if this process leads and knows the present state.
@@ -116,14 +143,19 @@ class Shifts:
                 return
             now = await read_clock(connection)
             await self._follow(rows, await store.read(connection, self._unread(rows)))
-        failures: dict[str, str] = {}
+        failures: dict[str, _Failure] = {}
         async for row in cooperatively(rows):
+            before = self._failures.get(row.service)
+            if before is not None and before.serial == row.serial and time.monotonic() < before.again_at:
+                failures[row.service] = before
+                continue
             try:
                 await self._advance(row, now)
             except Exception as error:  # one shift that fails keeps back no other
                 if isinstance(error, UnavailableError) and not await self._answers():
                     raise
-                failures[row.service] = error.cause if isinstance(error, UnavailableError) else repr(error)
+                reason = error.cause if isinstance(error, UnavailableError) else repr(error)
+                failures[row.service] = _failed(before, row, reason, time.monotonic())
         self._note_failures(failures)
 
     def _unread(self, rows: Iterable[RunningShift]) -> list[str]:
@@ -201,9 +233,10 @@ class Shifts:
             return False
         return True
 
-    def _note_failures(self, failures: Mapping[str, str]) -> None:
-        for service, reason in failures.items():
-            if self._failures.get(service) != reason:
-                log.error("shift_failed", service=service, reason=reason)
+    def _note_failures(self, failures: Mapping[str, _Failure]) -> None:
+        for service, failure in failures.items():
+            before = self._failures.get(service)
+            if before is None or before.reason != failure.reason:
+                log.error("shift_failed", service=service, reason=failure.reason)
         SHIFT_FAILURES.set(len(failures))
         self._failures = dict(failures)
