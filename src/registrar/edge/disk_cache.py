@@ -122,14 +122,19 @@ class DiskCache:
             with contextlib.suppress(OSError):
                 os.utime(self._path(key))
 
+    def remove_unfinished(self) -> None:
+        """Remove what killed processes left half written, of whatever names; nothing may be written meanwhile."""
+        with contextlib.suppress(OSError):
+            for file in list(self.directory.iterdir()):
+                if file.name.startswith(".") and file.name.endswith(_NEW) and not _lives(file.name):
+                    file.unlink(missing_ok=True)
+
     def prune(self, in_use: Collection[Key]) -> None:
-        """Remove what killed processes left half written, and files beyond the limit that are not in use."""
+        """Remove unfinished files, and files beyond the limit that are not in use."""
+        self.remove_unfinished()
         kept = {self._path(key).name for key in in_use}
         with contextlib.suppress(OSError):
             files = list(self.directory.iterdir())
-            for file in files:
-                if file.name.startswith(".") and file.name.endswith(_NEW) and not _lives(file.name):
-                    file.unlink(missing_ok=True)
             whole = [file for file in files if not file.name.startswith(".") and file.name not in kept]
             surplus = len(whole) + len(kept) - _MAX_FILES
             if surplus > 0:
@@ -197,6 +202,9 @@ def _record(data: bytes, key: Key, touched: float) -> Record:
 
 
 def _lives(name: str) -> bool:
-    """Return whether the process lives that writes a file of this name."""
+    """Return whether another process lives that writes a file of this name.
+
+    The number of this process is no other one's: in a container each start has the same number.
+    """
     number = name.removesuffix(_NEW).rpartition(".")[2]
-    return number.isascii() and number.isdigit() and Path(f"/proc/{number}").exists()
+    return number.isascii() and number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()

@@ -358,8 +358,8 @@ class Edge:
 
     async def _use_disk(self, disk: DiskCache) -> None:
         """Read and write files, all in one thread at a time."""
-        touched_at = self._loop.time()
-        await call_in_thread(partial(disk.prune, ()))
+        started_at = touched_at = self._loop.time()
+        await call_in_thread(disk.remove_unfinished)
         while True:
             await self._disk_wake.wait()
             self._disk_wake.clear()
@@ -367,7 +367,9 @@ class Edge:
                 confirmed = [key for key, entry in self.entries.items() if (entry.answered_at or 0.0) > touched_at]
                 touched_at = self._loop.time()
                 await call_in_thread(partial(disk.touch, confirmed))
-                await call_in_thread(partial(disk.prune, list(self.entries)))
+                if touched_at - started_at >= _NAME_TIMEOUT:
+                    # Earlier, Envoys may not have polled yet for what is theirs.
+                    await call_in_thread(partial(disk.prune, list(self.entries)))
             if self._to_read:
                 entries, self._to_read = self._to_read, []
                 keys = [entry.key for entry in entries]

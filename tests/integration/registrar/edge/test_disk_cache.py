@@ -122,14 +122,16 @@ def test_the_oldest_files_are_removed(disk: DiskCache, monkeypatch: pytest.Monke
     assert sorted(path.name for path in disk.directory.iterdir()) == ["s0", "s4", "s5"]
 
 
-def test_what_killed_processes_left_is_removed(disk: DiskCache) -> None:
-    """But not what a living one is writing now."""
+def test_what_killed_processes_left_is_removed(disk: DiskCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not what another one is writing now, and at the start no whole file, however many there are."""
+    monkeypatch.setattr("registrar.edge.disk_cache._MAX_FILES", 0)
     disk.write(RECORD)
     left = disk.directory / ".shop.99999999.new"
-    writing = disk.directory / f".shop.{os.getpid()}.new"
-    left.write_bytes(b"half")
-    writing.write_bytes(b"half")
-    disk.prune(())
-    assert not left.exists()
-    assert writing.exists()
+    # In a container the process before this one had its number.
+    left_of_same_number = disk.directory / f".gone.{os.getpid()}.new"
+    writing = disk.directory / ".shop.1.new"
+    for path in (left, left_of_same_number, writing):
+        path.write_bytes(b"half")
+    disk.remove_unfinished()
+    assert sorted(path.name for path in disk.directory.iterdir()) == [writing.name, "shop"]
     assert disk.read(SHOP) is not None

@@ -111,8 +111,12 @@ async def test_several_names_in_one_poll(edge: World) -> None:
     assert (await edge.poll(version=version, hold=0.1, resource_names=["shop", "user"])).status_code == 304
 
 
-async def test_from_disk_while_every_registry_is_away(registry: FakeRegistry, tmp_path: Path) -> None:
+async def test_from_disk_while_every_registry_is_away(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What an edge held is served by the next one, and replaced as soon as a registry answers."""
+    # More names than files are kept of names that are not polled for: a start removes none of them.
+    monkeypatch.setattr("registrar.edge.disk_cache._MAX_FILES", 0)
     directory = tmp_path / "state" / "edge"
     await registry.assign("shop", "db000001:5", *HOSTS)
     async with world(registry, tmp_path / "one.sock", directory) as edge:
