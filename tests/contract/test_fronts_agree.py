@@ -67,21 +67,23 @@ def test_a_refusal_is_answered_where_a_renewal_becomes_a_registration(
     found, database = door_and_database
     found.register(service, "10.0.0.1:80")
     eventually(lambda: found.statuses(service) != {})
-    server.execute("DELETE FROM leases", url=database)
     server.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'planted' USING ERRCODE = 'P0001'; END $$",
         url=database,
     )
-    server.execute("CREATE TRIGGER refuse BEFORE INSERT ON leases EXECUTE FUNCTION refuse()", url=database)
-    with Line(found) as line:
-        line.socket.settimeout(5)
-        line.send(heartbeat(service))
-        status, headers, body = line.answer()
-        assert (status, headers["content-type"]) == (503, "application/problem+json")
-        assert "retry-after" in headers
-        assert json.loads(body)["request_id"] == headers["x-request-id"]
-    server.execute("DROP FUNCTION refuse CASCADE", url=database)
+    try:
+        server.execute("CREATE TRIGGER refuse BEFORE INSERT ON leases EXECUTE FUNCTION refuse()", url=database)
+        server.execute("DELETE FROM leases", url=database)
+        with Line(found) as line:
+            line.socket.settimeout(5)
+            line.send(heartbeat(service))
+            status, headers, body = line.answer()
+            assert (status, headers["content-type"]) == (503, "application/problem+json")
+            assert "retry-after" in headers
+            assert json.loads(body)["request_id"] == headers["x-request-id"]
+    finally:
+        server.execute("DROP FUNCTION refuse CASCADE", url=database)
 
 
 def test_a_heartbeat_that_says_something_new_is_counted_and_logged(
