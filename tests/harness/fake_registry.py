@@ -66,6 +66,7 @@ class FakeRegistry:
         questions: the questions of edges, in order.
         forbidden: services that edges may not discover.
         refuse_edges: problem for these, or None to answer them.
+        refuse_nodes: nodes that edges may not ask for.
     """
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
@@ -97,6 +98,9 @@ class FakeRegistry:
         # The refused services of each question that may be built on.
         self._announced: dict[str, list[str]] = {}
         self.refuse_edges: Problem | None = None
+        self.refuse_nodes: set[str] = set()
+        # The node of each question.
+        self._node_of: dict[str, str] = {}
         # The tokens of each service, by the id of the question that said them last.
         self._asked: dict[str, dict[str, str]] = {}
         self._issued = 0
@@ -221,6 +225,9 @@ class FakeRegistry:
         self.questions.append(question)
         if self.refuse_edges is not None:
             return _refusal(self.refuse_edges)
+        node = self._node_of[question.id] = question.node or self._node_of.get(question.after, "")
+        if node in self.refuse_nodes:
+            return _refusal(Problem("Forbidden", 403, f"not {node}"))
         if question.after and question.after not in self._asked:
             return _refusal(Problem("Not remembered", 412, "ask a whole question"))
         held = self._asked.pop(question.after, {}) | question.held

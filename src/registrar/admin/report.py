@@ -62,7 +62,7 @@ def edge_status(server: EdgeServer, now: float) -> EdgeStatus:
     return EdgeStatus(
         listen=str(server.address),
         refused=edge.refused,
-        away=progress.away,
+        away=edge.away,
         seconds_since_answered=since,
         age=None if age is None else round(age, 3),
         polls={str(status): count for status, count in edge.polls.items()},
@@ -82,7 +82,7 @@ def edge_status(server: EdgeServer, now: float) -> EdgeStatus:
                 age=None if entry.answered_at is None else round(max(0.0, now - entry.answered_at), 3),
                 bytes=len(entry.resources),
                 envoys=len(entry.subscriptions),
-                refused=entry.refused,
+                refused=edge.is_refused(entry),
             )
             for entry in edge.entries.values()
         ],

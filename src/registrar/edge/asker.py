@@ -43,25 +43,19 @@ log = EventLogger(__name__)
 
 
 class Progress(Struct):
-    """The outcomes of the questions of an edge. Times are those of the loop.
+    """The outcomes of the questions of all askers of an edge. Times are those of the loop.
 
     Attributes:
         questions: questions sent.
         failed: questions that no registry answered.
         refused: questions that a registry refused.
-        away: why the newest question failed or was refused; None after an answer.
-        is_refused: whether the newest question was refused.
         answered_at: when the newest answer came; None before the first.
-        silent_since: when the first question failed that no answer followed; None after an answer.
     """
 
     questions: int = 0
     failed: int = 0
     refused: int = 0
-    away: str | None = None
-    is_refused: bool = False
     answered_at: float | None = None
-    silent_since: float | None = None
 
 
 class _Said(Struct, frozen=True):
@@ -110,6 +104,12 @@ class Asker:
         self.node = node
         self.entries: dict[Key, Entry] = {}
         """The names that it asks for. Written by the edge."""
+        self.away: str | None = None
+        """Why the newest question failed or was refused; None after an answer."""
+        self.refused = False
+        """Whether the newest question was refused. Written here, and by the edge for a new asker."""
+        # When the first question failed that no answer followed; None after an answer.
+        self._silent_since: float | None = None
         self._edge = edge
         self._client = client
         self._progress = progress
@@ -265,7 +265,7 @@ class Asker:
 
     async def _pause(self, seconds: float) -> None:
         """Wait for so long; where a registry answers, only until there is something new to say."""
-        if self._progress.away is not None:
+        if self.away is not None:
             await asyncio.sleep(seconds)
         elif seconds:
             with contextlib.suppress(TimeoutError):
@@ -306,51 +306,49 @@ class Asker:
         return has_news
 
     def _silent_for(self) -> float:
-        since = self._progress.silent_since
+        since = self._silent_since
         return 0.0 if since is None else self._loop.time() - since
 
     def _note_answer(self, now: float) -> None:
-        progress = self._progress
         self._backoff.reset()
-        if progress.away is not None:
-            away = 0.0 if progress.silent_since is None else round(now - progress.silent_since, 1)
-            log.info("edge_registry_back", registry=self._client.registry, away_seconds=away)
-        progress.away, progress.is_refused, progress.silent_since = None, False, None
-        progress.answered_at = now
+        if self.away is not None:
+            away = round(self._silent_for(), 1)
+            log.info("edge_registry_back", registry=self._client.registry, node=self.node.id, away_seconds=away)
+        self.away, self.refused, self._silent_since = None, False, None
+        self._progress.answered_at = now
 
     def _note_failure(self, reason: str, retry_after: float | None) -> float:
-        progress = self._progress
-        progress.failed += 1
-        if progress.away is None or progress.is_refused:
+        self._progress.failed += 1
+        if self.away is None or self.refused:
             log.warning(
                 "edge_registry_away",
                 registry=self._client.registry,
+                node=self.node.id,
                 reason=reason,
                 meanwhile="Envoys are served what is held here, however long it takes",
             )
-        self._fail(reason, is_refused=False)
+        self._fail(reason, refused=False)
         return self._backoff.failed(4 * _MAX_BACKOFF, None if retry_after is None else min(retry_after, _MAX_BACKOFF))
 
     def _note_refusal(self, reason: str) -> float:
-        progress = self._progress
-        progress.refused += 1
-        if not progress.is_refused:
+        self._progress.refused += 1
+        if not self.refused:
             log.warning(
                 "edge_refused",
                 registry=self._client.registry,
+                node=self.node.id,
                 reason=reason,
-                meanwhile="/livez answers 503, so that Envoys go to the registry themselves",
+                meanwhile="names of this node are not kept up to date; where all nodes are refused, /livez answers 503",
                 fix="grant discover to this registrar's principal, or upgrade the registry",
             )
-        self._fail(reason, is_refused=True)
+        self._fail(reason, refused=True)
         return jitter.around(_REFUSED_PAUSE, 0.5)
 
-    def _fail(self, reason: str, *, is_refused: bool) -> None:
-        progress = self._progress
+    def _fail(self, reason: str, *, refused: bool) -> None:
         self._said = None
-        progress.away, progress.is_refused = reason, is_refused
-        if progress.silent_since is None:
-            progress.silent_since = self._loop.time()
+        self.away, self.refused = reason, refused
+        if self._silent_since is None:
+            self._silent_since = self._loop.time()
         for entry in list(self.entries.values()):
             self._settle(entry)
 

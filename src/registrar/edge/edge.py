@@ -126,15 +126,29 @@ class Edge:
 
     @property
     def refused(self) -> bool:
-        """Whether Envoys have to ask the registry themselves: it answers, and refuses this process."""
-        if self.progress.is_refused or self.failed:
+        """Whether Envoys have to ask the registry themselves: it answers, and refuses this process everything."""
+        if self.failed:
             return True
         asked = False
-        for entry in self.entries.values():
-            if entry.loaded and not entry.refused:
-                return False
-            asked = asked or entry.loaded
+        for asker in self._askers:
+            if asker.refused:
+                asked = True
+                continue
+            for entry in asker.entries.values():
+                if entry.loaded and not entry.refused:
+                    return False
+                asked = asked or entry.loaded
         return asked
+
+    @property
+    def away(self) -> str | None:
+        """Why no registry answers, or why each one refuses; None while one answers any of the questions."""
+        reasons = [asker.away for asker in self._askers]
+        return None if None in reasons else next(iter(reasons), None)
+
+    def is_refused(self, entry: Entry) -> bool:
+        """Return whether the registry refuses a name, or everything of the node that it is asked for."""
+        return entry.refused or self._asker_of[entry.key].refused
 
     @property
     def held_polls(self) -> int:
@@ -223,6 +237,8 @@ class Edge:
                 entry = self._learn(Entry(polled, name, node, now), node)
                 if entry is None:
                     return None
+            elif self._asker_of[entry.key].refused and not self.refused:
+                self._move(entry, node)
             entry.polled_at = now
             entries.append(entry)
         return entries
@@ -243,6 +259,15 @@ class Edge:
             self._loop.call_later(_DISK_TIMEOUT, self._load, entry, None)
         return entry
 
+    def _move(self, entry: Entry, node: Node) -> None:
+        """Ask for a name on behalf of another node that polls for it too, because the first one is refused."""
+        asker, former = self._asker_for(node), self._asker_of[entry.key]
+        if asker is not None and not asker.refused:
+            self._leave(former, entry)
+            asker.entries[entry.key] = entry
+            self._asker_of[entry.key] = asker
+            asker.wake()
+
     def _asker_for(self, node: Node) -> Asker | None:
         for asker in self._askers:
             if (asker.node.id, asker.node.cluster) == (node.id, node.cluster) and not asker.full:
@@ -250,6 +275,9 @@ class Edge:
         if len(self._askers) >= MAX_ASKERS:
             return None
         asker = Asker(node, self._name, self._client, self.progress, self._settle)
+        if self.refused and self._askers:
+            # Until it knows better; /livez would flap with each node that comes otherwise.
+            asker.refused, asker.away = True, self.away
         self._askers.append(asker)
         self._start(asker)
         return asker
@@ -282,8 +310,8 @@ class Edge:
 
     def _decide(self, waiting: _Waiting) -> None:
         now = self._loop.time()
-        progress = self.progress
-        situation = Situation(progress.away is not None, self.refused, self.fallback is not None)
+        away = any(self._asker_of[entry.key].away is not None for entry in waiting.entries)
+        situation = Situation(away, self.refused, self.fallback is not None)
         verdict, again = decide(waiting.poll, waiting.entries, situation, now)
         answer = self._answer_of(verdict, waiting, now)
         if answer is None and verdict is Verdict.CONTENT:
@@ -424,7 +452,7 @@ class Edge:
         if entry.polled is not ENDPOINTS or not entry.loaded or entry.source not in (Source.NOWHERE, Source.FALLBACK):
             return False
         silent = now - max(entry.learnt_at, self.progress.answered_at or 0.0)
-        return silent >= _FALLBACK_AFTER and not self.refused
+        return silent >= _FALLBACK_AFTER and not self.refused and not self.is_refused(entry)
 
     async def _sweep(self) -> None:
         """Forget names that no Envoy polls for, and warn of old content."""
@@ -437,7 +465,7 @@ class Edge:
             age = self.age(now)
             old = age is not None and age > AGE_WARNING
             if old and not self._warned:
-                log.warning("edge_content_old", age_seconds=round(age or 0.0, 1), reason=self.progress.away)
+                log.warning("edge_content_old", age_seconds=round(age or 0.0, 1), reason=self.away)
             self._warned = old
             self._disk_wake.set()
 
@@ -448,12 +476,16 @@ class Edge:
             self.fallback.forget(entry.name)
         asker = self._asker_of.pop(entry.key, None)
         if asker is not None:
-            asker.entries.pop(entry.key, None)
-            if not asker.entries:
-                self._askers.remove(asker)
-                task = self._tasks_of.pop(asker, None)
-                if task is not None:
-                    task.cancel()
+            self._leave(asker, entry)
+
+    def _leave(self, asker: Asker, entry: Entry) -> None:
+        """Have an asker no longer ask for a name; one without names ends."""
+        asker.entries.pop(entry.key, None)
+        if not asker.entries:
+            self._askers.remove(asker)
+            task = self._tasks_of.pop(asker, None)
+            if task is not None:
+                task.cancel()
 
 
 def _nothing() -> None:

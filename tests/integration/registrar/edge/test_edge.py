@@ -260,3 +260,21 @@ async def test_nothing_is_kept_of_envoys_that_hang_up(edge: World) -> None:
             )
     await until(lambda: edge.edge.held_polls == 0)
     await until(lambda: not edge.server.connections)
+
+
+async def test_a_refused_node_leaves_the_others_alone(edge: World) -> None:
+    """The edge is refused where all its nodes are, and a name that two of them poll for is asked for by the other."""
+    other = {"id": "envoy-2", "cluster": "web"}
+    await edge.registry.assign("user", "db000001:9", *HOSTS)
+    assert await edge.version() == "db000001:5"
+    assert (await edge.poll("user", node=other)).status_code == 200
+    edge.registry.refuse_nodes = {"envoy-1"}
+    assert await edge.version("doubt", hold=0.1) == NOTHING
+    entries = {entry.name: entry for entry in edge.edge.entries.values()}
+    await until(lambda: edge.edge.is_refused(entries["shop"]))
+    assert not edge.edge.refused
+    assert not edge.edge.is_refused(entries["user"])
+    assert (await edge.client.get("/livez")).status_code == 200
+    await edge.registry.assign("shop", "db000001:6", HOSTS[0])
+    response = await edge.poll(version="db000001:5", node=other)
+    assert response.json()["version_info"] == "db000001:6"
