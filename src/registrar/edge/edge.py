@@ -26,6 +26,8 @@ MAX_ASKERS = 64
 """Questions that are held at a time: one for each node, and for each thousand names of it."""
 _NAME_TIMEOUT = 900.0
 """Seconds without a poll after which a name is forgotten."""
+_IDLE_TIMEOUT = 30.0
+"""Seconds without a poll after which the names of a node give way to another node's, where there is no room."""
 _SWEEP_INTERVAL = 15.0
 """Seconds between two looks for names to forget."""
 _DISK_TIMEOUT = 1.0
@@ -94,6 +96,7 @@ class Edge:
         progress: what became of the questions.
         disk: as given.
         polls: polls that were answered, by status.
+        full: whether a poll was turned away for want of room; until a sweep finds that there is room again.
         failed: whether an internal error has ended the tasks that keep this up to date.
     """
 
@@ -105,6 +108,7 @@ class Edge:
         self.disk = disk
         self.fallback = fallback
         self.polls = {200: 0, 304: 0, 503: 0}
+        self.full = False
         self.failed = False
         self._name = name
         self._client = client
@@ -244,8 +248,11 @@ class Edge:
         return entries
 
     def _learn(self, entry: Entry, node: Node) -> Entry | None:
+        if len(self.entries) >= MAX_NAMES:
+            self._make_room(entry.learnt_at)
         asker = self._asker_for(node) if len(self.entries) < MAX_NAMES else None
         if asker is None:
+            self._note_full()
             return None
         self.entries[entry.key] = entry
         asker.entries[entry.key] = entry
@@ -273,6 +280,8 @@ class Edge:
             if (asker.node.id, asker.node.cluster) == (node.id, node.cluster) and not asker.full:
                 return asker
         if len(self._askers) >= MAX_ASKERS:
+            self._make_room(self._loop.time())
+        if len(self._askers) >= MAX_ASKERS:
             return None
         asker = Asker(node, self._name, self._client, self.progress, self._settle)
         if self.refused and self._askers:
@@ -281,6 +290,34 @@ class Edge:
         self._askers.append(asker)
         self._start(asker)
         return asker
+
+    def _make_room(self, now: float) -> None:
+        """Forget what a node polled for that has stopped, as one does that starts again under another id."""
+        for asker in self._askers:
+            entries = list(asker.entries.values())
+            if all(now - each.polled_at >= _IDLE_TIMEOUT and each.key not in self._waiting for each in entries):
+                for entry in entries:
+                    self._forget(entry)
+                return
+
+    def _note_full(self) -> None:
+        if not self.full:
+            log.warning(
+                "edge_full",
+                names=len(self.entries),
+                max_names=MAX_NAMES,
+                questions=len(self._askers),
+                max_questions=MAX_ASKERS,
+                meanwhile="/livez answers 503, so that Envoys ask the registry themselves",
+                fix="give each Envoy one node id that it keeps, or fewer Envoys or clusters to one registrar",
+            )
+        self.full = True
+
+    def _note_room(self) -> None:
+        """Take polls again, where there is room for a while."""
+        if self.full and len(self.entries) <= MAX_NAMES // 2 and len(self._askers) <= MAX_ASKERS // 2:
+            self.full = False
+            log.info("edge_has_room", names=len(self.entries), questions=len(self._askers))
 
     def _start(self, asker: Asker) -> None:
         if self._tasks is not None:
@@ -459,15 +496,20 @@ class Edge:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             now = self._loop.time()
-            for entry in list(self.entries.values()):
-                if now - entry.polled_at > _NAME_TIMEOUT and entry.key not in self._waiting:
-                    self._forget(entry)
+            self.forget_idle(now)
             age = self.age(now)
             old = age is not None and age > AGE_WARNING
             if old and not self._warned:
                 log.warning("edge_content_old", age_seconds=round(age or 0.0, 1), reason=self.away)
             self._warned = old
             self._disk_wake.set()
+
+    def forget_idle(self, now: float) -> None:
+        """Forget names that no Envoy polls for, and take polls again if that makes room."""
+        for entry in list(self.entries.values()):
+            if now - entry.polled_at > _NAME_TIMEOUT and entry.key not in self._waiting:
+                self._forget(entry)
+        self._note_room()
 
     def _forget(self, entry: Entry) -> None:
         del self.entries[entry.key]
