@@ -39,6 +39,19 @@ _SHORT = 1.0
 _SUBSCRIPTION_TIMEOUT = 120.0
 """Seconds without a poll after which an Envoy is no longer reported; polls are held for 55 at most."""
 
+_UPGRADE = "upgrade the registry: it has no POST /v1/edge/assignments"
+_INVALID = "correct what the reason names: the id, cluster or zone of Envoy's node, or a name that it polls for"
+_FIXES = {
+    400: _INVALID,
+    401: "give this registrar a valid token: REGISTRAR_TOKEN_FILE or REGISTRAR_TOKEN; registrar doctor tries it",
+    403: "grant discover to this registrar's principal",
+    404: _UPGRADE,
+    405: _UPGRADE,
+    412: "have the load balancer keep a connection at one registry, or upgrade the registry",
+    422: _INVALID,
+}
+"""What mends a refusal of the registry, by its status."""
+
 log = EventLogger(__name__)
 
 
@@ -236,14 +249,15 @@ class Asker:
         except RegistryUnavailable as error:
             if error.unauthenticated and self._silent_for() > _UNAUTHENTICATED_TIMEOUT:
                 # The token that is expected does not come, and Envoy has one of its own.
-                return self._note_refusal(str(error))
+                return self._note_refusal(str(error), fix_of(401))
             return self._note_failure(str(error), error.retry_after)
         except RegistryRefused as error:
             if error.problem.status == _NOT_REMEMBERED and not question.whole:
                 # Another process of the registry, or one that was started since.
                 self._said = None
                 return 0.0
-            return self._note_refusal(str(error))
+            fix = fix_of(error.problem.status, from_registry=error.from_registry)
+            return self._note_refusal(str(error), fix)
         now = self._loop.time()
         self._note_answer(now)
         self._note_refusals(answer, question)
@@ -330,7 +344,7 @@ class Asker:
         self._fail(reason, refused=False)
         return self._backoff.failed(4 * _MAX_BACKOFF, None if retry_after is None else min(retry_after, _MAX_BACKOFF))
 
-    def _note_refusal(self, reason: str) -> float:
+    def _note_refusal(self, reason: str, fix: str) -> float:
         self._progress.refused += 1
         if not self.refused:
             log.warning(
@@ -339,7 +353,7 @@ class Asker:
                 node=self.node.id,
                 reason=reason,
                 meanwhile="names of this node are not kept up to date; where all nodes are refused, /livez answers 503",
-                fix="grant discover to this registrar's principal, or upgrade the registry",
+                fix=fix,
             )
         self._fail(reason, refused=True)
         return jitter.around(_REFUSED_PAUSE, 0.5)
@@ -351,6 +365,15 @@ class Asker:
             self._silent_since = self._loop.time()
         for entry in list(self.entries.values()):
             self._settle(entry)
+
+
+def fix_of(status: int, *, from_registry: bool = True) -> str:
+    """Return what mends a refusal of everything, by its status and by whether a registry or a proxy sent it."""
+    if status == 413:
+        return "raise the body limit (REGISTRY_MAX_BODY, or that of a proxy), or have fewer clusters in one Envoy"
+    if not from_registry:
+        return "let the proxy in front of the registry pass POST /v1/edge/assignments"
+    return _FIXES.get(status, "mend what the reason says, or look at the registry's log")
 
 
 def _content(entry: Entry, answer: EdgeAnswer) -> tuple[str, bytes] | None:
