@@ -39,6 +39,8 @@ def envoy_over_tls(found: Registry, authority: Authority, directory: Path, servi
         "/etc/envoy/registry-ca.pem": str(authority.ca),
         "/etc/envoy": str(directory),
         "address: registry.internal, port_value: 8443": f"address: 127.0.0.1, port_value: {found.port}",
+        # There is no edge, so that Envoy polls the registry itself.
+        "port_value: 9903": f"port_value: {free_port()}",
     }
 
     def here(text: str) -> str:
@@ -52,7 +54,7 @@ def envoy_over_tls(found: Registry, authority: Authority, directory: Path, servi
     listened = ListenedService(service, f"127.0.0.1:{listener}")
     config = recommended_bootstrap(Node("envoy", "tests", "r"), local, plain, [listened])
     clusters = config["static_resources"]["clusters"]
-    (clusters[0],) = yaml.safe_load(here(documented("- name: registry\n")))
+    clusters[:1] = yaml.safe_load(here(documented("- name: registry\n")))
     path, log = directory / "envoy.yaml", directory / "envoy.log"
     path.write_text(yaml.safe_dump(config))
     command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
@@ -87,14 +89,15 @@ def test_the_documented_cluster_polls_over_tls_with_its_own_certificate(
             serials |= envoy.certificate_serials()
             authority.issue(CLIENT, file="certificate.pem")
             eventually(partial(_has_others, envoy, frozenset(serials)), within=5)
-            handshakes = envoy.total("cluster.registry.ssl.handshake")
+            handshakes = envoy.total("cluster.registry/direct.ssl.handshake")
             # The registry ends a connection with a client certificate after a second, by its next response.
             eventually(partial(_is_over, found, service, envoy, handshakes), within=5, every=0.2)
         assert len(serials) == 3
-        assert envoy.total("cluster.registry.ssl.versions.TLSv1.3") > 0
-        assert envoy.total("cluster.registry.ssl.no_certificate") == 0
-        assert envoy.counter(service, "update_failure") == 0
-        assert envoy.total("cluster.registry.health_check.failure") == 0
+        assert envoy.total("cluster.registry/direct.ssl.versions.TLSv1.3") > 0
+        assert envoy.total("cluster.registry/direct.ssl.no_certificate") == 0
+        # The first poll may go to the edge, of which Envoy does not know yet that it is away.
+        assert envoy.counter(service, "update_failure") <= 1
+        assert envoy.total("cluster.registry/direct.health_check.failure") == 0
 
 
 def _has_others(envoy: Envoy, serials: frozenset[str]) -> bool:
@@ -104,6 +107,6 @@ def _has_others(envoy: Envoy, serials: frozenset[str]) -> bool:
 
 def _is_over(found: Registry, service: str, envoy: Envoy, handshakes: int) -> bool:
     """Change something, which answers a held poll; return whether there was another handshake since."""
-    weight = 1 + envoy.total("cluster.registry.upstream_rq_completed") % 100
+    weight = 1 + envoy.total("cluster.registry/direct.upstream_rq_completed") % 100
     found.register(service, "10.0.0.1:80", ttl=600, weight=weight)
-    return envoy.total("cluster.registry.ssl.handshake") > handshakes
+    return envoy.total("cluster.registry/direct.ssl.handshake") > handshakes
