@@ -190,7 +190,7 @@ def _say_sampled(session: Session, answered: Answered, count: int, what: str) ->
     if not count and percent < 100:
         session.screen.note(
             "nothing that was looked at fits; --percent 10 looks at more, and --all-requests at every request, each of "
-            "which then costs Envoy 2.8 times as much"
+            "which then costs Envoy more"
         )
 
 

@@ -26,7 +26,7 @@ MAX_TAP_SECONDS = 60
 MAX_TRACES = 50
 """Requests that one tap returns."""
 MAX_SAMPLED_PERCENT = 10.0
-"""Percent of the requests that a tap looks at unless it was asked for all: each costs Envoy 2.8 times as much."""
+"""Percent of the requests that a tap looks at unless it was asked for all: each costs Envoy more."""
 
 OPTIONAL_SERVICE_PATTERN = f"(?:^$(?!\\n))|(?:{SERVICE_PATTERN})"
 """The name of a service, or nothing."""
@@ -106,7 +106,7 @@ class Requests(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         if self.percent > MAX_SAMPLED_PERCENT and not self.all_requests:
             raise ValueError(
                 f"percent is {self.percent:g}; more than {MAX_SAMPLED_PERCENT:g} needs all_requests, because a request "
-                "that is looked at costs Envoy 2.8 times as much"
+                "that is looked at costs Envoy more"
             )
 
 

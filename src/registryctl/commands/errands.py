@@ -30,7 +30,7 @@ _Caller = Annotated[
 ]
 _Percent = Annotated[float, typer.Option("--percent", metavar="PERCENT", help="Of the requests to look at, up to 10.")]
 _AllRequests = Annotated[
-    bool, typer.Option("--all-requests", help="Look at every request, each of which costs Envoy 2.8 times as much.")
+    bool, typer.Option("--all-requests", help="Look at every request, each of which costs Envoy more.")
 ]
 _Everyone = Annotated[
     str,
