@@ -28,7 +28,8 @@ from benchmarks.real_time import prefer
 from benchmarks.report import Part, Table
 from benchmarks.rounds import interleaved, percentile
 from benchmarks.stage import Stage, seed, stage
-from meshconfig.definition import Abort, Dependency, FaultInjection
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.fault_injection import Abort, FaultInjection
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import TYPE_URLS, Catalog, Kind, NodeResources, Snapshot
 from meshconfig.snapshot import compile_mesh

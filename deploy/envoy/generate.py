@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from meshconfig.definition import Tls
+from meshconfig.definition.tls import Tls
 from meshconfig.recommended_bootstrap import (
     ListenedService,
     Node,

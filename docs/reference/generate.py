@@ -17,7 +17,31 @@ from msgspec import NODEFAULT, Meta, Struct, inspect, structs
 from pydantic import IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 
-from meshconfig import definition
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.authentication import Authentication, ExternalAuthorization, Jwt
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.edge import Certificate, Edge, Site, SiteRoute
+from meshconfig.definition.fault_injection import Abort, Delay, FaultInjection, OnlyHeader
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.group import Group
+from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.listen import GatewayListen, Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.policies import Defaults, Policies, RoutePolicies
+from meshconfig.definition.rate_limit import RateLimit
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
+from meshconfig.definition.service import Objectives, Provides
+from meshconfig.definition.service import Service as MeshService
+from meshconfig.definition.shadow import Shadow
+from meshconfig.definition.statistics import Statistics
+from meshconfig.definition.sticky import Sticky
+from meshconfig.definition.tls import Tls
+from meshconfig.definition.tracing import Tracing
 from meshconfig.field_types import GRPC_CONDITIONS, RETRY_CONDITIONS, SAFE_CONDITIONS
 from meshconfig.schema import default_of, descriptions, is_required
 from registrar.checks.check import Options
@@ -359,46 +383,46 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     **{
         f"mesh-{_words(kind).replace(' ', '-')}": partial(_mesh_keys, kind, leave_out)
         for kind, leave_out in (
-            (definition.Mesh, None),
-            (definition.RegistryClient, None),
-            (definition.Listen, None),
-            (definition.Admin, None),
-            (definition.Statistics, None),
-            (definition.Tracing, None),
-            (definition.Service, None),
-            (definition.Provides, None),
-            (definition.Objectives, None),
-            (definition.Group, None),
-            (definition.Dependency, definition.Policies),
-            (definition.HeaderChanges, None),
-            (definition.Defaults, definition.Policies),
-            (definition.RoutePolicies, None),
-            (definition.Policies, definition.RoutePolicies),
-            (definition.Retry, None),
-            (definition.Limit, None),
-            (definition.OutlierDetection, None),
-            (definition.HealthCheck, None),
-            (definition.Sticky, None),
-            (definition.Tls, None),
-            (definition.Shadow, None),
-            (definition.FaultInjection, None),
-            (definition.Abort, None),
-            (definition.Delay, None),
-            (definition.OnlyHeader, None),
-            (definition.RateLimit, None),
-            (definition.Authentication, None),
-            (definition.Jwt, None),
-            (definition.ExternalAuthorization, None),
-            (definition.Route, definition.RoutePolicies),
-            (definition.HeaderMatch, None),
-            (definition.Rewrite, None),
-            (definition.Gateway, None),
-            (definition.GatewayListen, None),
-            (definition.Select, None),
-            (definition.Edge, None),
-            (definition.Site, None),
-            (definition.SiteRoute, definition.Route),
-            (definition.Certificate, None),
+            (Mesh, None),
+            (RegistryClient, None),
+            (Listen, None),
+            (Admin, None),
+            (Statistics, None),
+            (Tracing, None),
+            (MeshService, None),
+            (Provides, None),
+            (Objectives, None),
+            (Group, None),
+            (Dependency, Policies),
+            (HeaderChanges, None),
+            (Defaults, Policies),
+            (RoutePolicies, None),
+            (Policies, RoutePolicies),
+            (Retry, None),
+            (Limit, None),
+            (OutlierDetection, None),
+            (HealthCheck, None),
+            (Sticky, None),
+            (Tls, None),
+            (Shadow, None),
+            (FaultInjection, None),
+            (Abort, None),
+            (Delay, None),
+            (OnlyHeader, None),
+            (RateLimit, None),
+            (Authentication, None),
+            (Jwt, None),
+            (ExternalAuthorization, None),
+            (Route, RoutePolicies),
+            (HeaderMatch, None),
+            (Rewrite, None),
+            (Gateway, None),
+            (GatewayListen, None),
+            (Select, None),
+            (Edge, None),
+            (Site, None),
+            (SiteRoute, Route),
+            (Certificate, None),
         )
     },
 }

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from meshconfig.cluster import name_of, speaks_http2
-from meshconfig.definition import Authentication, Dependency, ExternalAuthorization, Jwt
+from meshconfig.definition.authentication import Authentication, ExternalAuthorization, Jwt
+from meshconfig.definition.dependency import Dependency
 from meshconfig.proto_json import Document, duration, extension, typed
 
 Value = TypeVar("Value")

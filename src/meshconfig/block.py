@@ -11,7 +11,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec import inspect as types
 
-from meshconfig.definition import Edge, Gateway, Group, Limit, Mesh, Policies, Service, Tls
+from meshconfig.definition.edge import Edge
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.group import Group
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.policies import Policies
+from meshconfig.definition.service import Service
+from meshconfig.definition.tls import Tls
 from meshconfig.position import Fault, Position
 from meshconfig.scalar import BOOLEANS, NULLS, RefusedValueError, hint, scalar_reader, shown, text_or_boolean
 from meshconfig.source import Mapping as MappingNode

@@ -6,7 +6,10 @@ come from an overlay that Envoy merges (``--config-yaml``), which ``registrar bo
 
 from meshconfig.address import address_of, discovery_of
 from meshconfig.cluster import config_source
-from meshconfig.definition import Admin, Listen, Mesh, Tracing
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.tracing import Tracing
 from meshconfig.effective import Caller, Configuration
 from meshconfig.layout import resource_key
 from meshconfig.listener import egress

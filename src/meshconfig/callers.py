@@ -7,7 +7,10 @@ from typing import Any
 from msgspec import Struct, structs
 
 from meshconfig.block import Block
-from meshconfig.definition import Defaults, Dependency, Retry, Route, RoutePolicies
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.policies import Defaults, RoutePolicies
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import Route
 from meshconfig.effective import Caller, Origin
 from meshconfig.merging import Layer, LazyOrigins, merged, origin_at, origins, without, written
 from meshconfig.position import Fault, Position

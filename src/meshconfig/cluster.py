@@ -3,7 +3,12 @@
 from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 
-from meshconfig.definition import Dependency, HealthCheck, Limit, Mesh, OutlierDetection, Tls
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.tls import Tls
 from meshconfig.field_types import Protocol
 from meshconfig.policy_filters import has_session
 from meshconfig.proto_json import Document, duration, extension, percent, socket_address, typed

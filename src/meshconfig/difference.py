@@ -11,7 +11,10 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from meshconfig.block_difference import block_differences
-from meshconfig.definition import Dependency, Objectives, Route, RoutePolicies
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.policies import RoutePolicies
+from meshconfig.definition.route import Route
+from meshconfig.definition.service import Objectives
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.effective_values import leads_to
 from meshconfig.literal import literal

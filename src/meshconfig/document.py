@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from meshconfig.block import Block, read
-from meshconfig.definition import Edge, Gateway, Group, Mesh, Service
+from meshconfig.definition.edge import Edge
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.group import Group
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.service import Service
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.rules.file import file_faults
 from meshconfig.rules.references import Reference, references

@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from meshconfig.authentication import Guards
-from meshconfig.definition import Certificate, Dependency, Edge, GatewayListen, Mesh, Site, SiteRoute
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.edge import Certificate, Edge, Site, SiteRoute
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
 from meshconfig.field_types import Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
 from meshconfig.listener import connection_manager, front_manager

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from meshconfig.definition import Dependency, Edge, Gateway, Mesh, Objectives
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.edge import Edge
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.service import Objectives
 from meshconfig.position import Position
 
 

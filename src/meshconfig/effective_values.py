@@ -6,7 +6,9 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import fields
 
-from meshconfig.definition import Dependency, Route, RoutePolicies
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.policies import RoutePolicies
+from meshconfig.definition.route import Route
 from meshconfig.edge import compile_edge, service_of
 from meshconfig.effective import Configuration, Origin
 from meshconfig.front import use_of

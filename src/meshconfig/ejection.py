@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from meshconfig.definition import Dependency
+from meshconfig.definition.dependency import Dependency
 from meshconfig.edge import compile_edge
 from meshconfig.effective import Configuration, Origin
 from meshconfig.front import use_of

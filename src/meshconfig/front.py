@@ -6,7 +6,10 @@ from msgspec import Struct, structs
 
 from meshconfig.authentication import Guards, guards
 from meshconfig.cluster import cluster_names
-from meshconfig.definition import Authentication, Defaults, Dependency, Policies, Route
+from meshconfig.definition.authentication import Authentication
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.policies import Defaults, Policies
+from meshconfig.definition.route import Route
 from meshconfig.resource import Resource
 from meshconfig.route import Way, named_services
 

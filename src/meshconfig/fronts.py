@@ -7,7 +7,10 @@ from msgspec import Struct, structs
 
 from meshconfig.block import Block
 from meshconfig.callers import Base, capped, route_policies, target
-from meshconfig.definition import Defaults, Dependency, Edge, Gateway, Site, SiteRoute
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.edge import Edge, Site, SiteRoute
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.policies import Defaults
 from meshconfig.document import own_name
 from meshconfig.effective import Origin
 from meshconfig.merging import Layer, LazyOrigins, made, merged, origin_at, origins, without, written

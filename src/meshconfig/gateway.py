@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from meshconfig.authentication import Guards
 from meshconfig.catalog import Metadata
-from meshconfig.definition import Dependency, Gateway, Mesh
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.mesh import Mesh
 from meshconfig.field_types import HOST, RESERVED_CLUSTERS, Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
 from meshconfig.listener import front_manager, internal_addresses

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from meshconfig.catalog import Metadata
-from meshconfig.definition import Select
+from meshconfig.definition.gateway import Select
 from meshconfig.document import place_of
 from meshconfig.effective import Configuration
 from meshconfig.gateway import selected, without_services

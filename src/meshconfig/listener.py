@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from meshconfig.authentication import Guards
-from meshconfig.definition import Mesh
+from meshconfig.definition.mesh import Mesh
 from meshconfig.field_types import Protocol
 from meshconfig.policy_filters import fault_filter, rate_limit_filter, session_filter
 from meshconfig.proto_json import Document, duration, extension, socket_address

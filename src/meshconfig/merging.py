@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 from msgspec import NODEFAULT, Struct, structs
 
 from meshconfig.block import Block
-from meshconfig.definition import HealthCheck, Limit, RateLimit, Sticky
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.rate_limit import RateLimit
+from meshconfig.definition.sticky import Sticky
 from meshconfig.effective import Origin
 from meshconfig.position import BUILT_IN, Fault
 

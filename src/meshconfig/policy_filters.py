@@ -2,7 +2,9 @@
 
 from math import ceil
 
-from meshconfig.definition import FaultInjection, RateLimit, Sticky
+from meshconfig.definition.fault_injection import FaultInjection
+from meshconfig.definition.rate_limit import RateLimit
+from meshconfig.definition.sticky import Sticky
 from meshconfig.proto_json import Document, duration, extension, fraction, typed
 
 FAULT = "envoy.filters.http.fault"

@@ -13,7 +13,11 @@ from msgspec import Struct
 from meshconfig.address import address_of
 from meshconfig.ads import over_ads
 from meshconfig.cluster import REGISTRY_CLUSTER, cluster
-from meshconfig.definition import Dependency, Limit, Mesh, OutlierDetection, RegistryClient
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.proto_json import Document, extension
 from meshconfig.registry_cluster import DIRECT_CLUSTER, EDGE_CLUSTER, registry_clusters
 from meshconfig.route import Way, own_routes, route_list

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from meshconfig.address import address_of, discovery_of, is_ip, local_address_of, parse
 from meshconfig.cluster import DEFAULT_CA_FILE, REGISTRY_CLUSTER
-from meshconfig.definition import RegistryClient, Tls
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.tls import Tls
 from meshconfig.proto_json import Document, duration, extension, typed
 from wire.envoy_token import SDS_FILE, SECRET_NAME
 

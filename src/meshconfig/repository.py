@@ -8,7 +8,11 @@ from msgspec import Struct, structs
 
 from meshconfig.block import Block
 from meshconfig.callers import Base, callee_base, caller, mesh_base, use_of
-from meshconfig.definition import Edge, Gateway, Group, Mesh, Objectives, Service
+from meshconfig.definition.edge import Edge
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.group import Group
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.service import Objectives, Service
 from meshconfig.document import FOLDERS, Document, document_of, own_name
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.fronts import Front, front_of, front_origins, target_origins

@@ -11,7 +11,12 @@ from msgspec import Raw, Struct
 
 from meshconfig.authentication import Guards
 from meshconfig.cluster import config_source, host_port, name_of, versions_name
-from meshconfig.definition import Dependency, HeaderChanges, HeaderMatch, Mesh, Retry, Rewrite, Route, Sticky
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
+from meshconfig.definition.sticky import Sticky
 from meshconfig.field_types import SAFE_CONDITIONS, SAFE_METHODS
 from meshconfig.policy_filters import (
     FAULT,

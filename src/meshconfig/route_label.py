@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from meshconfig.definition import HeaderMatch, Route
+from meshconfig.definition.route import HeaderMatch, Route
 from meshconfig.literal import literal, written
 
 MATCH_FIELDS = frozenset({"path", "prefix", "regex", "query", "methods", "headers", "cookie"})

@@ -14,19 +14,15 @@ from msgspec import NODEFAULT, Struct, structs
 from msgspec import inspect as types
 
 from meshconfig.block import IMPORTED_LIMIT, IMPORTED_LIMITS
-from meshconfig.definition import (
-    Certificate,
-    Edge,
-    Gateway,
-    GatewayListen,
-    Group,
-    HeaderMatch,
-    Mesh,
-    Policies,
-    Service,
-    Site,
-    Tls,
-)
+from meshconfig.definition.edge import Certificate, Edge, Site
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.group import Group
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.policies import Policies
+from meshconfig.definition.route import HeaderMatch
+from meshconfig.definition.service import Service
+from meshconfig.definition.tls import Tls
 from meshconfig.field_types import DURATION
 from wire.duration import format_duration
 

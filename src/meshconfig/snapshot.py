@@ -6,7 +6,8 @@ import msgspec
 from msgspec import Struct
 
 from meshconfig.cluster import cluster, cluster_names
-from meshconfig.definition import Dependency, Mesh
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.mesh import Mesh
 from meshconfig.edge import BUFFER_LIMIT, compile_edge
 from meshconfig.effective import Caller, Configuration
 from meshconfig.ejection import ejection_findings

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from meshconfig import stand_in_files
 from meshconfig.cluster import REGISTRY_CLUSTER
-from meshconfig.definition import RegistryClient
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.proto_json import Document, extension, socket_address
 from meshconfig.registry_cluster import registry_clusters
 from meshconfig.resource import TYPE_URLS, Kind, NodeResources, Resource, Snapshot

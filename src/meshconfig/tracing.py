@@ -1,6 +1,7 @@
 """Tracing of a listener: the provider that gets its spans, in the terms of a connection manager."""
 
-from meshconfig.definition import Mesh, Tracing
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.tracing import Tracing
 from meshconfig.proto_json import Document, extension, percent
 
 TRACING_CLUSTER = "tracing"

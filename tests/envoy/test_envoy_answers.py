@@ -17,7 +17,10 @@ from harness.mesh_envoy import envoy_of
 from harness.mesh_server import MeshServer, mesh_server
 from harness.process import eventually, free_port
 
-from meshconfig.definition import Admin, Listen, Mesh, RegistryClient
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.effective import Configuration
 from meshconfig.repository import read
 from meshconfig.resource import Catalog, Kind, Snapshot, make_resource

@@ -10,7 +10,8 @@ from harness.process import eventually, free_port
 from harness.registry import registry
 from harness.stream_server import stream_server
 
-from meshconfig.definition import Dependency, Mesh
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.mesh import Mesh
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog, Kind
 from meshconfig.snapshot import compile_mesh

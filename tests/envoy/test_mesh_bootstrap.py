@@ -14,7 +14,13 @@ from harness.mesh_server import mesh_server
 from harness.process import eventually, free_port, script
 
 from meshconfig.bootstrap import LOCAL_CLUSTER
-from meshconfig.definition import Admin, Dependency, Listen, Mesh, RegistryClient, Route, Statistics
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.route import Route
+from meshconfig.definition.statistics import Statistics
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh

@@ -11,7 +11,8 @@ from harness.envoy import binary
 from harness.mesh_everything import CATALOG, everything
 from harness.mesh_validation import complaints
 
-from meshconfig.definition import Mesh, Tracing
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.tracing import Tracing
 from meshconfig.proof import faults_of_mesh
 from meshconfig.snapshot import compile_mesh
 from meshconfig.stand_in_files import FILES
@@ -41,7 +42,7 @@ def test_neither_hash_seed_nor_locale_changes_a_byte() -> None:
     """Processes of a registry compile the same bytes, so that no Envoy is woken by a restart."""
     code = (
         "from harness.mesh_everything import CATALOG, everything\n"
-        "from meshconfig.definition import Mesh\n"
+        "from meshconfig.definition.mesh import Mesh\n"
         "from meshconfig.proof import digest\n"
         "from meshconfig.snapshot import compile_mesh\n"
         "print(digest(compile_mesh(everything(Mesh()), CATALOG)))\n"

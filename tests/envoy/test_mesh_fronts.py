@@ -21,21 +21,13 @@ from harness.process import eventually, free_port
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from meshconfig.definition import (
-    Authentication,
-    Certificate,
-    Edge,
-    ExternalAuthorization,
-    Gateway,
-    GatewayListen,
-    Jwt,
-    Mesh,
-    RateLimit,
-    RegistryClient,
-    Select,
-    Site,
-    SiteRoute,
-)
+from meshconfig.definition.authentication import Authentication, ExternalAuthorization, Jwt
+from meshconfig.definition.edge import Certificate, Edge, Site, SiteRoute
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.rate_limit import RateLimit
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.effective import Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh

@@ -20,25 +20,18 @@ from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
 from harness.probing import Authority
 from harness.process import eventually, free_port
 
-from meshconfig.definition import (
-    Abort,
-    Admin,
-    Delay,
-    Dependency,
-    FaultInjection,
-    HeaderChanges,
-    HeaderMatch,
-    Listen,
-    Mesh,
-    OnlyHeader,
-    RegistryClient,
-    Retry,
-    Rewrite,
-    Route,
-    Shadow,
-    Sticky,
-    Tls,
-)
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.fault_injection import Abort, Delay, FaultInjection, OnlyHeader
+from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
+from meshconfig.definition.shadow import Shadow
+from meshconfig.definition.sticky import Sticky
+from meshconfig.definition.tls import Tls
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh

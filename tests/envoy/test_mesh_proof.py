@@ -12,7 +12,7 @@ import pytest
 from harness.envoy import binary
 from msgspec import structs
 
-from meshconfig.definition import RegistryClient
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.effective import Configuration
 from meshconfig.position import Fault
 from meshconfig.proof import UnprovenError, faults_of_mesh

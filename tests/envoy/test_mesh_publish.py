@@ -17,7 +17,11 @@ from harness.mesh_envoy import envoy_of
 from harness.process import eventually, free_port
 from moto.server import ThreadedMotoServer
 
-from meshconfig.definition import Admin, Dependency, Listen, Mesh, Route
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.route import Route
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from registryctl.errors import UsageError

@@ -19,7 +19,12 @@ from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
 from harness.process import eventually, free_port, running
 from harness.steady_load import Load
 
-from meshconfig.definition import Abort, Admin, Dependency, FaultInjection, Listen, Mesh, RegistryClient
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.fault_injection import Abort, FaultInjection
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh

@@ -12,7 +12,8 @@ from harness.mesh_rollout import Follower, Load, Stage, apps, dependency, follow
 from harness.process import eventually
 from harness.registry import Registry, registry
 
-from meshconfig.definition import Dependency, HealthCheck
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.health_check import HealthCheck
 from meshconfig.resource import make_resource
 
 pytestmark = [pytest.mark.envoy, pytest.mark.proof]

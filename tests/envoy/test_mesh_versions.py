@@ -14,7 +14,8 @@ from harness.envoy import binary
 from harness.mesh_everything import CATALOG, everything
 from harness.mesh_validation import complaints
 
-from meshconfig.definition import Mesh, Tracing
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.tracing import Tracing
 from meshconfig.importers.appmesh import import_appmesh
 from meshconfig.repository import read
 from meshconfig.resource import Catalog

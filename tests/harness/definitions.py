@@ -2,12 +2,16 @@
 
 from typing import Any
 
-import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect as types
 from msgspec import structs
 
-from meshconfig import definition
+from meshconfig.definition.edge import Edge
+from meshconfig.definition.gateway import Gateway
+from meshconfig.definition.group import Group
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.service import Service
+from meshconfig.definition.strict_block import StrictBlock
 
 FILES = {
     "mesh.yaml": "environment: staging\nadmin: {port: 9902}\ndefaults:\n  retry: {attempts: 2, per_try_timeout: 1s}\n",
@@ -45,14 +49,14 @@ sites:
   - {prefix: /, service: web, rate_limit: {per_second: 20, by: source_ip}}
 """,
 }
-FIELDS = sorted(
-    {
-        field.name
-        for kind in vars(definition).values()
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-        for field in structs.fields(kind)
-    }
-)
+
+
+def blocks(kind: type[StrictBlock] = StrictBlock) -> set[type[StrictBlock]]:
+    """Return the types of blocks that files may have: all that are derived from one."""
+    return {kind}.union(*map(blocks, kind.__subclasses__()))
+
+
+FIELDS = sorted({field.name for kind in blocks() for field in structs.fields(kind)})
 scraps = st.sampled_from(["a", "shop", "x-user", "/a", "registry", "GET", "host"])
 junk = (
     st.none()
@@ -88,11 +92,11 @@ def written(described: types.Type) -> st.SearchStrategy[Any]:
 documents = st.fixed_dictionaries(
     {},
     optional={
-        "mesh.yaml": written(types.type_info(definition.Mesh)),
-        "services/web.yaml": written(types.type_info(definition.Service)),
-        "services/user.yaml": written(types.type_info(definition.Service)),
-        "groups/core.yaml": written(types.type_info(definition.Group)),
-        "gateways/grpc.yaml": written(types.type_info(definition.Gateway)),
-        "edges/www.yaml": written(types.type_info(definition.Edge)),
+        "mesh.yaml": written(types.type_info(Mesh)),
+        "services/web.yaml": written(types.type_info(Service)),
+        "services/user.yaml": written(types.type_info(Service)),
+        "groups/core.yaml": written(types.type_info(Group)),
+        "gateways/grpc.yaml": written(types.type_info(Gateway)),
+        "edges/www.yaml": written(types.type_info(Edge)),
     },
 )

@@ -11,7 +11,7 @@ import httpx
 
 from harness.process import eventually, free_port, running
 from meshconfig.ads import over_ads
-from meshconfig.definition import RegistryClient
+from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
 from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds

@@ -1,36 +1,23 @@
 """A mesh whose callers, gateway and edge use every policy, so that one look of an Envoy at it says enough."""
 
-from meshconfig.definition import (
-    Abort,
-    Authentication,
-    Certificate,
-    Defaults,
-    Delay,
-    Dependency,
-    Edge,
-    ExternalAuthorization,
-    FaultInjection,
-    Gateway,
-    GatewayListen,
-    HeaderChanges,
-    HeaderMatch,
-    HealthCheck,
-    Jwt,
-    Limit,
-    Mesh,
-    OnlyHeader,
-    OutlierDetection,
-    RateLimit,
-    Retry,
-    Rewrite,
-    Route,
-    Select,
-    Shadow,
-    Site,
-    SiteRoute,
-    Sticky,
-    Tls,
-)
+from meshconfig.definition.authentication import Authentication, ExternalAuthorization, Jwt
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.edge import Certificate, Edge, Site, SiteRoute
+from meshconfig.definition.fault_injection import Abort, Delay, FaultInjection, OnlyHeader
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.policies import Defaults
+from meshconfig.definition.rate_limit import RateLimit
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
+from meshconfig.definition.shadow import Shadow
+from meshconfig.definition.sticky import Sticky
+from meshconfig.definition.tls import Tls
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 

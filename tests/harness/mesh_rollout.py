@@ -21,7 +21,14 @@ from harness.mesh_envoy import envoy_of
 from harness.mesh_revisions import store_resources
 from harness.process import eventually, free_port
 from harness.registry import Registry
-from meshconfig.definition import Admin, Dependency, HealthCheck, Limit, Listen, Mesh, RegistryClient, Route
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.route import Route
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import compile_mesh

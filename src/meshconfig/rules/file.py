@@ -7,28 +7,20 @@ from itertools import chain
 from msgspec import Struct
 
 from meshconfig.block import Block
-from meshconfig.definition import (
-    Admin,
-    Dependency,
-    Edge,
-    ExternalAuthorization,
-    Gateway,
-    GatewayListen,
-    HeaderChanges,
-    HeaderMatch,
-    Limit,
-    Listen,
-    Mesh,
-    Provides,
-    RegistryClient,
-    Rewrite,
-    Route,
-    Select,
-    Shadow,
-    Site,
-    SiteRoute,
-    Statistics,
-)
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.authentication import ExternalAuthorization
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.edge import Edge, Site, SiteRoute
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.listen import GatewayListen, Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
+from meshconfig.definition.service import Provides
+from meshconfig.definition.shadow import Shadow
+from meshconfig.definition.statistics import Statistics
 from meshconfig.field_types import HOST, RESERVED_CLUSTERS, SAFE_CONDITIONS, SAFE_METHODS
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.rules.reachability import unreachable_routes

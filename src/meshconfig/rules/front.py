@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from meshconfig.block import Block
-from meshconfig.definition import Mesh
+from meshconfig.definition.mesh import Mesh
 from meshconfig.position import Fault, Severity
 from wire.duration import format_duration
 

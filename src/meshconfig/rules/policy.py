@@ -7,7 +7,8 @@ A conflict between values that are all inherited has been found where they come 
 from collections.abc import Callable, Iterator
 
 from meshconfig.block import Block
-from meshconfig.definition import Policies, Retry, RoutePolicies
+from meshconfig.definition.policies import Policies, RoutePolicies
+from meshconfig.definition.retry import Retry
 from meshconfig.field_types import GRPC_CONDITIONS
 from meshconfig.position import Fault, Severity
 from wire.duration import format_duration

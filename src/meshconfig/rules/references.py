@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator
 from msgspec import Struct
 
 from meshconfig.block import Block
-from meshconfig.definition import Select, Service
+from meshconfig.definition.gateway import Select
+from meshconfig.definition.service import Service
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.source import clipped
 from wire.spelling import spelling_hint

@@ -8,7 +8,12 @@ import pytest
 from meshconfig.ads import over_ads, with_ads_sources
 from meshconfig.bootstrap import LOCAL_CLUSTER, bootstrap
 from meshconfig.cluster import REGISTRY_CLUSTER
-from meshconfig.definition import Dependency, Gateway, GatewayListen, Mesh, RegistryClient, Select, Tls
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.tls import Tls
 from meshconfig.effective import Caller, Configuration
 from meshconfig.proto_json import Document
 from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap, recommended_text, registries

@@ -5,18 +5,14 @@ from typing import Any
 import pytest
 
 from meshconfig.bootstrap import DIRECTORY_FETCH_TIMEOUT, LOCAL_CLUSTER, bootstrap
-from meshconfig.definition import (
-    Dependency,
-    Gateway,
-    GatewayListen,
-    Listen,
-    Mesh,
-    RegistryClient,
-    Select,
-    Statistics,
-    Tls,
-    Tracing,
-)
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.listen import GatewayListen, Listen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.statistics import Statistics
+from meshconfig.definition.tls import Tls
+from meshconfig.definition.tracing import Tracing
 from meshconfig.effective import Caller, Configuration
 from meshconfig.field_types import RESERVED_CLUSTERS
 from meshconfig.proto_json import duration

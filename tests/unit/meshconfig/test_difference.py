@@ -2,19 +2,15 @@
 
 from msgspec.structs import replace
 
-from meshconfig.definition import (
-    Admin,
-    Dependency,
-    FaultInjection,
-    Gateway,
-    GatewayListen,
-    HeaderMatch,
-    Mesh,
-    Objectives,
-    Retry,
-    Route,
-    Select,
-)
+from meshconfig.definition.admin import Admin
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.fault_injection import FaultInjection
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import HeaderMatch, Route
+from meshconfig.definition.service import Objectives
 from meshconfig.difference import Change, differences
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.position import BUILT_IN, Position

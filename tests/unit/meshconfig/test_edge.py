@@ -8,20 +8,13 @@ import pytest
 from hypothesis import given
 from msgspec.structs import replace
 
-from meshconfig.definition import (
-    Authentication,
-    Certificate,
-    Edge,
-    ExternalAuthorization,
-    GatewayListen,
-    Jwt,
-    Mesh,
-    RateLimit,
-    Shadow,
-    Site,
-    SiteRoute,
-    Tracing,
-)
+from meshconfig.definition.authentication import Authentication, ExternalAuthorization, Jwt
+from meshconfig.definition.edge import Certificate, Edge, Site, SiteRoute
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.rate_limit import RateLimit
+from meshconfig.definition.shadow import Shadow
+from meshconfig.definition.tracing import Tracing
 from meshconfig.effective import Configuration
 from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import compile_mesh

@@ -9,16 +9,12 @@ import pytest
 from hypothesis import given
 
 from meshconfig.catalog import catalog_of
-from meshconfig.definition import (
-    Authentication,
-    Defaults,
-    Dependency,
-    ExternalAuthorization,
-    Gateway,
-    GatewayListen,
-    RateLimit,
-    Select,
-)
+from meshconfig.definition.authentication import Authentication, ExternalAuthorization
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.gateway import Gateway, Select
+from meshconfig.definition.listen import GatewayListen
+from meshconfig.definition.policies import Defaults
+from meshconfig.definition.rate_limit import RateLimit
 from meshconfig.effective import Configuration
 from meshconfig.field_types import RESERVED_CLUSTERS
 from meshconfig.gateway import findings, selected, selection_of, used_of

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from meshconfig.definition import Listen, Mesh
+from meshconfig.definition.listen import Listen
+from meshconfig.definition.mesh import Mesh
 from meshconfig.listener import egress
 
 

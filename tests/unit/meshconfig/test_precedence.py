@@ -8,7 +8,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshconfig.definition import Defaults, HealthCheck, Limit, OutlierDetection, Retry, Shadow
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.policies import Defaults
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.shadow import Shadow
 from meshconfig.repository import read
 from wire.duration import format_duration
 

@@ -1,6 +1,10 @@
 """A repository of definitions: what it defines, and everything that is wrong with it."""
 
-from meshconfig.definition import HealthCheck, Limit, OutlierDetection, Retry, Tls
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.tls import Tls
 from meshconfig.position import Severity
 from meshconfig.repository import MAX_FAULTS, read
 

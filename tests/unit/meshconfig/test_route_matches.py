@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from meshconfig.definition import Dependency, HeaderMatch, Rewrite, Route
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
 from meshconfig.effective import Caller, Configuration
 from meshconfig.resource import Catalog
 from meshconfig.snapshot import compile_mesh

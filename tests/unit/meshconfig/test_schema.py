@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from harness.definitions import FILES, documents
+from harness.definitions import FILES, blocks, documents
 from hypothesis import given
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # published without types
 from msgspec import structs
 
-from meshconfig import definition
 from meshconfig.position import Severity
 from meshconfig.repository import read
 from meshconfig.schema import KINDS, descriptions, json_schema
@@ -69,9 +68,7 @@ def test_what_is_read_fits_the_schema(files: dict[str, Any]) -> None:
 
 def test_every_field_is_described() -> None:
     """Editors and the reference have a sentence for each field, and none for a field that there is not."""
-    kinds = [
-        kind for kind in vars(definition).values() if isinstance(kind, type) and hasattr(kind, "__struct_fields__")
-    ]
+    kinds = blocks()
     assert len(kinds) > 30
     for kind in kinds:
         assert set(descriptions(kind)) == {field.name for field in structs.fields(kind)}, kind

@@ -9,22 +9,17 @@ import pytest
 from hypothesis import given
 from msgspec.structs import replace
 
-from meshconfig.definition import (
-    Abort,
-    Dependency,
-    FaultInjection,
-    HeaderChanges,
-    HeaderMatch,
-    HealthCheck,
-    Limit,
-    OutlierDetection,
-    Retry,
-    Rewrite,
-    Route,
-    Shadow,
-    Sticky,
-    Tls,
-)
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.fault_injection import Abort, FaultInjection
+from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.health_check import HealthCheck
+from meshconfig.definition.limit import Limit
+from meshconfig.definition.outlier_detection import OutlierDetection
+from meshconfig.definition.retry import Retry
+from meshconfig.definition.route import HeaderMatch, Rewrite, Route
+from meshconfig.definition.shadow import Shadow
+from meshconfig.definition.sticky import Sticky
+from meshconfig.definition.tls import Tls
 from meshconfig.effective import Caller, Configuration
 from meshconfig.field_types import GRPC_CONDITIONS, RETRY_CONDITIONS
 from meshconfig.resource import Catalog, NodeResources

@@ -5,7 +5,11 @@ from typing import Any
 import msgspec
 
 from meshconfig.bootstrap import bootstrap
-from meshconfig.definition import Dependency, Mesh, RegistryClient, Route, Tls
+from meshconfig.definition.dependency import Dependency
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.registry_client import RegistryClient
+from meshconfig.definition.route import Route
+from meshconfig.definition.tls import Tls
 from meshconfig.effective import Caller, Configuration
 from meshconfig.proof import digest
 from meshconfig.resource import Catalog, Snapshot, make_resource

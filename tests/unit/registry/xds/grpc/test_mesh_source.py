@@ -12,7 +12,8 @@ from harness.xds_messages import DiscoveryResponse
 from structlog.testing import capture_logs
 
 from meshconfig.ads import with_ads_sources
-from meshconfig.definition import Mesh, Tracing
+from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.tracing import Tracing
 from meshconfig.resource import Resource
 from meshconfig.snapshot import compile_mesh
 from registry.cache.mesh_cache import MeshCache
