@@ -53,7 +53,7 @@ faults: $(READY) ## Play 10,000 random histories and inject real faults, into do
 databases: $(READY) ## Try PostgreSQL 15 to 18, as far as they can be had: migrations, SQL, backup, roles (VERSIONS=17; 20 minutes)
 	@VERSIONS="$(VERSIONS)" $(BIN)/python tests/databases/matrix.py $(ARGS)
 
-proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (7 minutes)
+proofs: $(READY) ## Drain and replace under load with a real Envoy, 200 registrars, and what else takes long (10 minutes)
 	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 proxyless: $(READY) ## Use grpc-go's client of xds:/// on a registry; wants Go and its proxy (2 minutes)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from registrar.edge.edge import MAX_ASKERS, Answer, Edge
+from registrar.edge.entry import Source
 from registrar.edge.polled_types import CLUSTERS, ENDPOINTS
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
@@ -69,3 +70,34 @@ async def test_a_name_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
     edge.poll(ENDPOINTS, ("a", "b", "c"), "", Node("envoy", "web"), 30.0, answers.append)
     assert answers == [Answer(503)]
     assert edge.full
+
+
+async def test_names_are_forgotten_fifteen_minutes_after_the_last_poll() -> None:
+    """But not while a poll for them is held, and not earlier, whether a registry answers or not."""
+    edge = make()
+    now = asyncio.get_running_loop().time()
+    answers: list[Answer] = []
+    hang_up = edge.poll(ENDPOINTS, ("held",), "", Node("envoy", "web"), 30.0, answers.append)
+    edge.poll(ENDPOINTS, ("idle",), "", Node("envoy", "web"), 30.0, answers.append)()
+    edge.forget_idle(now + 899.0)
+    assert sorted(entry.name for entry in edge.entries.values()) == ["held", "idle"]
+    edge.forget_idle(now + 86_400.0)
+    assert [entry.name for entry in edge.entries.values()] == ["held"]
+    hang_up()
+    edge.forget_idle(now + 86_400.0)
+    assert not edge.entries
+
+
+async def test_days_without_a_registry_withdraw_nothing() -> None:
+    """What was confirmed days ago is given to an Envoy that starts, and its age is told."""
+    edge = make()
+    node, answers = Node("envoy", "web"), list[Answer]()
+    edge.poll(ENDPOINTS, ("shop",), "", node, 30.0, answers.append)()
+    (entry,) = edge.entries.values()
+    now = asyncio.get_running_loop().time()
+    entry.take("db:5", b"{}", Source.REGISTRY)
+    entry.confirm(now - 3 * 86_400.0, 1.0)
+    edge.forget_idle(now)
+    edge.poll(ENDPOINTS, ("shop",), "", node, 30.0, answers.append)
+    assert answers == [Answer(200, "db:5", [b"{}"])]
+    assert edge.age(now) == pytest.approx(3 * 86_400.0)
