@@ -61,7 +61,7 @@ from registry.core.audit import AuditQueue
 from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
-from registry.core.shift import Counts
+from registry.core.shift_statistics import Counts
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
 from registry.core.traffic_table import TrafficTable

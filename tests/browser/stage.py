@@ -11,7 +11,9 @@ from harness.postgres import Postgres
 from harness.registry import Registry
 from msgspec.structs import replace
 
-from registry.core.shift import Counts, Point, Shift
+from registry.core.shift import Shift
+from registry.core.shift_curve import Point
+from registry.core.shift_statistics import Counts
 
 CALM: dict[str, Any] = {
     "region": "eu-central-1",

@@ -17,7 +17,9 @@ from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
 from registry.core.shares import Share
-from registry.core.shift import MAX_LOOK_GAP, Counts, Shift, ShiftPlan
+from registry.core.shift import MAX_LOOK_GAP, Shift
+from registry.core.shift_plan import ShiftPlan
+from registry.core.shift_statistics import Counts
 from registry.errors import UnavailableError
 from registry.settings import load_settings
 from registry.store.database import Database
@@ -158,13 +160,13 @@ async def test_another_leader_goes_on_where_the_last_one_stopped(world: World) -
     world.leads, world.shifts = True, world.leader()
     await world.look()
     assert world.shifts._watched["shop"].shift.waited >= waited
-    await world.orders.pause(ANN, "shop", "")
+    await world.orders.order(ANN, "shop", "pause", "")
     world.figures = {"shop": BAD}
     await world.look()
     assert (await world.shift("shop")).state == "paused"
     # Its rows are as old as before the pause: what it decides now is not stored.
     world.shifts._watched.clear()
-    await world.orders.resume(ANN, "shop", "")
+    await world.orders.order(ANN, "shop", "resume", "")
     await world.look()
     assert (await world.shift("shop")).state == "aborted"
 
@@ -182,7 +184,7 @@ async def test_shares_that_another_hand_has_set_pause_it(world: World, server: P
     await world.look()
     assert (await world.shift("shop")).state == "paused"
     await _until_served(world, {"shop": 90.0})
-    await world.orders.resume(ANN, "shop", "")
+    await world.orders.order(ANN, "shop", "resume", "")
     await _until_served(world, {"shop": 10.0})
 
 

@@ -15,8 +15,9 @@ from msgspec import Struct
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
-from registry.core.shift import Change, Counts, Look, Shift, Strength, look, strength_of
+from registry.core.shift import Change, Look, Shift, Strength, look, strength_of
 from registry.core.shift_counts import StepCounts
+from registry.core.shift_statistics import Counts
 from registry.errors import ShiftConflictError, UnavailableError
 from registry.metrics import SHIFT_FAILURES, SHIFT_STEPS, SHIFTS_RUNNING
 from registry.store import shifts as store

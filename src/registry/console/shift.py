@@ -1,20 +1,20 @@
 """The page of a shift: how far it is, the curve of both groups, and the orders to it."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Response
 from msgspec import Meta, Struct
 
-from registry.auth.principal import Principal
 from registry.console.form import Filled
 from registry.console.page import Framed, Missing, ask
 from registry.console.shift_curve import HEIGHT, WIDTH, ShiftCurve, shift_curve
-from registry.core.shift import MAX_MIN_REQUESTS, Shift, ShiftPlan
+from registry.core.shift import Shift
+from registry.core.shift_plan import MAX_MIN_REQUESTS, ShiftPlan
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, CatalogPart, Reader, ShiftsPart
 from registry.http.parameters import ServiceName
 from registry.http.views.shifts import shift_view
+from registry.usecases.shifts import Order
 from wire.duration import parse_duration
 from wire.model import Text
 
@@ -79,35 +79,20 @@ async def start(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Respo
     return form.done("shift_started")
 
 
-@router.post("/services/{service}/shift/pause")
-async def pause(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
-    """Let a shift go no further."""
-    return await _order(shifts.pause, service, form, "shift_paused")
+def _add_order(order: Order, done: str) -> None:
+    """Add the route of the form of an order."""
+
+    async def give(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
+        await shifts.order(form.actor, service, order, form.read(SentOrder).reason)
+        return form.done(done)
+
+    router.add_api_route(f"/services/{{service}}/shift/{order}", give, methods=["POST"], name=f"{order}_shift")
 
 
-@router.post("/services/{service}/shift/resume")
-async def resume(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
-    """Let a shift go on."""
-    return await _order(shifts.resume, service, form, "shift_resumed")
-
-
-@router.post("/services/{service}/shift/abort")
-async def abort(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
-    """Give the group of a shift a share of 0."""
-    return await _order(shifts.abort, service, form, "shift_aborted")
-
-
-@router.post("/services/{service}/shift/promote")
-async def promote(service: ServiceName, shifts: ShiftsPart, form: Filled) -> Response:
-    """Give the group of a shift all requests."""
-    return await _order(shifts.promote, service, form, "shift_promoted")
-
-
-async def _order(
-    order: Callable[[Principal, str, str], Awaitable[Shift]], service: str, form: Filled, done: str
-) -> Response:
-    await order(form.actor, service, form.read(SentOrder).reason)
-    return form.done(done)
+_add_order("pause", "shift_paused")
+_add_order("resume", "shift_resumed")
+_add_order("abort", "shift_aborted")
+_add_order("promote", "shift_promoted")
 
 
 def _percent(text: str) -> float:

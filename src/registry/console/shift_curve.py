@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from registry.core.shift import Counts, Point
+from registry.core.shift_curve import Point
+from registry.core.shift_statistics import Counts
 
 WIDTH, HEIGHT = 1000, 220
 """The drawing's units, whatever its size on the screen."""

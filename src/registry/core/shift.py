@@ -4,13 +4,10 @@ This is the rule alone. It takes what was counted since the step began, and retu
 advances, is aborted, or holds because too little is known. `registry.background.shifts` looks; `registry.store.shifts`
 stores the new state and the shares in one transaction.
 
-The group is judged by the lower bound of Wilson's score interval of its ratio of errors (E. B. Wilson, Probable
-Inference, 1927), less the ratio of the rest. So three errors of a small group can suffice, and a group that is as good
-as the limit is seldom taken back by chance, although the rule is asked at each look. Time is counted by looks, and not
-by a wall clock, so setting one has no effect.
+The group is judged by `registry.core.shift_statistics`. Time is counted by looks, and not by a wall clock, so setting
+one has no effect.
 """
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Literal
 
@@ -18,7 +15,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.core.endpoint import Endpoint
-from registry.core.shares import MAX_GROUPS, Share, ShiftMark, check_shares, groups_in, rest_percent
+from registry.core.shares import Share, ShiftMark, groups_in
+from registry.core.shift_curve import MAX_POINTS, Point, extended
+from registry.core.shift_plan import ShiftPlan, check_plan, shares_during, without
+from registry.core.shift_statistics import MIN_ERRORS, Counts, excess_percent, rest_ratio
 from registry.errors import InvalidError, ShiftConflictError
 from wire.duration import format_duration
 
@@ -37,94 +37,13 @@ ShiftEventKind = Literal[
     "shift_done",
 ]
 
-MAX_STEPS = 20
-"""Steps of a shift."""
-MIN_EVERY = 1.0
-"""Seconds of a step, at the least."""
-MAX_EVERY = 7 * 86_400.0
-"""Seconds of a step, at most."""
-MAX_MIN_REQUESTS = 1_000_000
-"""Requests of the group that a step may ask for."""
-MIN_ERRORS = 3
-"""Errors of the group below which it is not taken back."""
-MAX_POINTS = 120
-"""Points of the curve; when there are more, each two of one share become one."""
 MAX_LOOK_GAP = 5.0
 """Seconds that one look counts for at most: of a longer time nobody knows what happened in it."""
 HOLD_GRACE = 20.0
 """Seconds for which a shift holds before that is an event: the first figures come with the next digest but one."""
-_Z = 2.33
-"""The quantile of the normal distribution for the bound: it is exceeded by chance in 1 of 100."""
-_MIN_REST = 50
-"""Requests of the rest below which its ratio includes the step before; at 100 % the rest has none."""
 _FULL = 100.0
 _REGISTRY = "registry"
 """The author of what the leader does by the rule."""
-
-
-class Counts(Struct, frozen=True, array_like=True):
-    """Attempts at endpoints, and those of them that failed, as Envoys count them.
-
-    Attributes:
-        requests: the attempts, retries included (``rq_total`` of Envoy's ``/clusters``).
-        errors: those that failed (``rq_error``).
-    """
-
-    requests: int = 0
-    errors: int = 0
-
-    @property
-    def ratio(self) -> float:
-        """The part that failed; 0 of none."""
-        return self.errors / self.requests if self.requests else 0.0
-
-    def since(self, before: "Counts") -> "Counts":
-        """Return what is new since earlier counts; nothing where counts fell."""
-        return Counts(max(0, self.requests - before.requests), max(0, self.errors - before.errors))
-
-    def __add__(self, other: "Counts") -> "Counts":
-        """Return the sum."""
-        return Counts(self.requests + other.requests, self.errors + other.errors)
-
-
-class Point(Struct, frozen=True, array_like=True):
-    """A point of the curve: what both groups had within a short time.
-
-    Attributes:
-        after: seconds since the shift began, pauses left out.
-        percent: the share of the group then.
-        group: what the group had.
-        rest: what the others had.
-    """
-
-    after: float
-    percent: float
-    group: Counts
-    rest: Counts
-
-
-class ShiftPlan(Struct, frozen=True):
-    """The steps and limits of a shift, as an operator asks for them.
-
-    Attributes:
-        selector: the group that gets more and more, as ``key=value``.
-        steps: its shares in percent, in their order.
-        every: seconds of each step.
-        abort_above: percentage points of errors above those of the rest from which the group is taken back.
-        min_requests: requests of the group without which a step does not end.
-        actor: the operator.
-        reason: why.
-        others: the shares of other groups as if this one had none; they keep their proportions.
-    """
-
-    selector: str
-    steps: tuple[float, ...]
-    every: float
-    abort_above: float
-    min_requests: int
-    actor: str
-    reason: str
-    others: tuple[Share, ...] = ()
 
 
 class Shift(Struct, frozen=True):
@@ -195,13 +114,12 @@ class Shift(Struct, frozen=True):
     @property
     def rest_ratio(self) -> float:
         """The part of the others' requests that failed, with those of the step before where there are few."""
-        rest = self.rest if self.rest.requests >= _MIN_REST else self.rest + self.rest_before
-        return rest.ratio
+        return rest_ratio(self.rest, self.rest_before)
 
     @property
     def excess(self) -> float:
         """The percentage points by which the group surely fails more often than the others; below 0: it does not."""
-        return _FULL * (wilson_lower(self.group) - self.rest_ratio)
+        return excess_percent(self.group, self.rest_ratio)
 
     @property
     def failing(self) -> bool:
@@ -274,80 +192,11 @@ class Change(Struct, frozen=True):
     publishes: bool = False
 
 
-def wilson_lower(counts: Counts, z: float = _Z) -> float:
-    """Return the lower bound of Wilson's score interval of the ratio of errors; 0 without requests."""
-    n = counts.requests
-    if n <= 0:
-        return 0.0
-    ratio = min(1.0, counts.errors / n)
-    centre = ratio + z * z / (2 * n)
-    spread = z * math.sqrt(ratio * (1 - ratio) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - spread) / (1 + z * z / n))
-
-
-def shares_during(plan: ShiftPlan, percent: float) -> tuple[Share, ...]:
-    """Return the shares of a service while the group of a shift has ``percent``.
-
-    The others keep the proportions that they had when it began, so that a group without a share stays without.
-    """
-    left = 1 - percent / _FULL
-    return (Share(plan.selector, percent), *(Share(share.selector, share.percent * left) for share in plan.others))
-
-
-def without(selector: str, in_force: Sequence[Share]) -> tuple[Share, ...]:
-    """Return the shares of a service as they would be if a group had none, the others in their proportions."""
-    others = [share for share in in_force if share.selector != selector]
-    left = sum(share.percent for share in others) + rest_percent(in_force)
-    # The group has everything: the others have no proportions, and endpoints without a share of their own get it all.
-    scale = _FULL / left if left else 0.0
-    return tuple(Share(share.selector, min(share.percent * scale, _FULL)) for share in others)
-
-
 def strength_of(endpoints: Collection[Endpoint], selector: str, others: Sequence[Share]) -> Strength:
     """Return what is routable in a service, for the group of a shift and for the rest."""
     # The group's share is only there to tell it from the rest; what it leaves is what the others have.
     group, *rest = groups_in(endpoints, [Share(selector, 0.0), *others])
     return Strength(group.endpoints, group.routable, sum(each.routable for each in rest if each.percent))
-
-
-def check_plan(plan: ShiftPlan) -> None:
-    """Refuse a plan that means nothing.
-
-    Raises:
-        InvalidError: names the value and says what is allowed.
-    """
-    steps = plan.steps
-    if not 1 <= len(steps) <= MAX_STEPS:
-        raise InvalidError(f"{len(steps)} steps were given; a shift has 1 to {MAX_STEPS}", "$.steps")
-    for number, percent in enumerate(steps):
-        if not 0 < percent <= _FULL:
-            raise InvalidError(
-                f"{percent:g} percent is no step: give more than 0 and at most 100", f"$.steps[{number}]"
-            )
-        if number and percent <= steps[number - 1]:
-            raise InvalidError(
-                f"step {percent:g} follows {steps[number - 1]:g}: each step is greater than the one before. Steps are "
-                "the whole share of the group and not what is added",
-                f"$.steps[{number}]",
-            )
-    if not MIN_EVERY <= plan.every <= MAX_EVERY:
-        raise InvalidError(f"{plan.every:g} seconds is no duration of a step: give 1 second to 7 days", "$.every")
-    if not 0 <= plan.abort_above <= _FULL:
-        raise InvalidError(f"{plan.abort_above:g} percent is no limit: give 0 to 100", "$.abort_above")
-    if not 0 <= plan.min_requests <= MAX_MIN_REQUESTS:
-        raise InvalidError(
-            f"{plan.min_requests} requests cannot be asked for: give 0 to {MAX_MIN_REQUESTS}", "$.min_requests"
-        )
-    if len(plan.others) >= MAX_GROUPS:
-        raise InvalidError(
-            f"the service has shares of {len(plan.others)} other groups, and {MAX_GROUPS} are allowed with this one: "
-            "set fewer (registryctl share)",
-            "$.selector",
-        )
-    try:
-        check_shares([Share(plan.selector, steps[0])])
-    except InvalidError as error:
-        raise InvalidError(str(error), "$.selector") from None
 
 
 def start(
@@ -487,31 +336,8 @@ def _counted(shift: Shift, seen: Look, elapsed: float) -> Shift:
         step_age=shift.step_age + max(0.0, seen.elapsed),
         group=seen.group,
         rest=seen.rest,
-        curve=_extended(shift.curve, new, width),
+        curve=extended(shift.curve, new, width),
     )
-
-
-def _extended(curve: tuple[Point, ...], point: Point, width: float) -> tuple[Point, ...]:
-    """Return a curve with a point more, or with a longer last one."""
-    if curve and curve[-1].percent == point.percent and point.after - curve[-1].after < width:
-        last = curve[-1]
-        return (*curve[:-1], Point(last.after, last.percent, last.group + point.group, last.rest + point.rest))
-    extended = (*curve, point)
-    return extended if len(extended) <= MAX_POINTS else _thinned(extended)
-
-
-def _thinned(curve: Sequence[Point]) -> tuple[Point, ...]:
-    thinned: list[Point] = []
-    joined = False
-    for point in curve:
-        if thinned and not joined and thinned[-1].percent == point.percent:
-            last = thinned.pop()
-            thinned.append(Point(last.after, last.percent, last.group + point.group, last.rest + point.rest))
-            joined = True
-        else:
-            thinned.append(point)
-            joined = False
-    return tuple(thinned)
 
 
 def _unknown(seen: Look) -> Hold | None:

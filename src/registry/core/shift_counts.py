@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from registry.core.endpoint import Endpoint
 from registry.core.shares import fits_selector
-from registry.core.shift import Counts
+from registry.core.shift_statistics import Counts
 from wire.address import parse_endpoint
 
 

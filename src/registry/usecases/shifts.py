@@ -1,6 +1,7 @@
 """Shifts of traffic to a group of a service's endpoints: begin them, look at them, and give orders to them."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -9,15 +10,22 @@ from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core import shift as rule
 from registry.core.shares import Share
-from registry.core.shift import Change, Shift, ShiftEventKind, ShiftPlan, Strength, strength_of
+from registry.core.shift import Change, Shift, ShiftEventKind, Strength, strength_of
+from registry.core.shift_plan import ShiftPlan, without
 from registry.errors import NotFoundError, UnknownServiceError
 from registry.store import shifts as store
 from registry.store.database import Database
 from registry.store.shifts import Decision
 from registry.usecases.audit import Audit
 
-Order = Callable[[Shift, float], Change]
-"""Takes a shift and the database's time, and returns what an order makes of it."""
+Order = Literal["pause", "resume", "abort", "promote"]
+_KINDS: Mapping[Order, ShiftEventKind] = {
+    "pause": "shift_paused",
+    "resume": "shift_resumed",
+    "abort": "shift_aborted",
+    "promote": "shift_promoted",
+}
+"""The audit kind of each order."""
 
 
 class TrafficShifts:
@@ -82,60 +90,34 @@ class TrafficShifts:
         """
 
         def begin(before: Shift | None, in_force: tuple[Share, ...], now: float) -> Change:
-            strength = self._strength(service, plan.selector, rule.without(plan.selector, in_force))
+            strength = self._strength(service, plan.selector, without(plan.selector, in_force))
             return rule.start(service, plan, before, in_force, strength, now)
 
         return await self._change(principal, "shift_started", service, begin, f"{plan.selector}: {plan.reason}")
 
-    async def pause(self, principal: Principal, service: str, reason: str) -> Shift:
-        """Let a running shift go no further."""
-        return await self._order(
-            principal,
-            "shift_paused",
-            service,
-            reason,
-            lambda shift, now: rule.pause(shift, principal.name, reason, now),
-        )
+    async def order(self, principal: Principal, service: str, order: Order, reason: str) -> Shift:
+        """Pause, resume, abort or promote the shift of a service.
 
-    async def resume(self, principal: Principal, service: str, reason: str) -> Shift:
-        """Let a paused shift go on."""
-        return await self._order(
-            principal,
-            "shift_resumed",
-            service,
-            reason,
-            lambda shift, now: rule.resume(shift, principal.name, reason, now),
-        )
+        Raises:
+            NotFoundError: it had no shift.
+            ShiftConflictError: the state of the shift, or of the endpoints, does not allow the order.
+            UnavailableError: it could not be stored.
+        """
 
-    async def abort(self, principal: Principal, service: str, reason: str) -> Shift:
-        """Take the group of a shift back to a share of 0."""
-        return await self._order(
-            principal,
-            "shift_aborted",
-            service,
-            reason,
-            lambda shift, now: rule.abort(shift, self._strength_of(shift), principal.name, reason, now),
-        )
-
-    async def promote(self, principal: Principal, service: str, reason: str) -> Shift:
-        """Give the group of a shift all requests now."""
-        return await self._order(
-            principal,
-            "shift_promoted",
-            service,
-            reason,
-            lambda shift, now: rule.promote(shift, self._strength_of(shift), principal.name, reason, now),
-        )
-
-    async def _order(
-        self, principal: Principal, kind: ShiftEventKind, service: str, reason: str, order: Order
-    ) -> Shift:
         def carry_out(stored: Shift | None, _in_force: object, now: float) -> Change:
             if stored is None:
                 raise self._none(service)
-            return order(stored, now)
+            match order:
+                case "pause":
+                    return rule.pause(stored, principal.name, reason, now)
+                case "resume":
+                    return rule.resume(stored, principal.name, reason, now)
+                case "abort":
+                    return rule.abort(stored, self._strength_of(stored), principal.name, reason, now)
+                case "promote":
+                    return rule.promote(stored, self._strength_of(stored), principal.name, reason, now)
 
-        return await self._change(principal, kind, service, carry_out, reason)
+        return await self._change(principal, _KINDS[order], service, carry_out, reason)
 
     async def _change(
         self, principal: Principal, kind: ShiftEventKind, service: str, decide: Decision, reason: str

@@ -8,6 +8,7 @@ from registry.http.openapi import answers, body, problems
 from registry.http.parameters import ServiceName, decode
 from registry.http.responses import json
 from registry.http.views.shifts import ShiftList, ShiftOrder, ShiftRequest, ShiftView, shift_view
+from registry.usecases.shifts import Order
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 
@@ -46,49 +47,36 @@ async def start_shift(service: ServiceName, request: Request, shifts: ShiftsPart
     return json(shift_view(await shifts.start(actor, service, wanted.plan(actor.name))))
 
 
-@router.post(
-    f"{_PATH}/pause",
-    operation_id="pause_shift",
-    openapi_extra=_ORDER,
-    responses=answers(ShiftView, "It goes no further.", None) | _REFUSED,
+def _add_order(order: Order, answer: str, words: str) -> None:
+    """Add the route of an order; all four take a reason and return the shift as it is then."""
+
+    async def give(service: ServiceName, request: Request, shifts: ShiftsPart, actor: Actor) -> Response:
+        reason = decode(_order, await request.body() or b"{}").reason
+        return json(shift_view(await shifts.order(actor, service, order, reason)))
+
+    router.add_api_route(
+        f"{_PATH}/{order}",
+        give,
+        methods=["POST"],
+        name=f"{order}_shift",
+        description=words,
+        operation_id=f"{order}_shift",
+        openapi_extra=_ORDER,
+        responses=answers(ShiftView, answer, None) | _REFUSED,
+    )
+
+
+_add_order(
+    "pause",
+    "It goes no further.",
+    "Let a running shift neither advance nor be aborted by its rule; the shares stay as they are.",
 )
-async def pause_shift(service: ServiceName, request: Request, shifts: ShiftsPart, actor: Actor) -> Response:
-    """Let a running shift neither advance nor be aborted by its rule; the shares stay as they are."""
-    return json(shift_view(await shifts.pause(actor, service, await _reason(request))))
-
-
-@router.post(
-    f"{_PATH}/resume",
-    operation_id="resume_shift",
-    openapi_extra=_ORDER,
-    responses=answers(ShiftView, "It goes on.", None) | _REFUSED,
+_add_order(
+    "resume", "It goes on.", "Let a paused shift go on, with its step from the beginning and its shares in force again."
 )
-async def resume_shift(service: ServiceName, request: Request, shifts: ShiftsPart, actor: Actor) -> Response:
-    """Let a paused shift go on, with its step from the beginning and its shares in force again."""
-    return json(shift_view(await shifts.resume(actor, service, await _reason(request))))
-
-
-@router.post(
-    f"{_PATH}/abort",
-    operation_id="abort_shift",
-    openapi_extra=_ORDER,
-    responses=answers(ShiftView, "Its group has a share of 0.", None) | _REFUSED,
+_add_order(
+    "abort",
+    "Its group has a share of 0.",
+    "Take the group of a shift back: all requests go to the others from the next answer to each Envoy.",
 )
-async def abort_shift(service: ServiceName, request: Request, shifts: ShiftsPart, actor: Actor) -> Response:
-    """Take the group of a shift back: all requests go to the others from the next answer to each Envoy."""
-    return json(shift_view(await shifts.abort(actor, service, await _reason(request))))
-
-
-@router.post(
-    f"{_PATH}/promote",
-    operation_id="promote_shift",
-    openapi_extra=_ORDER,
-    responses=answers(ShiftView, "Its group has all requests.", None) | _REFUSED,
-)
-async def promote_shift(service: ServiceName, request: Request, shifts: ShiftsPart, actor: Actor) -> Response:
-    """Give the group of a shift all requests now, and end the shift."""
-    return json(shift_view(await shifts.promote(actor, service, await _reason(request))))
-
-
-async def _reason(request: Request) -> str:
-    return decode(_order, await request.body() or b"{}").reason
+_add_order("promote", "Its group has all requests.", "Give the group of a shift all requests now, and end the shift.")

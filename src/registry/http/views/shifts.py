@@ -5,18 +5,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from registry.core.shift import (
-    MAX_EVERY,
-    MAX_MIN_REQUESTS,
-    MAX_STEPS,
-    MIN_EVERY,
-    Counts,
-    Point,
-    Shift,
-    ShiftPlan,
-    ShiftState,
-    wilson_lower,
-)
+from registry.core.shift import Shift, ShiftState
+from registry.core.shift_curve import Point
+from registry.core.shift_plan import MAX_EVERY, MAX_MIN_REQUESTS, MAX_STEPS, MIN_EVERY, ShiftPlan
+from registry.core.shift_statistics import Counts, wilson_lower
 from registry.http.openapi import show_examples
 from registry.http.views.epoch import Epoch
 from wire.model import PRINTABLE_PATTERN, Text

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.console.shift_curve import HEIGHT, WIDTH, shift_curve
-from registry.core.shift import Counts, Point
+from registry.core.shift_curve import Point
+from registry.core.shift_statistics import Counts
 
 counts = st.builds(
     lambda requests, part: Counts(requests, int(requests * part)), st.integers(0, 10_000), st.floats(0, 1)

@@ -14,25 +14,21 @@ from registry.core.shares import Share, check_shares, groups_in, rest_percent
 from registry.core.shift import (
     HOLD_GRACE,
     MAX_LOOK_GAP,
-    MAX_POINTS,
-    MIN_ERRORS,
     Change,
-    Counts,
     Look,
     Shift,
-    ShiftPlan,
     Strength,
     abort,
-    check_plan,
     look,
     pause,
     promote,
     resume,
     start,
     strength_of,
-    wilson_lower,
-    without,
 )
+from registry.core.shift_curve import MAX_POINTS
+from registry.core.shift_plan import ShiftPlan, check_plan, without
+from registry.core.shift_statistics import MIN_ERRORS, Counts, wilson_lower
 from registry.errors import InvalidError, ShiftConflictError
 
 PLAN = ShiftPlan("revision=b", (5.0, 25.0, 50.0, 100.0), 10.0, 1.0, 200, "anna", "try b")

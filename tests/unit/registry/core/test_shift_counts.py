@@ -2,8 +2,8 @@
 
 from registry.core.endpoint import Endpoint
 from registry.core.endpoint_table import EndpointTable
-from registry.core.shift import Counts
 from registry.core.shift_counts import StepCounts
+from registry.core.shift_statistics import Counts
 from wire.model import Registration
 
 REST, CANARY = "10.0.0.1:80", "10.0.0.2:80"
