@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 from rich.text import Text
 
 from registryctl.client import Document, read
-from registryctl.errors import NEGATIVE, UnreachableError, UsageError
+from registryctl.errors import NEGATIVE, MissingError, UnreachableError, UsageError
 from registryctl.output import Cell
 from registryctl.paths import path_of
 from registryctl.session import Session
@@ -18,6 +18,8 @@ POLL_INTERVAL = 1.0
 """Seconds between two looks at a shift that is waited for."""
 UNDER_WAY = 6
 """Exit status: the time to wait is over, and the shift is not."""
+_MIN_HOLD_SHOWN = 60
+"""Seconds of a hold from which they are shown: most end before."""
 
 _STATES = {"running": "green", "paused": "cyan", "aborted": "red", "done": ""}
 _FINAL = frozenset({"aborted", "done"})
@@ -58,6 +60,8 @@ def run_shift(
             f"shift: received {', '.join(f'--{each}' for each in (*(['to'] if wanted.to else []), *wanted.orders))}",
             "give one of them",
         )
+    if seconds is not None and not wait:
+        raise UsageError("shift: received --for without --wait", "give --wait too")
     document = _ask(session, service, wanted, reason)
     shift = read(document)
     if not wait:
@@ -124,13 +128,19 @@ def _wait(session: Session, shift: Document, longest: float | None) -> int:
             if line != before:
                 session.screen.note(line)
             before = line
+        except MissingError as error:
+            session.screen.note(
+                f"the shift is gone: {error}. The registry has forgotten the service, or its database was restored"
+            )
+            return NEGATIVE
 
 
 def _tell(session: Session, shift: Document, before: str) -> str:
     """Print a line when something has changed, and return what was compared."""
-    line = f"{shift['percent']:g} %  {shift['state']}  {shift['held'] or shift['reason']}"
+    served = _other_share(shift) if shift["state"] == "paused" else ""
+    line = f"{shift['percent']:g} %  {shift['state']}  {shift['held'] or shift['reason']}{served and f'; {served}'}"
     # Numbers of a hold change at each look.
-    compared = f"{shift['percent']} {shift['state']} {shift['reason']} {bool(shift['held'])}"
+    compared = f"{shift['percent']} {shift['state']} {shift['reason']} {bool(shift['held'])} {served}"
     if compared != before:
         if session.json:
             session.screen.line(Raw(msgspec.json.encode(shift)))
@@ -153,8 +163,12 @@ def _show(session: Session, document: Raw) -> None:
         f"({', '.join(f'{step:g}' for step in shift['steps'])} %, each for {format_duration(shift['every'])})",
     )
     screen.say(shift["reason"])
+    if served := _other_share(shift):
+        screen.say((served, "yellow"))
     if shift["held"]:
-        screen.say((f"holds: {shift['held']}", "yellow"))
+        seconds = round(shift["held_seconds"])
+        since = f" (for {format_duration(seconds)})" if seconds >= _MIN_HOLD_SHOWN else ""
+        screen.say((f"holds: {shift['held']}{since}", "yellow"))
     rows: list[tuple[Cell, ...]] = [
         (name, str(counts["requests"]), str(counts["errors"]), f"{counts['error_percent']:.2f} %", above)
         for name, counts, above in (
@@ -174,6 +188,17 @@ def _show(session: Session, document: Raw) -> None:
     screen.say(f"begun {begun} ago by {shift['actor']}{why}; changed {changed} ago by {shift['changed_by']}")
 
 
+def _other_share(shift: Document) -> str:
+    """Return in words the share that is served now, where it is not that of the shift; else an empty text."""
+    served = shift.get("served_percent")
+    if "served_percent" not in shift or served == shift["percent"]:
+        return ""
+    words = "no share of its own" if served is None else f"{served:g} %"
+    by = f", set by {shift['served_by']}" if shift["served_by"] else ""
+    again = f"; --resume sets {shift['percent']:g} % again" if shift["state"] == "paused" else ""
+    return f"{shift['to']} is served {words} now{by}{again}"
+
+
 def _show_all(session: Session) -> None:
     document = session.client.get("/v1/shifts")
     if session.json:
@@ -189,4 +214,5 @@ def _show_all(session: Session) -> None:
 def _row(shift: Document) -> tuple[Cell, ...]:
     state = Text(shift["state"], _STATES.get(shift["state"], ""))
     step = f"{shift['step']}/{len(shift['steps'])}"
-    return (shift["service"], shift["to"], f"{shift['percent']:g} %", state, step, shift["held"] or shift["reason"])
+    why = _other_share(shift) or shift["held"] or shift["reason"]
+    return (shift["service"], shift["to"], f"{shift['percent']:g} %", state, step, why)

@@ -17,8 +17,11 @@ from harness.process import Child, end, eventually, free_port, running, script
 class Registry:
     """A running `registry serve`, and a client of it."""
 
-    def __init__(self, url: str, process: Child, log: Path, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, url: str, process: Child, log: Path, tls: ssl.SSLContext | None = None, database_url: str = ""
+    ) -> None:
         self.url = url
+        self.database_url = database_url
         self.port = int(url.rpartition(":")[2])
         self.process = process
         self.log = log
@@ -91,7 +94,7 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
     command, everything = [*(program or script("registry")), "serve"], {**inherited, **variables, **env}
     with running(command, env=everything, log=log) if fresh else forked_registry(everything, log) as process:
-        started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls)
+        started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls, database_url)
         with contextlib.closing(started.client):
             eventually(
                 lambda: process.poll() is not None or started.ready(), within=60, said=lambda: log.read_text()[-2000:]

@@ -2,10 +2,12 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from harness.operator import registryctl
+from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
@@ -88,6 +90,46 @@ def test_without_figures_a_shift_holds_and_says_so(shared_registry: Registry, se
     assert (shift["state"], shift["step"], shift["waited"]) == ("running", 1, 0.0)
     assert "holds: no Envoy reports" in registryctl(shared_registry.url, "shift", service).out
     registryctl(shared_registry.url, "shift", service, "--abort")
+
+
+def test_the_share_that_is_served_is_shown_beside_that_of_the_shift(
+    shared_registry: Registry, service: str, server: Postgres
+) -> None:
+    """Another hand may have set it; and a pipeline that waits ends when the registry has forgotten the service."""
+    populated(shared_registry, service)
+    url, database = shared_registry.url, shared_registry.database_url
+    registryctl(url, "shift", service, "--to", "revision=b", "--steps", "10,50")
+    assert registryctl(url, "shift", service, "--for", "1s").status == 2
+    registryctl(url, "shift", service, "--pause")
+    path = f"/v1/services/{service}/shift"
+    assert shared_registry.client.get(path).json()["served_percent"] == 10.0
+    by_bob = (
+        "UPDATE services SET shares = replace(replace(shares, '\"percent\":10.0', '\"percent\":90.0'), 'ann', 'bob'),"
+        f" version = version + 1, change = change + 1 WHERE name = '{service}'"
+        " RETURNING pg_notify('headcount_changes', name || ' ' || change)"
+    )
+    server.execute(by_bob, url=database)
+    eventually(lambda: shared_registry.client.get(path).json()["served_percent"] == 90.0)
+    words = "revision=b is served 90 % now, set by bob from 127.0.0.1; --resume sets 10 % again"
+    assert words in registryctl(url, "shift", service).out
+    assert words in registryctl(url, "shift").out
+    assert f"; {words}\n" in registryctl(url, "shift", service, "--wait", "--for", "100ms").out
+    server.execute(
+        """UPDATE shifts SET shift = replace(shift, '"changed_by":"ann from 127.0.0.1"', '"changed_by":"registry"')"""
+        f" WHERE service = '{service}'",
+        url=database,
+    )
+    paused = f"{service}: the shift to revision=b was paused "
+    eventually(lambda: paused in registryctl(url, "check").out)
+    registryctl(url, "shift", service, "--promote")
+    registryctl(url, "share", service, "--clear")
+    assert "revision=b is served no share of its own now" in registryctl(url, "shift", service).out
+    assert paused not in registryctl(url, "check").out
+    with ThreadPoolExecutor(1) as pipeline:
+        waiting = pipeline.submit(registryctl, url, "shift", service, "--to", "revision=b", "--wait")
+        forget = f"DELETE FROM shifts WHERE service = '{service}' AND state = 'running' RETURNING service"
+        eventually(lambda: bool(server.execute(forget, url=database)))
+        assert (waiting.result().status, "the shift is gone: " in waiting.result().err) == (1, True)
 
 
 def test_what_means_nothing_or_comes_second_is_refused(shared_registry: Registry, service: str) -> None:

@@ -70,7 +70,7 @@ class _Watched(Struct):
     noted_at: float
     looked_at: float
     counts: StepCounts
-    strength: Strength = Strength(0, 0, 0)
+    strength: Strength = Strength(0, 0, 0, 0)
     change: int = -1
 
 

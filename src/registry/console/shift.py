@@ -51,7 +51,7 @@ async def show_shift(
         "shift.html",
         service=snapshot.service,
         missing=missing,
-        shift=None if shift is None else shift_view(shift),
+        shift=None if shift is None else shift_view(shift, snapshot.shares),
         curve=None if shift is None else _curve(shift),
         width=WIDTH,
         height=HEIGHT,

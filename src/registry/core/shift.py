@@ -24,7 +24,7 @@ from wire.duration import format_duration
 
 ShiftState = Literal["running", "paused", "aborted", "done"]
 """Aborted and done are final; the row stays until the next shift of the service begins."""
-HoldKind = Literal["", "no_traffic", "few_reports", "few_requests", "group_unroutable", "rest_unroutable"]
+HoldKind = Literal["", "no_traffic", "few_reports", "few_requests", "group_gone", "group_unroutable", "rest_unroutable"]
 """Why a shift holds; empty: it does not."""
 ShiftEventKind = Literal[
     "shift_started",
@@ -41,6 +41,8 @@ MAX_LOOK_GAP = 5.0
 """Seconds that one look counts for at most: of a longer time nobody knows what happened in it."""
 HOLD_GRACE = 20.0
 """Seconds for which a shift holds before that is an event: the first figures come with the next digest but one."""
+GONE_AFTER = 600.0
+"""Seconds without any endpoint of the group after which a shift is aborted: nobody waits for it for ever."""
 _FULL = 100.0
 _REGISTRY = "registry"
 """The author of what the leader does by the rule."""
@@ -64,11 +66,14 @@ class Shift(Struct, frozen=True):
         waited: those of them in which enough was known.
         held: why it neither advances nor is aborted; empty: it does not hold.
         held_for: seconds since it holds, or since that was an event last.
+        holding: seconds for which it has held without a break.
         hold_noted: the kind of holding of which an event was written last in this step.
         group: what the group had since the step began, as far as it is known; less when a process that knew is gone.
         rest: what the others had since the step began.
         rest_before: what the others had in the step before.
         curve: what both had over time.
+        absent: seconds for which the group has had no endpoint.
+        released: whether it ended because the whole service was gone: the group has no share then, not even 0.
     """
 
     service: str
@@ -90,6 +95,9 @@ class Shift(Struct, frozen=True):
     rest: Counts = Counts()
     rest_before: Counts = Counts()
     curve: tuple[Point, ...] = ()
+    holding: float = 0.0
+    absent: float = 0.0
+    released: bool = False
 
     @property
     def active(self) -> bool:
@@ -104,7 +112,8 @@ class Shift(Struct, frozen=True):
     @property
     def shares(self) -> tuple[Share, ...]:
         """The shares of the service's groups while the shift is in this step."""
-        return shares_during(self.plan, self.percent)
+        # A service that comes back, perhaps with the group alone, is not drained by a share of 0.
+        return self.plan.others if self.released else shares_during(self.plan, self.percent)
 
     @property
     def mark(self) -> ShiftMark | None:
@@ -134,11 +143,13 @@ class Strength(Struct, frozen=True):
         group_endpoints: the endpoints of the group.
         group: its routable endpoints.
         rest: the routable endpoints among the others that have a share without the group.
+        rest_endpoints: all other endpoints.
     """
 
     group_endpoints: int
     group: int
     rest: int
+    rest_endpoints: int
 
 
 class Look(Struct, frozen=True):
@@ -196,7 +207,8 @@ def strength_of(endpoints: Collection[Endpoint], selector: str, others: Sequence
     """Return what is routable in a service, for the group of a shift and for the rest."""
     # The group's share is only there to tell it from the rest; what it leaves is what the others have.
     group, *rest = groups_in(endpoints, [Share(selector, 0.0), *others])
-    return Strength(group.endpoints, group.routable, sum(each.routable for each in rest if each.percent))
+    routable = sum(each.routable for each in rest if each.percent)
+    return Strength(group.endpoints, group.routable, routable, sum(each.endpoints for each in rest))
 
 
 def start(
@@ -253,6 +265,8 @@ def look(shift: Shift, seen: Look, now: float) -> Change:
     unknown = _unknown(seen)
     if unknown is None and counted.failing and seen.strength.rest:
         return _changed(counted, "aborted", "shift_aborted", _failing(counted), _REGISTRY, now)
+    if counted.absent >= GONE_AFTER and (ended := _gone(counted, seen.strength, now)) is not None:
+        return ended
     hold = _ill(counted, seen) or unknown
     if hold is None:
         counted = replace(counted, waited=counted.waited + elapsed)
@@ -334,6 +348,7 @@ def _counted(shift: Shift, seen: Look, elapsed: float) -> Shift:
         shift,
         age=age,
         step_age=shift.step_age + max(0.0, seen.elapsed),
+        absent=0.0 if seen.strength.group_endpoints else shift.absent + elapsed,
         group=seen.group,
         rest=seen.rest,
         curve=extended(shift.curve, new, width),
@@ -352,11 +367,27 @@ def _unknown(seen: Look) -> Hold | None:
 
 def _ill(shift: Shift, seen: Look) -> Hold | None:
     """Return what is wrong with the endpoints, which an abort would not mend; None: nothing."""
+    if not seen.strength.group_endpoints:
+        words = f"{shift.plan.selector} has no endpoint; after {format_duration(GONE_AFTER)} of that it is aborted"
+        return Hold("group_gone", words)
     if not seen.strength.group:
         return Hold("group_unroutable", f"no endpoint of {shift.plan.selector} is routable")
     if shift.failing and not seen.strength.rest:
-        return Hold("rest_unroutable", f"{_failing(shift)}, and nothing else is routable")
+        return Hold("rest_unroutable", f"{_failing(shift)}, and {_alone(shift)}")
     return None
+
+
+def _gone(shift: Shift, strength: Strength, now: float) -> Change | None:
+    """End the shift of a group that is gone for good; None: the others could not serve without it, if it came back."""
+    since = f"has had no endpoint for {format_duration(GONE_AFTER)}"
+    if strength.rest:
+        words = f"{shift.plan.selector} {since}"
+    elif not strength.rest_endpoints:
+        words = f"{shift.service} {since}, and begins without this share when it comes back"
+        shift = replace(shift, released=True)
+    else:
+        return None
+    return _changed(shift, "aborted", "shift_aborted", f"aborted at {shift.percent:g} %: {words}", _REGISTRY, now)
 
 
 def _unready(shift: Shift, seen: Look) -> Hold | None:
@@ -365,12 +396,19 @@ def _unready(shift: Shift, seen: Look) -> Hold | None:
         words = f"{shift.group.requests} of {shift.plan.min_requests} requests that a step needs were counted"
         return Hold("few_requests", words)
     if not seen.strength.rest:
-        return Hold("rest_unroutable", f"nothing but {shift.plan.selector} is routable")
+        return Hold("rest_unroutable", _alone(shift))
     return None
 
 
+def _alone(shift: Shift) -> str:
+    return (
+        f"nothing but {shift.plan.selector} is routable: bring the others back, or end the shift as it is "
+        f"(registryctl shift {shift.service} --promote)"
+    )
+
+
 def _held(shift: Shift, hold: Hold, elapsed: float) -> Change:
-    held = replace(shift, held=hold.words, held_for=shift.held_for + elapsed)
+    held = replace(shift, held=hold.words, held_for=shift.held_for + elapsed, holding=shift.holding + elapsed)
     if held.held_for < HOLD_GRACE or shift.hold_noted == hold.kind:
         return Change(held)
     words = f"holds at {shift.percent:g} %: {hold.words}"
@@ -379,7 +417,7 @@ def _held(shift: Shift, hold: Hold, elapsed: float) -> Change:
 
 
 def _going_on(shift: Shift) -> Shift:
-    return replace(shift, held="", held_for=0.0)
+    return replace(shift, held="", held_for=0.0, holding=0.0)
 
 
 def _afresh(shift: Shift) -> Shift:

@@ -24,6 +24,13 @@ _WITH_SHARES = (
     .where(shifts.c.state == "running")
     .order_by(shifts.c.service)
 )
+_NOT_DONE = (
+    select(shifts.c.service, shifts.c.shift, services.c.shares)
+    .join(services, services.c.name == shifts.c.service)
+    # Of those that were aborted, whose shares nobody has taken back since.
+    .where(shifts.c.state.in_(("running", "paused")) | ((shifts.c.state == "aborted") & (services.c.shares != "")))
+    .order_by(shifts.c.service)
+)
 _SHIFTS = select(shifts.c.service, shifts.c.shift).order_by(shifts.c.service)
 _LOCK = Statement(
     select(shifts.c.shift, services.c.shares, services.c.version, services.c.change)
@@ -86,6 +93,15 @@ async def read(connection: AsyncConnection, names: list[str] | None = None) -> d
     return {row.service: decode_shift(row.shift) for row in await connection.execute(query)}
 
 
+async def read_not_done(connection: AsyncConnection) -> list[tuple[str, Shift | None, tuple[Share, ...]]]:
+    """Return the shifts that are under way or were aborted, each with its service and the shares in force.
+
+    A shift is None where its row cannot be read.
+    """
+    rows = await connection.execute(_NOT_DONE)
+    return [(row.service, decode_shift(row.shift), _shares(row.shares)) for row in rows]
+
+
 async def change_shift(database: Database, service: str, decide: Decision) -> StoredShift | None:
     """Change the shift of a service, and its shares with it; None: the service is not known.
 
@@ -129,9 +145,10 @@ async def _save(driver: Driver, change: Change, in_force: tuple[Share, ...], num
         # A pause changes no weight, and shares that another hand has set stay until the shift is resumed.
         if shift.state == "paused":
             marked = msgspec.structs.replace(marked, groups=in_force)
-        if marked.groups:
+        if marked.groups or in_force:
             visible = marked.groups != in_force
-            numbers = await write_shares(driver, shift.service, marked, visible=visible) or numbers
+            kept = marked if marked.groups else None
+            numbers = await write_shares(driver, shift.service, kept, visible=visible) or numbers
     if change.event is not None:
         event = change.event
         await record_event(driver, shift.service, event.kind, event.reason, event.actor, numbers)

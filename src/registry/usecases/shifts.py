@@ -9,7 +9,7 @@ from registry.auth.verbs import Verb
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core import shift as rule
-from registry.core.shares import Share
+from registry.core.shares import Share, Shares
 from registry.core.shift import Change, Shift, ShiftEventKind, Strength, strength_of
 from registry.core.shift_plan import ShiftPlan, without
 from registry.errors import NotFoundError, UnknownServiceError
@@ -78,6 +78,10 @@ class TrafficShifts:
         self._policy.allow(principal, Verb.READ, "")
         reach = self._policy.reach(principal, Verb.READ)
         return [shift for service, shift in (await self._read()).items() if shift and reach.covers(service)]
+
+    def in_force(self, service: str) -> Shares | None:
+        """Return the shares of a service as this process serves them: another hand may have set them since."""
+        return self._cache.get(service).shares
 
     async def start(self, principal: Principal, service: str, plan: ShiftPlan) -> Shift:
         """Begin a shift with its first step.

@@ -20,7 +20,8 @@ from registry.core.ecs_services import EcsService
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.history import EventFilter, RecordedEvent
-from registry.core.shares import misleading_shares
+from registry.core.shares import Share, misleading_shares
+from registry.core.shift import Shift
 from registry.core.silence import is_silent
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
@@ -35,13 +36,16 @@ from registry.core.verdict.facts import (
     OverrideFacts,
     ServiceFacts,
     SharesFacts,
+    ShiftFacts,
     SilentEndpoint,
     StrengthFacts,
 )
+from registry.core.verdict.shifts import trouble_of
 from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.history import find_events
 from registry.store.pauses import in_force
+from registry.store.shifts import read_not_done
 from registry.usecases.mesh_rollout import MeshRollouts, RolloutOverview, readable
 from registry.usecases.silence import Silences
 from registry.usecases.status import StateReading, Status
@@ -93,6 +97,16 @@ class _Asking(Struct, frozen=True):
         return self.read.covers(service) and self.observe.covers(service)
 
 
+class _Told(Struct, frozen=True):
+    """What PostgreSQL tells, as in `_Collection`."""
+
+    reading: StateReading
+    pauses: Sequence[Pause] | None
+    lapsed: Sequence[RecordedEvent]
+    mesh: RolloutOverview | None
+    shifts: Sequence[ShiftFacts] | None
+
+
 class _Collection(Struct):
     """The answers of PostgreSQL at one moment, and the verdicts that were made of them.
 
@@ -104,6 +118,7 @@ class _Collection(Struct):
         lapsed: events of the endpoints that lapsed lately.
         subscribers: the Envoys that poll; None: they could not be collected in time.
         mesh: the roll-outs of the mesh configuration; None: they could not be read in time.
+        shifts: the shifts that somebody has to look at; None: they could not be read in time.
         verdicts: those that were made of it, with the number of the change of memory that they are of.
     """
 
@@ -114,6 +129,7 @@ class _Collection(Struct):
     lapsed: Sequence[RecordedEvent]
     subscribers: ClusterSubscribers | None
     mesh: RolloutOverview | None
+    shifts: Sequence[ShiftFacts] | None
     verdicts: dict[_Asking, tuple[int, Verdict]]
 
 
@@ -207,19 +223,27 @@ class Verdicts:
     async def _gather(self) -> _Collection:
         began = time.monotonic()
         asked, subscribers = await asyncio.gather(self._ask(), self._list())
-        reading, pauses, lapsed, mesh = asked
-        self._collected = _Collection(began, time.monotonic(), reading, pauses, lapsed, subscribers, mesh, {})
+        self._collected = _Collection(
+            began,
+            time.monotonic(),
+            asked.reading,
+            asked.pauses,
+            asked.lapsed,
+            subscribers,
+            asked.mesh,
+            asked.shifts,
+            {},
+        )
         return self._collected
 
-    async def _ask(
-        self,
-    ) -> tuple[StateReading, Sequence[Pause] | None, Sequence[RecordedEvent], RolloutOverview | None]:
+    async def _ask(self) -> _Told:
         """Return what PostgreSQL tells; a part that it does not tell in time is missing."""
         deadline = asyncio.get_running_loop().time() + _DATABASE_TIMEOUT
         reading = await self._status.read(self._reads, _DATABASE_TIMEOUT)
         pauses: Sequence[Pause] | None = None
         lapsed: Sequence[RecordedEvent] = ()
         mesh: RolloutOverview | None = None
+        shifts: Sequence[ShiftFacts] | None = None
         if reading.cluster is not None:
             with suppress(UnavailableError, TimeoutError):
                 async with asyncio.timeout_at(deadline), self._reads, self._database.session() as connection:
@@ -231,7 +255,10 @@ class Verdicts:
             with suppress(UnavailableError, TimeoutError):
                 async with asyncio.timeout_at(deadline), self._reads:
                     mesh = await self._rollouts.read()
-        return reading, pauses, lapsed, mesh
+            with suppress(UnavailableError, TimeoutError):
+                async with asyncio.timeout_at(deadline), self._reads, self._database.session() as connection:
+                    shifts = _troubled(await read_not_done(connection), self._cache.clock.now())
+        return _Told(reading, pauses, lapsed, mesh, shifts)
 
     async def _list(self) -> ClusterSubscribers | None:
         """Return the Envoys that poll; those of last time where so many poll that this takes too long."""
@@ -284,6 +311,9 @@ class Verdicts:
         pauses = collected.pauses
         if pauses is not None:
             pauses = [pause for pause in pauses if pause.scope == EVERYWHERE or reach.covers(pause.scope)]
+        shifts = collected.shifts
+        if shifts is not None:
+            shifts = [shift for shift in shifts if reach.covers(shift.service)]
         asked_for = {status.report.service for status in subscribers.statuses} if subscribers else set()
         return Facts(
             now=now,
@@ -300,6 +330,7 @@ class Verdicts:
             weak=memory.weak,
             overrides=memory.overrides,
             misleading_shares=memory.misleading_shares,
+            troubled_shifts=shifts,
             subscribers=subscribers,
             pauses=pauses,
             allowed_suspects=asking.allowed_suspects,
@@ -380,6 +411,14 @@ class _Memory:
     def _lapse(self, endpoint: Endpoint) -> Lapse:
         seconds = max(0.0, self._now - (endpoint.lapsed_at or self._now))
         return Lapse(endpoint.service, endpoint.name, endpoint.registration.instance_id, seconds, listed=True)
+
+
+def _troubled(shifts: Iterable[tuple[str, Shift | None, tuple[Share, ...]]], now: float) -> list[ShiftFacts]:
+    return [
+        ShiftFacts(service, trouble)
+        for service, shift, in_force in shifts
+        if (trouble := trouble_of(shift, in_force, now))
+    ]
 
 
 def _mesh_facts(overview: RolloutOverview) -> MeshFacts:

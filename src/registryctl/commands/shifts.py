@@ -36,16 +36,19 @@ def shift(  # noqa: PLR0913  # the words of the command line
     resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Give the group a share of 0 now.")] = False,
     promote: Annotated[bool, typer.Option("--promote", help="Give the group all requests now.")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", "-w", help="Until it is over; exit status 0: done, 1: aborted or replaced.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until it is over; the exit status says how.")] = False,
     longest: Annotated[
         str | None,
-        typer.Option("--for", metavar="DURATION", help="Wait at most so long; exit status 6: it is still under way."),
+        typer.Option("--for", metavar="DURATION", help="With --wait: at most so long."),
     ] = None,
     reason: GivenReason = "",
 ) -> int:
-    """Give a group of endpoints more and more of a service's requests, or take them back."""
+    """Give a group of endpoints more and more of a service's requests, or take them back.
+
+    Exit status of --wait: 0 done; 1 aborted, replaced by another shift, or gone with its service; 4 refused, as without
+    a grant; 5 no registry answered at the beginning; 6 still under way after --for. A shift that holds or is paused is
+    waited for: give --for in a pipeline.
+    """
     from registryctl.shifts import Wanted, run_shift
 
     orders = {"pause": pause, "resume": resume, "abort": abort, "promote": promote}

@@ -15,6 +15,7 @@ from registry.core.verdict import (
     replicas,
     services,
     shares,
+    shifts,
     snapshot,
     subscribers,
 )
@@ -29,7 +30,7 @@ CATEGORIES: dict[str, Sequence[Rule]] = {
     "clocks": clocks.RULES,
     "expiry": expiry.RULES,
     "registrars": registrars.RULES,
-    "services": (*services.RULES, *presence.RULES, *shares.RULES),
+    "services": (*services.RULES, *presence.RULES, *shares.RULES, *shifts.RULES),
     "overrides": overrides.RULES,
     "subscribers": subscribers.RULES,
     "mesh": mesh.RULES,

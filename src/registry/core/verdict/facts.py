@@ -110,6 +110,18 @@ class SharesFacts(Struct, frozen=True):
     actor: str
 
 
+class ShiftFacts(Struct, frozen=True):
+    """A shift of traffic that somebody has to look at.
+
+    Attributes:
+        service: its service.
+        trouble: why, in words.
+    """
+
+    service: str
+    trouble: str
+
+
 class OverrideFacts(Struct, frozen=True):
     """An operator's override that is in force.
 
@@ -165,6 +177,7 @@ class Facts(Struct, frozen=True):
         weak: the services with too few endpoints, or with lost ones.
         overrides: the overrides in force.
         misleading_shares: the services whose shares of traffic do not do what they say.
+        troubled_shifts: the shifts that somebody has to look at; None: PostgreSQL, which has them, is away.
         subscribers: the Envoys that poll; None: they could not be collected in time.
         pauses: the pauses of expiry in force; None: PostgreSQL, which has them, is away.
         allowed_suspects: the number of suspects that the person who asks puts up with.
@@ -185,6 +198,7 @@ class Facts(Struct, frozen=True):
     weak: Sequence[StrengthFacts] = ()
     overrides: Sequence[OverrideFacts] = ()
     misleading_shares: Sequence[SharesFacts] = ()
+    troubled_shifts: Sequence[ShiftFacts] | None = None
     subscribers: ClusterSubscribers | None = None
     pauses: Sequence[Pause] | None = None
     allowed_suspects: int = 0

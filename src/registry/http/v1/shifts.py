@@ -3,12 +3,13 @@
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from registry.core.shift import Shift
 from registry.http.dependencies import READY, Actor, Reader, ShiftsPart
 from registry.http.openapi import answers, body, problems
 from registry.http.parameters import ServiceName, decode
 from registry.http.responses import json
 from registry.http.views.shifts import ShiftList, ShiftOrder, ShiftRequest, ShiftView, shift_view
-from registry.usecases.shifts import Order
+from registry.usecases.shifts import Order, TrafficShifts
 
 router = APIRouter(tags=["catalog"], dependencies=[READY])
 
@@ -22,13 +23,13 @@ _REFUSED = problems(400, 404, 409, 413, 422, 503)
 @router.get("/v1/shifts", operation_id="list_shifts", responses=answers(ShiftList, "The shifts.", None) | problems(503))
 async def list_shifts(shifts: ShiftsPart, reader: Reader) -> Response:
     """Return the last shift of each service that had any, without its curve."""
-    return json(ShiftList([shift_view(shift, curve=False) for shift in await shifts.list_all(reader)]))
+    return json(ShiftList([_view(shifts, shift, curve=False) for shift in await shifts.list_all(reader)]))
 
 
 @router.get(_PATH, operation_id="get_shift", responses=answers(ShiftView, "It.", None) | problems(404, 422, 503))
 async def get_shift(service: ServiceName, shifts: ShiftsPart, reader: Reader) -> Response:
     """Return the shift of a service, under way or the last one, with the curve of both groups."""
-    return json(shift_view(await shifts.get(reader, service)))
+    return json(_view(shifts, await shifts.get(reader, service)))
 
 
 @router.post(
@@ -44,7 +45,11 @@ async def start_shift(service: ServiceName, request: Request, shifts: ShiftsPart
     holds. An aborted group has a share of 0; a done one keeps the share of the last step.
     """
     wanted = decode(_request, await request.body())
-    return json(shift_view(await shifts.start(actor, service, wanted.plan(actor.name))))
+    return json(_view(shifts, await shifts.start(actor, service, wanted.plan(actor.name))))
+
+
+def _view(shifts: TrafficShifts, shift: Shift, *, curve: bool = True) -> ShiftView:
+    return shift_view(shift, shifts.in_force(shift.service), curve=curve)
 
 
 def _add_order(order: Order, answer: str, words: str) -> None:
@@ -52,7 +57,7 @@ def _add_order(order: Order, answer: str, words: str) -> None:
 
     async def give(service: ServiceName, request: Request, shifts: ShiftsPart, actor: Actor) -> Response:
         reason = decode(_order, await request.body() or b"{}").reason
-        return json(shift_view(await shifts.order(actor, service, order, reason)))
+        return json(_view(shifts, await shifts.order(actor, service, order, reason)))
 
     router.add_api_route(
         f"{_PATH}/{order}",

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from registry.core.shares import Share, Shares
 from registry.core.shift import Shift, ShiftState
 from registry.core.shift_curve import Point
 from registry.core.shift_plan import MAX_EVERY, MAX_MIN_REQUESTS, MAX_STEPS, MIN_EVERY, ShiftPlan
@@ -91,12 +92,21 @@ class ShiftView(Struct, frozen=True):
     service: str
     to: str
     state: Annotated[ShiftState, Meta(description="aborted and done are final.")]
-    percent: Annotated[float, Meta(description="The share of the group now.")]
+    percent: Annotated[float, Meta(description="The share of the group by the shift.")]
+    served_percent: Annotated[
+        float | None,
+        Meta(
+            description="The share of the group that is served now, which another hand may have set; null: it has none "
+            "of its own."
+        ),
+    ]
+    served_by: Annotated[str, Meta(description="Who set the shares that are served now; empty: there are none.")]
     step: Annotated[int, Meta(description="From 1.")]
     steps: list[float]
     every: float
     waited: Annotated[float, Meta(description="Seconds of this step in which enough was known.")]
     held: Annotated[str, Meta(description="Why it neither advances nor is aborted now; empty: it does not hold.")]
+    held_seconds: Annotated[float, Meta(description="For how long it has held without a break.")]
     abort_above: float
     min_requests: int
     group: CountsView
@@ -116,19 +126,29 @@ class ShiftList(Struct, frozen=True):
     shifts: list[ShiftView]
 
 
-def shift_view(shift: Shift, *, curve: bool = True) -> ShiftView:
-    """Return the document of a shift."""
+def shift_view(shift: Shift, in_force: Shares | None, *, curve: bool = True) -> ShiftView:
+    """Return the document of a shift.
+
+    Args:
+        shift: the shift.
+        in_force: the shares of its service that are served now.
+        curve: whether with both groups over time.
+    """
     plan = shift.plan
+    groups = in_force.groups if in_force else ()
     return ShiftView(
         service=shift.service,
         to=plan.selector,
         state=shift.state,
         percent=shift.percent,
+        served_percent=next((share.percent for share in groups if share.selector == plan.selector), None),
+        served_by=in_force.actor if in_force else "",
         step=shift.step + 1,
         steps=list(plan.steps),
         every=plan.every,
         waited=round(shift.waited, 1),
         held=shift.held,
+        held_seconds=round(shift.holding, 1),
         abort_above=plan.abort_above,
         min_requests=plan.min_requests,
         group=_counts(shift.group),
@@ -173,7 +193,8 @@ _SHIFT = shift_view(
         group=Counts(801, 1),
         rest=Counts(2390, 2),
         curve=(Point(301.0, 5.0, Counts(412, 0), Counts(7811, 3)), Point(361.0, 25.0, Counts(801, 1), Counts(2390, 2))),
-    )
+    ),
+    Shares((Share("revision=1.9.0", 25.0),), "registry", "", 1_763_600_301.0),
 )
 show_examples(_SHIFT)
 show_examples(ShiftList([_SHIFT]))

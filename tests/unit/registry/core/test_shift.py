@@ -1,6 +1,7 @@
 """The rule of shifts: over any figures, orders and clocks, and as often as it is wrong by chance."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from harness.examples import examples
@@ -12,6 +13,7 @@ from unit.registry.making import NOW, endpoint, registration
 
 from registry.core.shares import Share, check_shares, groups_in, rest_percent
 from registry.core.shift import (
+    GONE_AFTER,
     HOLD_GRACE,
     MAX_LOOK_GAP,
     Change,
@@ -32,7 +34,7 @@ from registry.core.shift_statistics import MIN_ERRORS, Counts, wilson_lower
 from registry.errors import InvalidError, ShiftConflictError
 
 PLAN = ShiftPlan("revision=b", (5.0, 25.0, 50.0, 100.0), 10.0, 1.0, 200, "anna", "try b")
-STRONG = Strength(group_endpoints=1, group=1, rest=3)
+STRONG = Strength(group_endpoints=1, group=1, rest=3, rest_endpoints=3)
 GOOD, REST = Counts(100, 0), Counts(1900, 2)
 
 
@@ -114,7 +116,7 @@ def test_reasons_to_hold_that_take_turns_are_no_event_at_each_look() -> None:
     """A canary whose health flaps, in a service without traffic: an event in 20 s at most."""
     shift, events = begun(), 0
     for turn in range(100):
-        strength = STRONG if turn % 2 else Strength(1, 0, 3)
+        strength = STRONG if turn % 2 else Strength(1, 0, 3, 3)
         change = look(shift, replace(seen(shift, Counts(), Counts(), callers=0), strength=strength), NOW)
         shift = change.shift
         events += change.event is not None
@@ -123,7 +125,7 @@ def test_reasons_to_hold_that_take_turns_are_no_event_at_each_look() -> None:
 
 def test_a_shift_of_a_service_without_routable_endpoints_can_be_aborted() -> None:
     """Otherwise nothing ends it, and no share can be set by hand meanwhile."""
-    aborted = abort(begun(), Strength(0, 0, 0), "anna", "", NOW).shift
+    aborted = abort(begun(), Strength(0, 0, 0, 0), "anna", "", NOW).shift
     assert (aborted.state, aborted.percent) == ("aborted", 0.0)
 
 
@@ -149,21 +151,76 @@ def test_a_step_waits_for_enough_requests() -> None:
 def test_nothing_is_taken_back_or_advanced_while_nothing_else_is_routable() -> None:
     """An abort would leave the service without endpoints."""
     shift = begun()
-    alone = replace(seen(shift, Counts(10, 9)), strength=Strength(1, 1, 0))
+    alone = replace(seen(shift, Counts(10, 9)), strength=Strength(1, 1, 0, 0))
     failing = look(shift, alone, NOW).shift
     assert failing.state == "running"
-    assert "nothing else is routable" in failing.held
+    assert "nothing but revision=b is routable: bring the others back, or end" in failing.held
     good = shift
     for _ in range(30):
-        good = look(good, replace(seen(good), strength=Strength(1, 1, 0)), NOW).shift
+        good = look(good, replace(seen(good), strength=Strength(1, 1, 0, 0)), NOW).shift
     assert (good.state, good.step) == ("running", 0)
+    assert good.held.endswith("(registryctl shift shop --promote)")
+
+
+@pytest.mark.parametrize("rest", [0, 3])
+def test_a_group_that_is_gone_for_good_ends_its_shift(rest: int) -> None:
+    """Aborted after 10 minutes; where the others are gone too, without a share of 0 for the group that comes back."""
+    gone, shift = Strength(0, 0, rest, rest), looked(begun(in_force=(Share("zone=a", 30.0),)), 3)
+    events, seconds = [], 0.0
+    while shift.state == "running":
+        change = look(shift, replace(seen(shift, Counts(), Counts(), callers=0), strength=gone), NOW)
+        shift, seconds = change.shift, seconds + 1
+        events += [change.event.kind] if change.event else []
+    assert (shift.state, shift.changed_by, seconds) == ("aborted", "registry", GONE_AFTER)
+    assert events == ["shift_held", "shift_aborted"]
+    whole = "shop has had no endpoint for 10m, and begins without this share when it comes back"
+    assert shift.reason == f"aborted at 5 %: {whole if not rest else 'revision=b has had no endpoint for 10m'}"
+    others = (Share("zone=a", 30.0),)
+    assert shift.shares == (others if not rest else (Share("revision=b", 0.0), *others))
+
+
+def test_a_group_that_comes_back_goes_on() -> None:
+    """The time without it begins anew; and while the others could not serve without it, nothing is taken back."""
+    shift = begun()
+    for number in range(3 * int(GONE_AFTER)):
+        there = STRONG if number % 500 == 499 else Strength(0, 0, 3, 3)
+        shift = look(shift, replace(seen(shift), strength=there), NOW).shift
+    assert (shift.state, shift.step) == ("running", 0)
+    ailing = Strength(0, 0, 0, 3)
+    for _ in range(2 * int(GONE_AFTER)):
+        shift = look(shift, replace(seen(shift), strength=ailing), NOW).shift
+    assert shift.state == "running"
+    assert shift.holding >= GONE_AFTER
+    assert looked(shift, 1).holding == 0
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_a_clock_that_is_set_between_two_looks_decides_nothing(jump: float) -> None:
+    """The database's clock is for people: steps, holds and ends come after as many looks as without it."""
+
+    def course(*, jumps: bool) -> Sequence[tuple[str, int, float]]:
+        shift, states = begun(), []
+        for number in range(60):
+            now = NOW + number + (jump if jumps and number % 2 else 0.0)
+            shift = look(shift, seen(shift), now).shift if shift.state == "running" else shift
+            states.append((shift.state, shift.step, shift.waited))
+        return states
+
+    assert course(jumps=True) == course(jumps=False)
+
+
+def test_a_shift_of_one_step_is_judged_although_the_rest_has_nothing() -> None:
+    """With the step 100 nobody else has requests, and no step was before."""
+    plan = replace(PLAN, steps=(100.0,))
+    assert looked(begun(plan), 1, Counts(100, 30), Counts()).state == "aborted"
+    assert looked(begun(plan), 20, Counts(100, 0), Counts()).state == "done"
 
 
 def test_the_time_of_a_step_counts_while_its_group_is_routable() -> None:
     """A group that is not there has proven nothing."""
     shift = begun()
     for _ in range(60):
-        shift = look(shift, replace(seen(shift), strength=Strength(1, 0, 3)), NOW).shift
+        shift = look(shift, replace(seen(shift), strength=Strength(1, 0, 3, 3)), NOW).shift
     assert (shift.step, shift.waited) == (0, 0.0)
 
 
@@ -224,9 +281,9 @@ def test_a_shift_begins_once_and_needs_a_group_and_others() -> None:
     with pytest.raises(ShiftConflictError, match=r"has a shift to revision=b already, running at 5 %"):
         start("shop", PLAN, begun(), (), STRONG, NOW)
     with pytest.raises(InvalidError, match="fits no endpoint of shop"):
-        start("shop", PLAN, None, (), Strength(0, 0, 3), NOW)
+        start("shop", PLAN, None, (), Strength(0, 0, 3, 3), NOW)
     with pytest.raises(ShiftConflictError, match="needs others to go back to"):
-        start("shop", PLAN, None, (), Strength(1, 1, 0), NOW)
+        start("shop", PLAN, None, (), Strength(1, 1, 0, 0), NOW)
     over = abort(begun(), STRONG, "anna", "", NOW).shift
     assert start("shop", PLAN, over, (), STRONG, NOW).shift.serial == over.serial + 1
 
@@ -241,9 +298,9 @@ def test_orders_that_its_state_does_not_allow_are_refused() -> None:
     with pytest.raises(ShiftConflictError, match="only a running one"):
         pause(paused, "anna", "", NOW)
     with pytest.raises(ShiftConflictError, match="leave it without endpoints"):
-        abort(running, Strength(1, 1, 0), "anna", "", NOW)
+        abort(running, Strength(1, 1, 0, 0), "anna", "", NOW)
     with pytest.raises(ShiftConflictError, match="no endpoint of revision=b is routable"):
-        promote(running, Strength(1, 0, 3), "anna", "", NOW)
+        promote(running, Strength(1, 0, 3, 3), "anna", "", NOW)
     for order in (abort, promote):
         with pytest.raises(ShiftConflictError, match="is aborted"):
             order(over, STRONG, "anna", "", NOW)
@@ -272,8 +329,8 @@ def test_a_group_that_has_everything_leaves_it_to_those_without_a_share() -> Non
 def test_a_group_without_a_share_is_nothing_to_go_back_to() -> None:
     """Its endpoints are routable and get nothing."""
     endpoints = [endpoint(number, stored=registration(f"i-{number}", revision="ab"[number % 2])) for number in range(4)]
-    assert strength_of(endpoints, "revision=b", ()) == Strength(2, 2, 2)
-    assert strength_of(endpoints, "revision=b", (Share("revision=a", 0.0),)) == Strength(2, 2, 0)
+    assert strength_of(endpoints, "revision=b", ()) == Strength(2, 2, 2, 2)
+    assert strength_of(endpoints, "revision=b", (Share("revision=a", 0.0),)) == Strength(2, 2, 0, 2)
 
 
 percents = st.integers(0, 100).map(float) | st.floats(0, 100)
@@ -308,7 +365,8 @@ looks = st.lists(
         st.floats(-10, 4000),
         st.integers(0, 4),
         st.integers(0, 4),
-        st.builds(Strength, st.just(2), st.integers(0, 2), st.integers(0, 2)),
+        st.builds(Strength, st.just(2), st.integers(0, 2), st.integers(0, 2), st.just(2))
+        | st.builds(Strength, st.just(0), st.just(0), st.integers(0, 2), st.integers(0, 2)),
     ),
     max_size=40,
 )
@@ -327,9 +385,10 @@ def test_whatever_is_seen_the_share_grows_by_one_step_or_falls_to_0(figures: lis
         assert len(after.curve) <= MAX_POINTS
         known = at_look.callers and 2 * at_look.reporting >= at_look.callers
         if not (known and at_look.strength.rest):
-            assert (after.state, after.step) == (shift.state, shift.step)
+            assert after.step == shift.step
+            assert after.state == shift.state or after.absent >= GONE_AFTER
         if after.state == "aborted":
-            assert at_look.group.errors >= MIN_ERRORS
+            assert at_look.group.errors >= MIN_ERRORS or after.absent >= GONE_AFTER
         if after.step != shift.step:
             assert after.step == shift.step + 1
             assert at_look.group.requests >= PLAN.min_requests

@@ -60,6 +60,7 @@ from registry.core.verdict.facts import (
     OverrideFacts,
     ServiceFacts,
     SharesFacts,
+    ShiftFacts,
     SilentEndpoint,
     StrengthFacts,
 )
@@ -160,6 +161,7 @@ WELL = Facts(
     endpoints=2,
     sizes={"shop": 2},
     subscribers=polled(subscriber()),
+    troubled_shifts=[],
     pauses=[],
     mesh=MeshFacts(),
 )
@@ -666,6 +668,13 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, misleading_shares=[SharesFacts("shop", ("revision=b has no routable endpoint",), "ann")]),
         "1 service's shares of traffic do not do what they say",
         "shop: revision=b has no routable endpoint; set by ann",
+    ),
+    (
+        "shifts-advance",
+        WARNING,
+        replace(WELL, troubled_shifts=[ShiftFacts("shop", "the shift to revision=b has held at 5 % for 10m: x")]),
+        "1 shift of traffic holds, is paused or was taken back",
+        "shop: the shift to revision=b has held at 5 % for 10m: x",
     ),
     (
         "subscribers-remembered",
