@@ -1,4 +1,4 @@
-"""The plan of a shift: its group, steps and limits, and the shares of the service's groups that follow from it."""
+"""The plan of a shift: its group, steps and limits, and the shares that follow from it."""
 
 from collections.abc import Sequence
 

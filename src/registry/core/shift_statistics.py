@@ -1,4 +1,4 @@
-"""The statistics of shifts: attempts and errors of a group, and by how much it surely fails more often than the rest.
+"""The statistics of shifts: by how much a group surely fails more often than the rest.
 
 The group is judged by the lower bound of Wilson's score interval of its ratio of errors (E. B. Wilson, Probable
 Inference, 1927), less the ratio of the rest. So three errors of a small group can suffice, and a group that is as good
