@@ -188,8 +188,8 @@ def _show(session: Session, document: Raw) -> None:
     screen.say(f"begun {begun} ago by {shift['actor']}{why}; changed {changed} ago by {shift['changed_by']}")
 
 
+def _other_share(shift: Document) -> str:
     """Return the share that is served now in words; empty where it is that of the shift."""
-    """Return in words the share that is served now, where it is not that of the shift; else an empty text."""
     served = shift.get("served_percent")
     if "served_percent" not in shift or served == shift["percent"]:
         return ""

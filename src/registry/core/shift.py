@@ -377,8 +377,8 @@ def _ill(shift: Shift, seen: Look) -> Hold | None:
     return None
 
 
+def _gone(shift: Shift, strength: Strength, now: float) -> Change | None:
     """End the shift of a group that is gone for good; None: the others could not serve without it."""
-    """End the shift of a group that is gone for good; None: the others could not serve without it, if it came back."""
     since = f"has had no endpoint for {format_duration(GONE_AFTER)}"
     if strength.rest:
         words = f"{shift.plan.selector} {since}"

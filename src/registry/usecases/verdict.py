@@ -98,7 +98,7 @@ class _Asking(Struct, frozen=True):
 
 
 class _Told(Struct, frozen=True):
-    """What PostgreSQL tells, as in `_Collection`."""
+    """The answers of PostgreSQL, as in `_Collection`."""
 
     reading: StateReading
     pauses: Sequence[Pause] | None
