@@ -755,7 +755,7 @@ ENVOYS_FROM_REGISTRY = Dashboard(
             ),
             Panel(
                 "Pairs",
-                "Beyond REGISTRY_TRAFFIC_PAIRS the least busy are forgotten.",
+                "Beyond REGISTRY_TRAFFIC_PAIRS the callers with the most lose their least busy ones.",
                 {
                     "{{instance}}, pairs": "max by (instance) (registry_traffic_pairs)",
                     "{{instance}}, forgotten": rate("registry_traffic_dropped_total", "instance"),

@@ -142,6 +142,7 @@ class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the 
     Attributes:
         retry_after: seconds of the response's Retry-After header, or None.
         unauthenticated: whether a registry answered, and refused a token that is being replaced.
+        limited: whether it was answered 429: a limit was reached, and nothing of the request was taken.
     """
 
     def __init__(
@@ -151,9 +152,11 @@ class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the 
         retry_after: float | None = None,
         perhaps_stored: bool = True,
         unauthenticated: bool = False,
+        limited: bool = False,
     ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.limited = limited
         self.unauthenticated = unauthenticated
         self.perhaps_stored = perhaps_stored
 

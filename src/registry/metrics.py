@@ -423,7 +423,7 @@ TRAFFIC_PAIRS = Gauge(
 )
 TRAFFIC_DROPPED = Counter(
     "registry_traffic_dropped_total",
-    "Pairs and routes whose traffic was forgotten because there were more than REGISTRY_TRAFFIC_PAIRS.",
+    "Pairs, routes and Envoys that were forgotten because there were more than fit.",
 )
 REQUESTS = Counter(
     "registry_http_requests_total",

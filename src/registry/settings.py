@@ -423,7 +423,8 @@ class Settings(BaseSettings):
         ge=10,
         le=100_000,
         description="Pairs of a caller, in one zone, and a callee whose traffic one process remembers, about 10 kB "
-        "each, and as many routes; beyond it the least busy are dropped, and `registry_traffic_dropped_total` grows.",
+        "each, and as many routes; beyond it the callers with the most lose their least busy "
+        "ones, and `registry_traffic_dropped_total` grows.",
     )
     endpoint_networks: Networks = Field(
         (),

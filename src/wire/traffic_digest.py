@@ -110,6 +110,14 @@ class TrafficDigest(Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
     sequence: Annotated[
         Count, Meta(description="Grows by one with each digest, from a random number; a repetition counts once.")
     ]
+    sender: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            pattern=PRINTABLE_PATTERN,
+            description="A random id of the registrar's process. It tells Envoys with one node id apart.",
+        ),
+    ] = ""
     zone: Annotated[str, Meta(max_length=255, pattern=PRINTABLE_PATTERN)] = ""
     region: Annotated[str, Meta(max_length=255, pattern=PRINTABLE_PATTERN)] = ""
     edges: tuple[Edge, ...] = ()

@@ -1,6 +1,7 @@
 """Digests of Envoys' statistics and the figures that they come to, against real registries and a real PostgreSQL."""
 
 import itertools
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -107,6 +108,10 @@ BAD: list[tuple[dict[str, Any], int]] = [
     ({"edges": [["payments", [1], [], [["10.0.0.5", [1, 0]]]]]}, 422),
     ({"edges": [["payments", [1], [], [["10.0.0.5:80", [1, 2]]]]]}, 422),
     ({"edges": [["payments", [1], [], [["10.0.0.5:80", [1, 0]]] * 201]]}, 422),
+    ({"edges": [["payments", [1]], ["shop", [1]], ["payments", [1]]]}, 422),
+    ({"routes": [["payments", "r", [1]], ["shop", "r", [1]], ["payments", "r", [1]]]}, 422),
+    ({"edges": [["payments", [1], [], [["10.0.0.5:80", [1, 0]]] * 2]]}, 422),
+    ({"sender": "a\nb"}, 422),
     ({"edges": [["payments", [1]]] * 201}, 413),
     ({"routes": [["payments", "r", [1]]] * 201}, 413),
     ({"routes": [["payments", "", [1]]]}, 422),
@@ -225,6 +230,31 @@ def test_a_forged_caller_is_refused(database: str, workplace: Path) -> None:
         eventually(lambda: read(reader, "?callee=payments").json()["pairs"] != [], within=10)
         assert [pair["caller"] for pair in read(reader, "?callee=payments").json()["pairs"]] == ["shop"]
         assert read(reader, "/routes?callee=shop").status_code == 403
+
+
+def test_a_flood_of_pairs_costs_its_sender_alone_and_is_named(database: str, workplace: Path) -> None:
+    """What others report stays; the log names principal and caller once, and the metric counts."""
+    with registry(database, workplace, auth="on", traffic_pairs=40) as process:
+        admin = first_token(database)
+        shop = bearer(new_token(process, admin, "shop", {"verbs": ["register"], "services": ["shop"]})["token"])
+        bad = bearer(new_token(process, admin, "bad", {"verbs": ["register"], "services": ["bad*"]})["token"])
+        assert send(process, digest("shop"), **shop).status_code == 200
+        for number in range(3):
+            edges = [[f"invented-{number}-{callee}", [9_000]] for callee in range(30)]
+            assert send(process, digest(f"bad-{number}", edges=edges), **bad).status_code == 200
+
+        def read() -> dict[str, Any]:
+            document: dict[str, Any] = process.client.get("/v1/traffic", headers=bearer(admin)).json()
+            return document
+
+        eventually(lambda: read()["dropped"] >= 50, within=20)
+        assert ("shop", "payments") in {(pair["caller"], pair["callee"]) for pair in read()["pairs"]}
+        eventually(lambda: "traffic_dropped" in process.log.read_text(), within=20)
+        (line,) = (line for line in process.log.read_text().splitlines() if "traffic_dropped" in line)
+        assert "token:bad" in line
+        assert "token:shop" not in line
+        metrics = process.client.get("/metrics", headers=bearer(admin)).text
+        assert float(re.search(r"^registry_traffic_dropped_total (\S+)$", metrics, re.MULTILINE)[1]) >= 50  # type: ignore[index]
 
 
 def test_a_shift_is_judged_by_what_digests_count(shared_registry: Registry, service: str) -> None:

@@ -347,7 +347,8 @@ class RegistryClient:
         problem = _problem(response)
         if overloaded(response.status):
             reason = f"{problem.status} {problem.title}: {problem.detail}"
-            raise self._unavailable(reason, registry, retry_after=_retry_after(response, problem))
+            limited = response.status == 429
+            raise self._unavailable(reason, registry, retry_after=_retry_after(response, problem), limited=limited)
         from_registry = _from_registry(response)
         if from_registry:
             self._registries.answered(registry)
@@ -444,10 +445,16 @@ class RegistryClient:
         self._connected_at = None
 
     def _unavailable(
-        self, reason: str, registry: RegistryAddress, *, perhaps_stored: bool = True, retry_after: float | None = None
+        self,
+        reason: str,
+        registry: RegistryAddress,
+        *,
+        perhaps_stored: bool = True,
+        retry_after: float | None = None,
+        limited: bool = False,
     ) -> RegistryUnavailable:
         self._fail(registry)
-        return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored)
+        return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored, limited=limited)
 
 
 def overloaded(status: int) -> bool:

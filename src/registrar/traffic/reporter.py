@@ -1,7 +1,8 @@
 """The reporter: it reads the statistics of the Envoy beside the registrar at intervals, and sends their differences.
 
-It is best effort and apart from heartbeats. A digest that is not taken is not sent again, an Envoy that does not answer
-is asked again at the next interval, and nothing of either delays or changes a heartbeat.
+It is best effort and apart from heartbeats. A digest that is not taken is not sent again, but for one that was beyond a
+limit, whose counts the next one has; an Envoy that does not answer is asked again at the next interval. Nothing of this
+delays or changes a heartbeat.
 """
 
 import asyncio
@@ -33,7 +34,8 @@ _MAX_GAP = 30.0
 """Seconds, and three intervals, after which a reading is a new base line: a digest of longer would look like a peak."""
 _MAX_GAP_INTERVALS = 3.0
 _SEQUENCE_BEGIN = 2**48
-"""Sequences begin below this, at random, so that those of two Envoys that share a node id differ."""
+"""Sequences begin below this, at random."""
+_SENDER_BYTES = 8
 _SHRINK = 0.8
 
 log = EventLogger(__name__)
@@ -91,6 +93,8 @@ class TrafficReporter:
         self._interval = interval
         self._loop = asyncio.get_running_loop()
         self._sequence = secrets.randbelow(_SEQUENCE_BEGIN)
+        self._sender = secrets.token_hex(_SENDER_BYTES)
+        """Tells this Envoy from others with its node id."""
         self._base: _Base | None = None
         """The last reading; None before the first, and after a gap."""
         self._looked_at = float("-inf")
@@ -121,6 +125,7 @@ class TrafficReporter:
 
     async def _pass(self) -> float:
         """Read and send once; return the seconds from its beginning to that of the next."""
+        before = self._base
         try:
             digest = await self._next_digest()
         except EnvoyAdminError as error:
@@ -134,6 +139,9 @@ class TrafficReporter:
             self._asked = await self._registry.report_traffic(digest)
         except RegistryRequestError as error:
             self._asked = DigestAnswer()
+            if isinstance(error, RegistryUnavailable) and error.limited:
+                # Nothing of it was counted: the next digest has it too.
+                self._base = before
             return self._refused(error)
         self._sent += 1
         self._recover("traffic_not_sent")
@@ -183,6 +191,7 @@ class TrafficReporter:
             node=node.id,
             seconds=round(min(max(seconds, 0.001), MAX_SECONDS), 3),
             sequence=self._sequence,
+            sender=self._sender,
             zone=node.zone,
             region=node.region,
             edges=counted.edges,

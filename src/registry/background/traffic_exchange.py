@@ -16,9 +16,11 @@ from msgspec import Struct
 from registry import metrics
 from registry.cooperative import cooperatively
 from registry.core.endpoint_attempts import ServiceImage, endpoint_counts
+from registry.core.shared_table import Owner, most_dropped
 from registry.core.traffic import EndpointCounts
 from registry.core.traffic_figures import AgedImage
-from registry.core.traffic_table import TrafficImage, TrafficTable
+from registry.core.traffic_images import TrafficImage
+from registry.core.traffic_table import TrafficTable
 from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.traffic import RETENTION, TrafficRow, read_traffic, store_traffic
@@ -32,6 +34,10 @@ PUBLISH_INTERVAL = 5.0
 _RENEW_INTERVAL = 20.0
 """Seconds after which a table is stored again that got no digest, since its windows empty, or that no other reads."""
 _FORGET_INTERVAL = 60.0
+_NOTE_INTERVAL = 60.0
+"""Seconds between two log events about what was dropped."""
+_NAMED = 3
+"""Callers that such an event names."""
 _MAX_SHARE = 0.03
 """The part of the time in which images are made: a full table does not keep the process busy."""
 _OVERDUE = 15.0
@@ -95,6 +101,12 @@ class TrafficExchange:
         self._read_before: float | None = None
         """Monotonic time of the last reading, also while PostgreSQL is away."""
         self._forget_due = 0.0
+        self._dropped: dict[Owner, int] = {}
+        """By owner: the entries that it lost since the last log event about them."""
+        self._note_due = 0.0
+        """Monotonic time from which another one may be written."""
+        self.dropped = 0
+        """Pairs, routes and Envoys of the table that were dropped because there were too many, since the start."""
         self._image = AgedImage(TrafficImage(), 0.0)
         """The last image of the own table; its age is the monotonic time at which it was made."""
         self._imaged = 0
@@ -121,14 +133,36 @@ class TrafficExchange:
         now = time.monotonic()
         if now >= self._forget_due:
             self._forget_due = now + _FORGET_INTERVAL
-            self.table.forget(now)
+            async for _ in cooperatively(self.table.forget_in_steps(now)):
+                pass
             self.table.endpoints.forget(now)
         metrics.TRAFFIC_PAIRS.set(len(self.table))
+        self._note_dropped(now)
         try:
             await self._exchange(now)
         except UnavailableError:
             self._read_at = None
             raise
+
+    def _note_dropped(self, now: float) -> None:
+        """Count what was dropped, and name those who lost it once a minute."""
+        for owner, number in self.table.take_dropped().items():
+            self._dropped[owner] = self._dropped.get(owner, 0) + number
+            self.dropped += number
+            metrics.TRAFFIC_DROPPED.inc(number)
+        if self._dropped and now >= self._note_due:
+            self._note_due = now + _NOTE_INTERVAL
+            log.warning(
+                "traffic_dropped",
+                number=sum(self._dropped.values()),
+                callers=[
+                    {"caller": caller, "principal": principal, "number": number}
+                    for (principal, caller), number in most_dropped(self._dropped, _NAMED)
+                ],
+                meaning="more pairs, routes or Envoys than fit; those who have the most lost them. Raise "
+                "REGISTRY_TRAFFIC_PAIRS if they are real",
+            )
+            self._dropped.clear()
 
     async def _exchange(self, now: float) -> None:
         soon = EXCHANGE_INTERVAL if self._shifting(now) else PUBLISH_INTERVAL
@@ -170,7 +204,7 @@ class TrafficExchange:
                 pairs = [each async for each in cooperatively(self.table.pair_images(now))]
                 routes = [each async for each in cooperatively(self.table.route_images(now))]
                 callers = [each async for each in cooperatively(self.table.caller_images(now))]
-                reporters = self.table.reporter_images(now)
+                reporters = [each async for each in cooperatively(self.table.reporter_images(now))]
                 self._image = AgedImage(TrafficImage(pairs, routes, callers, reporters), now)
                 self._imaged = digests
             return self._image.image, self._image.age

@@ -1,6 +1,6 @@
 """The rules of a digest beyond the types of its fields; one that breaks any is refused whole."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from registry.errors import InvalidError, TooLargeError
 from wire.address import parse_endpoint
@@ -32,23 +32,36 @@ def check_digest(digest: TrafficDigest) -> None:
             f"{MAX_ROUTES} are allowed: send the busiest"
         )
     for number, edge in enumerate(digest.edges):
-        pointer = f"$.edges[{number}]"
-        if edge.counts.healthy > edge.counts.total:
+        counts = edge.counts
+        if counts.healthy > counts.total:
             raise InvalidError(
-                f"{edge.counts.healthy} of {edge.counts.total} endpoints of {edge.callee} are healthy", pointer
+                f"{counts.healthy} of {counts.total} endpoints of {edge.callee} are healthy", f"$.edges[{number}]"
             )
-        _check_buckets(edge.buckets, pointer)
-        _check_endpoints(edge, pointer)
+        _check_buckets(edge.buckets, "edges", number)
+        if edge.endpoints:
+            _check_endpoints(edge, f"$.edges[{number}]")
     for number, route in enumerate(digest.routes):
-        _check_buckets(route.buckets, f"$.routes[{number}]")
+        _check_buckets(route.buckets, "routes", number)
+    _check_unique([edge.callee for edge in digest.edges], "edges")
+    _check_unique([(route.callee, route.route) for route in digest.routes], "routes")
 
 
-def _check_buckets(buckets: Sequence[int], pointer: str) -> None:
-    if len(buckets) % 2:
-        raise InvalidError(f"{len(buckets)} numbers are no pairs of a bucket and a count", pointer)
+def _check_buckets(buckets: Sequence[int], place: str, number: int) -> None:
     indexes = buckets[::2]
+    if len(buckets) % 2:
+        raise InvalidError(f"{len(buckets)} numbers are no pairs of a bucket and a count", f"$.{place}[{number}]")
     if indexes and max(indexes) > LAST_BUCKET:
-        raise InvalidError(f"bucket {max(indexes)} is not from 0 to {LAST_BUCKET}", pointer)
+        raise InvalidError(f"bucket {max(indexes)} is not from 0 to {LAST_BUCKET}", f"$.{place}[{number}]")
+
+
+def _check_unique(names: Sequence[Hashable], place: str) -> None:
+    """Refuse what occurs twice: its states are those of one moment, and cannot be added up."""
+    if len(set(names)) == len(names):
+        return
+    number = next(number for number, name in enumerate(names) if name in names[:number])
+    name = names[number]
+    shown = " ".join(name) if isinstance(name, tuple) else name
+    raise InvalidError(f"{shown} occurs twice; add it up and send it once", f"$.{place}[{number}]")
 
 
 def _check_endpoints(edge: Edge, pointer: str) -> None:
@@ -61,3 +74,5 @@ def _check_endpoints(edge: Edge, pointer: str) -> None:
             parse_endpoint(each.endpoint)
         except ValueError as error:
             raise InvalidError(str(error), pointer) from error
+    if len({each.endpoint for each in edge.endpoints}) < len(edge.endpoints):
+        raise InvalidError(f"an endpoint of {edge.callee} occurs twice; add it up and send it once", pointer)

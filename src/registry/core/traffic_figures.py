@@ -4,7 +4,9 @@ The rate is what digests counted, over the time that they cover, times the Envoy
 right while digests come unevenly, in the first minute of an Envoy, and through a deploy, when old and new ones overlap.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from heapq import nsmallest
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -18,8 +20,9 @@ from registry.core.traffic import (
     RouteFigures,
     Window,
 )
+from registry.core.traffic_images import PairImage, TrafficImage
 from registry.core.traffic_sums import SLOT, Sums
-from registry.core.traffic_table import EDGE_WIDTH, ROUTE_WIDTH, TrafficImage
+from registry.core.traffic_table import EDGE_WIDTH, ROUTE_WIDTH
 
 _LEVELS: dict[Window, int] = {"1m": 0, "10m": 1, "1h": 2}
 _QUANTILES = (0.50, 0.95, 0.99)
@@ -33,6 +36,8 @@ _STATE_SPREAD = 60.0
 """Seconds by which the state of a callee is older than another one before it says nothing any more."""
 _MIN_COVERED = 0.5
 """Seconds that a rate is taken over at least."""
+_RESTART_OVERLAP = 1.0
+"""Seconds by which a registrar may seem to begin before the one that it replaces has ended."""
 
 ExpectedEnvoys = Callable[[str], int]
 """Returns how many Envoys a caller should have."""
@@ -51,6 +56,20 @@ class _State(Struct, frozen=True):
     healthy: int
     total: int
     age: float
+
+
+class _Reports(NamedTuple):
+    """The digests of an Envoy: its location, the seconds since the first and the last one, and their interval."""
+
+    location: str
+    since: float
+    last: float
+    interval: float
+
+    def joined_with(self, other: "_Reports") -> "_Reports":
+        """Return both as those of one Envoy, with what the later one said."""
+        later = min(self, other, key=lambda each: each.last)
+        return _Reports(later.location, max(self.since, other.since), later.last, later.interval)
 
 
 class _Caller:
@@ -84,8 +103,30 @@ CallerKey = tuple[str, str]
 """Caller and location; an empty location is all of them."""
 
 
+class _Pair:
+    """The sums of a pair in all processes, and the state of its callee."""
+
+    __slots__ = ("_state", "sums")
+
+    def __init__(self) -> None:
+        self.sums = Sums(EDGE_WIDTH)
+        self._state: _State | None = None
+
+    def add(self, image: PairImage, level: int, age: float) -> None:
+        """Add what one process knows, as of so many seconds ago."""
+        window = image.windows[level]
+        self.sums.add(window.counts, window.buckets)
+        state = _State(image.healthy, image.total, image.age * SLOT + age)
+        self._state = state if self._state is None else _worse(self._state, state)
+
+    @property
+    def endpoints(self) -> tuple[int, int]:
+        """The healthy and all endpoints of the callee."""
+        return (0, 0) if self._state is None else (self._state.healthy, self._state.total)
+
+
 class Figures:
-    """Figures of one window, from the images of all processes.
+    """Figures of one window, from the images of all processes; ``figures_in_steps`` makes them.
 
     Args:
         images: the tables of the processes.
@@ -109,8 +150,12 @@ class Figures:
         self._expected = expected
         self._by_location = by_location
         self._callers: dict[CallerKey, _Caller] = {}
-        self._cover()
-        self._count_reporters()
+        """By caller and location. Written by count_callers_in_steps(), before anything is asked for."""
+
+    def count_callers_in_steps(self) -> Generator[None, None, None]:
+        """Count the callers' Envoys and the time that they cover, which everything else is made of."""
+        yield from self._cover()
+        yield from self._count_reporters()
 
     def pairs(self, caller: str | None = None, callee: str | None = None) -> list[PairFigures]:
         """Return the pairs, those of one caller or callee alone where they are named, in order."""
@@ -118,43 +163,53 @@ class Figures:
 
     def pairs_in_steps(self, caller: str | None, callee: str | None) -> Generator[None, None, list[PairFigures]]:
         """Return the same by work that may be interrupted after each pair: 5,000 take 40 ms."""
-        sums: dict[tuple[str, str, str], Sums] = {}
-        states: dict[tuple[str, str, str], _State] = {}
-        for pair, age in ((pair, aged.age) for aged in self._images for pair in aged.image.pairs):
-            if caller not in (None, pair.caller) or callee not in (None, pair.callee):
+        callers: dict[str, dict[tuple[str, str], _Pair]] = {}
+        for image, age in ((image, aged.age) for aged in self._images for image in aged.image.pairs):
+            yield
+            if caller not in (None, image.caller) or callee not in (None, image.callee):
                 continue
-            key = (pair.caller, pair.location if self._by_location else "", pair.callee)
-            total = sums.get(key)
-            if total is None:
-                total = sums[key] = Sums(EDGE_WIDTH)
-            window = pair.windows[self._level]
-            total.add(window.counts, window.buckets)
-            state = _State(pair.healthy, pair.total, pair.age * SLOT + age)
-            states[key] = _worse(states.get(key, state), state)
-            yield
+            known = callers.setdefault(image.caller, {})
+            key = (image.location if self._by_location else "", image.callee)
+            pair = known.get(key)
+            if pair is None:
+                pair = known[key] = _Pair()
+            pair.add(image, self._level, age)
         pairs = []
-        for key in sorted(sums):
-            pairs.append(self._pair(key, sums[key], states[key].healthy, states[key].total))
-            yield
+        for name in sorted(callers):
+            for key in sorted(callers[name]):
+                pairs.append(self._pair(name, *key, callers[name][key]))
+                yield
         return pairs
 
     def routes(self, callee: str, caller: str | None = None) -> list[RouteFigures]:
         """Return the routes to one callee, those of one caller alone where it is named, in order."""
+        return at_once(self.routes_in_steps(callee, caller))
+
+    def routes_in_steps(self, callee: str, caller: str | None) -> Generator[None, None, list[RouteFigures]]:
+        """Return the same by work that may be interrupted after each route."""
         sums: dict[tuple[str, str], Sums] = {}
         for route in (route for each in self._images for route in each.image.routes):
+            yield
             if route.callee != callee or caller not in (None, route.caller):
                 continue
             total = sums.setdefault((route.caller, route.route), Sums(ROUTE_WIDTH))
             window = route.windows[self._level]
             total.add(window.counts, window.buckets)
-        return [self._route(name, callee, route, sums[name, route]) for name, route in sorted(sums)]
+        routes = []
+        for name, route_name in sorted(sums):
+            routes.append(self._route(name, callee, route_name, sums[name, route_name]))
+            yield
+        return routes
 
-    def reporting(self) -> dict[str, Reporting]:
-        """Return how many Envoys of each caller report."""
-        return {caller: self._reporting(caller, known) for (caller, place), known in self._callers.items() if not place}
+    def reporting(self) -> Iterator[tuple[str, Reporting]]:
+        """Yield each caller with how many of its Envoys report."""
+        for (caller, place), known in self._callers.items():
+            if not place:
+                yield caller, self._reporting(caller, known)
 
-    def _pair(self, key: tuple[str, str, str], sums: Sums, healthy: int, total: int) -> PairFigures:
-        caller, location, callee = key
+    def _pair(self, caller: str, location: str, callee: str, pair: _Pair) -> PairFigures:
+        sums = pair.sums
+        healthy, total = pair.endpoints
         completed, client_errors, failures, timeouts, connect, none_healthy, overflows, retries, active, digests = (
             sums.counts
         )
@@ -211,56 +266,86 @@ class Figures:
                 known = self._callers[key] = _Caller()
             yield known
 
-    def _cover(self) -> None:
+    def _cover(self) -> Iterator[None]:
         for each in (each for aged in self._images for each in aged.image.callers):
             for known in self._caller(each.caller, each.location):
                 known.covered += each.milliseconds[self._level] / 1000
+            yield
 
-    def _count_reporters(self) -> None:
+    def _count_reporters(self) -> Generator[None, None, None]:
         length = WINDOW_SECONDS[self._window]
         elapsed: dict[CallerKey, float] = {}
         spans = []
-        for (caller, _), (location, since, last, interval) in self._reporters().items():
-            overdue = last > interval * _OVERDUE_INTERVALS + _OVERDUE_SLACK
-            end, beginning = last if overdue else 0.0, min(since, length)
-            spans.append((caller, location, max(0.0, beginning - end)))
-            for known in self._caller(caller, location):
-                known.age = min(known.age, last)
-                known.reported += not overdue
-                known.seen += last < length
-            for key in ((caller, ""), (caller, location)):
-                elapsed[key] = max(elapsed.get(key, _MIN_COVERED), beginning)
+        reporters = yield from self._reporters()
+        for (caller, _), senders in reporters.items():
+            for location, since, last, interval in _successions(senders.values()):
+                overdue = last > interval * _OVERDUE_INTERVALS + _OVERDUE_SLACK
+                end, beginning = last if overdue else 0.0, min(since, length)
+                spans.append((caller, location, max(0.0, beginning - end)))
+                for known in self._caller(caller, location):
+                    known.age = min(known.age, last)
+                    known.reported += not overdue
+                    known.seen += last < length
+                for key in ((caller, ""), (caller, location)):
+                    elapsed[key] = max(elapsed.get(key, _MIN_COVERED), beginning)
+                yield
         for caller, location, span in spans:
             keys = ("", location) if location else ("",)
             for place in keys:
                 self._callers[caller, place].alive += span / elapsed[caller, place]
+            yield
 
-    def _reporters(self) -> dict[tuple[str, str], tuple[str, float, float, float]]:
-        """Return location, age of the first and of the last digest, and interval of each Envoy."""
-        reporters: dict[tuple[str, str], tuple[str, float, float, float]] = {}
-        for aged in self._images:
-            for each in aged.image.reporters:
-                since, last = each.since + aged.age, each.last + aged.age
-                location, interval = each.location, each.interval
-                before = reporters.get((each.caller, each.node))
-                if before is not None:
-                    since = max(since, before[1])
-                    if before[2] < last:
-                        location, _, last, interval = before
-                reporters[each.caller, each.node] = (location, since, last, interval)
-        return reporters
+    def _reporters(self) -> Generator[None, None, dict[tuple[str, str], dict[str, _Reports]]]:
+        """Return what each sender of a caller's node reported, by caller and node and then by sender."""
+        nodes: dict[tuple[str, str], dict[str, _Reports]] = {}
+        for each, age in ((each, aged.age) for aged in self._images for each in aged.image.reporters):
+            senders = nodes.setdefault((each.caller, each.node), {})
+            reports = _Reports(each.location, each.since + age, each.last + age, each.interval)
+            before = senders.get(each.sender)
+            senders[each.sender] = reports if before is None else before.joined_with(reports)
+            yield
+        return nodes
 
 
-def most_telling(pairs: Sequence[PairFigures], limit: int) -> list[PairFigures]:
+def figures_in_steps(
+    images: Sequence[AgedImage], window: Window, expected: ExpectedEnvoys, *, by_location: bool = False
+) -> Generator[None, None, Figures]:
+    """Return the figures of a window, by work that may be interrupted: 10,000 Envoys take 30 ms.
+
+    The arguments are those of ``Figures``.
+    """
+    figures = Figures(images, window, expected, by_location=by_location)
+    yield from figures.count_callers_in_steps()
+    return figures
+
+
+def _successions(senders: Collection[_Reports]) -> Collection[_Reports]:
+    """Return the Envoys of one node id: a registrar that began after another one's last digest has replaced it.
+
+    Those that report beside each other are Envoys that share the id.
+    """
+    if len(senders) == 1:
+        return senders
+    envoys: list[_Reports] = []
+    for sender in sorted(senders, key=lambda each: -each.since):
+        for place, envoy in enumerate(envoys):
+            if envoy.last + _RESTART_OVERLAP >= sender.since:
+                envoys[place] = envoy.joined_with(sender)
+                break
+        else:
+            envoys.append(sender)
+    return envoys
+
+
+def most_telling_in_steps(pairs: Sequence[PairFigures], limit: int) -> Generator[None, None, list[PairFigures]]:
     """Return so many pairs in their order: first those that fail, then the busiest."""
     if len(pairs) <= limit:
         return list(pairs)
-
-    def telling(number: int) -> tuple[bool, float]:
-        pair = pairs[number]
-        return pair.success is None or pair.success > 1 - DEGRADED, -pair.requests_per_second
-
-    return [pairs[number] for number in sorted(sorted(range(len(pairs)), key=telling)[:limit])]
+    telling = []
+    for number, pair in enumerate(pairs):
+        telling.append((pair.success is None or pair.success > 1 - DEGRADED, -pair.requests_per_second, number))
+        yield
+    return [pairs[number] for number in sorted(number for _, _, number in nsmallest(limit, telling))]
 
 
 def _success(completed: int, failures: int) -> float | None:

@@ -136,6 +136,10 @@ class WindowSums:
             windows.append(window)
         return windows
 
+    def longest(self, place: int) -> int:
+        """Return one count of the last hour, as of the last time that slots were closed; it is cheap."""
+        return self._sums[-1].counts[place] + sum(each.counts[place] for each in self._open)
+
     def total(self) -> Sums:
         """Return the sums since the beginning."""
         total = Sums(self.width)

@@ -5,21 +5,30 @@ table has ages instead, so that another process can add it to its own whatever i
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from heapq import nsmallest
-
-from msgspec import Struct
 
 from registry.core.endpoint_attempts import EndpointTable, ServiceImage
+from registry.core.shared_table import FairBudget, Owner, SharedTable
+from registry.core.traffic_images import (
+    CallerImage,
+    PairImage,
+    ReporterImage,
+    RouteImage,
+    TrafficImage,
+    WindowImage,
+)
 from registry.core.traffic_sums import SLOT, WindowSums
 from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, failures_by_reason
+from registry.errors import LimitError
 from wire.traffic_digest import MAX_COUNT, Edge, Route, RouteCounts, TrafficDigest
 
 MAX_REPORTERS = 10_000
-"""Envoys that one process remembers; beyond it those that reported longest ago are forgotten."""
+"""Envoys that one process remembers."""
+MAX_DIGESTS = 30_000
+"""Digests that one process takes in a slot of ten seconds before it looks who sends so many: 40 % of a core."""
+MAX_DIGESTS_OF_ENVOY = 30
+"""Digests of one Envoy in a slot at most; during a shift it sends five."""
 FORGOTTEN_AFTER = 3_600.0
 """Seconds after which a pair or an Envoy that says nothing any more is forgotten: the longest window."""
-_DROPPED_PART = 0.05
-"""The part of a full table that makes room at once: a look for the least busy goes through all."""
 EDGE_WIDTH = 10
 ROUTE_WIDTH = 3
 """Counts of a pair and of a route: those of the digest without the states, for a pair the number of digests too."""
@@ -29,72 +38,8 @@ PairKey = tuple[str, str, str]
 """Caller, location of the caller's Envoys, callee."""
 RouteKey = tuple[str, str, str]
 """Caller, callee, route."""
-
-
-class WindowImage(Struct, array_like=True, frozen=True, gc=False):
-    """The sums of one window."""
-
-    counts: list[int]
-    buckets: list[int]
-
-
-class PairImage(Struct, array_like=True, frozen=True, gc=False):
-    """A pair as other processes get it.
-
-    Attributes:
-        caller: the service that calls.
-        location: region and zone of its Envoys.
-        callee: the service that is called.
-        windows: the sums by window.
-        healthy: the endpoints of the callee that may be sent to.
-        total: all endpoints of the callee.
-        age: slots of 10 s since an Envoy counted these.
-    """
-
-    caller: str
-    location: str
-    callee: str
-    windows: list[WindowImage]
-    healthy: int
-    total: int
-    age: int = 0
-
-
-class RouteImage(Struct, array_like=True, frozen=True, gc=False):
-    """A route as other processes get it."""
-
-    caller: str
-    callee: str
-    route: str
-    windows: list[WindowImage]
-
-
-class CallerImage(Struct, array_like=True, frozen=True, gc=False):
-    """The time that the digests of a caller's Envoys cover, added up: milliseconds by window."""
-
-    caller: str
-    location: str
-    milliseconds: list[int]
-
-
-class ReporterImage(Struct, array_like=True, frozen=True, gc=False):
-    """An Envoy that reports: since when, when last, and how often, as seconds ago."""
-
-    caller: str
-    node: str
-    location: str
-    since: float
-    last: float
-    interval: float
-
-
-class TrafficImage(Struct, frozen=True, gc=False):
-    """The whole table of a process, with ages instead of times."""
-
-    pairs: list[PairImage] = []
-    routes: list[RouteImage] = []
-    callers: list[CallerImage] = []
-    reporters: list[ReporterImage] = []
+ReporterKey = tuple[str, str, str]
+"""Caller, node, and the sender of the digests: Envoys may share a node id."""
 
 
 class _Reporter:
@@ -118,8 +63,15 @@ class _Reporter:
         self.interval = 0.0
         self.sequence = -1
         self.location = ""
-        self.slot = 0
+        self.slot = -1
         self.in_slot = 0
+
+    def add(self, digest: TrafficDigest, location: str, slot: int, now: float) -> None:
+        """Note a digest."""
+        self.sequence, self.last, self.interval = digest.sequence, now, digest.seconds
+        self.location = location
+        self.in_slot = self.in_slot + 1 if self.slot == slot else 1
+        self.slot = slot
 
 
 class _Pair:
@@ -174,105 +126,125 @@ class TrafficTable:
     """The sums of the digests that one process got.
 
     Args:
-        max_pairs: the pairs, and the routes, that are kept; beyond them the least busy ones are dropped.
+        max_pairs: the pairs, and the routes, that are kept; beyond them those with the most give way.
     """
 
     def __init__(self, max_pairs: int) -> None:
-        self._max_pairs = max_pairs
-        self._pairs: dict[PairKey, _Pair] = {}
-        self._routes: dict[RouteKey, WindowSums] = {}
-        self._coverage: dict[tuple[str, str], WindowSums] = {}
-        """By caller and location, in the order of their last digests: the milliseconds that these cover."""
-        self._reporters: dict[tuple[str, str], _Reporter] = {}
-        """By caller and node, in the order of their last digests."""
+        self._pairs: SharedTable[PairKey, _Pair] = SharedTable(max_pairs, lambda pair: _busyness(pair.sums))
+        self._routes: SharedTable[RouteKey, WindowSums] = SharedTable(max_pairs, _busyness)
+        self._coverage: SharedTable[tuple[str, str], WindowSums] = SharedTable(max_pairs, lambda sums: sums.touched)
+        """By caller and location: the milliseconds that digests cover."""
+        self._reporters: SharedTable[ReporterKey, _Reporter] = SharedTable(MAX_REPORTERS, lambda each: each.last)
+        self._budget = FairBudget(MAX_DIGESTS)
         self.endpoints = EndpointTable()
         """Attempts at the endpoints of services under a shift."""
-        self.dropped = 0
-        """Pairs and routes that were dropped because there were too many, since the start."""
         self.digests = 0
         """Digests that were added, since the start."""
 
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def take(self, digest: TrafficDigest, now: float, watched: Collection[str] = ()) -> bool:
-        """Add a digest; False if it is the repetition of the last one of its Envoy.
+    def check_rate(self, digest: TrafficDigest, principal: str, now: float) -> None:
+        """Refuse a digest of an Envoy or of a principal that has sent too many in this slot.
+
+        Raises:
+            LimitError: it has.
+        """
+        slot = int(now // SLOT)
+        reporter = self._reporters.get((digest.caller, digest.node, digest.sender))
+        if reporter is not None and reporter.slot == slot and reporter.in_slot >= MAX_DIGESTS_OF_ENVOY:
+            raise LimitError(
+                f"node {digest.node} of {digest.caller} has sent {MAX_DIGESTS_OF_ENVOY} digests in ten seconds; send "
+                "one each ten seconds, and give each Envoy a node id of its own",
+                "traffic",
+                SLOT,
+            )
+        if not self._budget.spend(principal, slot):
+            raise LimitError(
+                f"{principal} has sent more than its part of {MAX_DIGESTS} digests in ten seconds; send one for each "
+                "Envoy each ten seconds",
+                "traffic",
+                SLOT,
+            )
+
+    def take(self, digest: TrafficDigest, now: float, watched: Collection[str] = (), principal: str = "") -> bool:
+        """Add a digest; False if it is the repetition of the last one of its sender.
 
         Args:
             digest: a digest whose rules were checked.
             now: this process's monotonic clock.
             watched: its callees that are under a shift, whose endpoints are counted.
+            principal: who sent it, by which the table is shared.
         """
         location = location_of(digest)
-        key = (digest.caller, digest.node)
-        reporter = self._reporters.pop(key, None) or _Reporter(now - digest.seconds)
-        self._reporters[key] = reporter
-        if reporter.sequence == digest.sequence:
+        owner = (principal, digest.caller)
+        key = (digest.caller, digest.node, digest.sender)
+        reporter = self._reporters.get(key)
+        if reporter is None:
+            reporter = _Reporter(now - digest.seconds)
+            self._reporters.add(key, reporter, owner)
+        elif reporter.sequence == digest.sequence:
             return False
-        reporter.sequence, reporter.last, reporter.interval = digest.sequence, now, digest.seconds
-        reporter.location = location
         slot = int(now // SLOT)
-        reporter.in_slot = reporter.in_slot + 1 if reporter.slot == slot else 1
-        reporter.slot = slot
-        self._cover(digest.caller, location, slot, digest.seconds)
+        reporter.add(digest, location, slot, now)
+        self._cover(owner, location, slot, digest.seconds)
         for edge in digest.edges:
-            self._pair((digest.caller, location, edge.callee), slot).add(slot, edge)
+            self._pair((digest.caller, location, edge.callee), slot, owner).add(slot, edge)
             if edge.callee in watched:
-                self.endpoints.take(edge, key, now)
+                self.endpoints.take(edge, (digest.caller, digest.node), now)
         for route in digest.routes:
-            self._take_route(digest.caller, route, slot)
+            self._take_route(owner, route, slot)
         self.digests += 1
-        if len(self._reporters) > MAX_REPORTERS:
-            del self._reporters[next(iter(self._reporters))]
         return True
 
-    def digests_in_slot(self, digest: TrafficDigest, now: float) -> int:
-        """Return how many digests of the same Envoy came in the slot of ten seconds that it is now."""
-        reporter = self._reporters.get((digest.caller, digest.node))
-        return reporter.in_slot if reporter is not None and reporter.slot == int(now // SLOT) else 0
+    def take_dropped(self) -> dict[Owner, int]:
+        """Return how many entries each owner lost because there were too many, since the last call."""
+        lost: dict[Owner, int] = {}
+        for table in (self._pairs, self._routes, self._coverage, self._reporters):
+            for owner, number in table.dropped.items():
+                lost[owner] = lost.get(owner, 0) + number
+            table.dropped.clear()
+        return lost
 
-    def forget(self, now: float) -> None:
-        """Forget pairs, routes and Envoys that have said nothing for the longest window."""
+    def forget_in_steps(self, now: float) -> Iterator[None]:
+        """Forget pairs, routes and Envoys that have said nothing for the longest window, a step for each."""
         oldest = int((now - FORGOTTEN_AFTER) // SLOT)
-        self._pairs = {key: pair for key, pair in self._pairs.items() if pair.sums.touched >= oldest}
-        self._routes = {key: sums for key, sums in self._routes.items() if sums.touched >= oldest}
-        self._coverage = {key: sums for key, sums in self._coverage.items() if sums.touched >= oldest}
-        self._reporters = {
-            key: reporter for key, reporter in self._reporters.items() if reporter.last >= now - FORGOTTEN_AFTER
-        }
+        yield from self._pairs.forget_in_steps(lambda pair: pair.sums.touched < oldest)
+        yield from self._routes.forget_in_steps(lambda sums: sums.touched < oldest)
+        yield from self._coverage.forget_in_steps(lambda sums: sums.touched < oldest)
+        yield from self._reporters.forget_in_steps(lambda reporter: reporter.last < now - FORGOTTEN_AFTER)
 
     def pair_images(self, now: float) -> Iterator[PairImage]:
         """Yield the pairs; other digests may come in between."""
         slot = int(now // SLOT)
-        for (caller, location, callee), pair in list(self._pairs.items()):
+        for (caller, location, callee), pair in self._pairs.items():
             yield PairImage(caller, location, callee, _windows(pair.sums, slot), *pair.state(slot))
 
     def route_images(self, now: float) -> Iterator[RouteImage]:
         """Yield the routes; other digests may come in between."""
         slot = int(now // SLOT)
-        for key, sums in list(self._routes.items()):
+        for key, sums in self._routes.items():
             yield RouteImage(*key, _windows(sums, slot))
 
     def caller_images(self, now: float) -> Iterator[CallerImage]:
         """Yield the time that digests cover, by caller and location; other digests may come in between."""
         slot = int(now // SLOT)
-        for (caller, location), sums in list(self._coverage.items()):
+        for (caller, location), sums in self._coverage.items():
             sums.advance(slot)
             yield CallerImage(caller, location, [window.counts[0] for window in sums.windows()])
 
-    def reporter_images(self, now: float) -> list[ReporterImage]:
-        """Return the Envoys that report."""
-        return [
-            ReporterImage(
+    def reporter_images(self, now: float) -> Iterator[ReporterImage]:
+        """Yield the Envoys that report; other digests may come in between."""
+        for (caller, node, sender), reporter in self._reporters.items():
+            yield ReporterImage(
                 caller,
                 node,
                 reporter.location,
                 round(now - reporter.since, 1),
                 round(now - reporter.last, 1),
                 round(reporter.interval, 1),
+                sender,
             )
-            for (caller, node), reporter in self._reporters.items()
-        ]
 
     def image(self, now: float) -> TrafficImage:
         """Return the whole table at once."""
@@ -280,7 +252,7 @@ class TrafficTable:
             list(self.pair_images(now)),
             list(self.route_images(now)),
             list(self.caller_images(now)),
-            self.reporter_images(now),
+            list(self.reporter_images(now)),
         )
 
     def endpoint_images(self, now: float) -> list[ServiceImage]:
@@ -289,53 +261,32 @@ class TrafficTable:
 
     def totals(self) -> Iterator[PairTotals]:
         """Yield the totals of the pairs since the process knows them."""
-        for (caller, location, callee), pair in list(self._pairs.items()):
+        for (caller, location, callee), pair in self._pairs.items():
             sums = pair.sums.total()
             yield PairTotals(caller, location, callee, sums.counts[0], tuple(pair.failures), sums.buckets)
 
-    def _cover(self, caller: str, location: str, slot: int, seconds: float) -> None:
-        coverage = self._coverage.pop((caller, location), None) or WindowSums(_COVERAGE_WIDTH, slot)
-        self._coverage[caller, location] = coverage
+    def _cover(self, owner: Owner, location: str, slot: int, seconds: float) -> None:
+        key = (owner[1], location)
+        coverage = self._coverage.get(key)
+        if coverage is None:
+            coverage = WindowSums(_COVERAGE_WIDTH, slot)
+            self._coverage.add(key, coverage, owner)
         coverage.add(slot, (round(seconds * 1000),), ())
-        if len(self._coverage) > self._max_pairs:
-            del self._coverage[next(iter(self._coverage))]
 
-    def _pair(self, key: PairKey, slot: int) -> _Pair:
+    def _pair(self, key: PairKey, slot: int, owner: Owner) -> _Pair:
         pair = self._pairs.get(key)
         if pair is None:
-            if len(self._pairs) >= self._max_pairs:
-                self._drop_pairs(slot)
-            pair = self._pairs[key] = _Pair(slot)
+            pair = _Pair(slot)
+            self._pairs.add(key, pair, owner)
         return pair
 
-    def _take_route(self, caller: str, route: Route, slot: int) -> None:
-        key = (caller, route.callee, route.route)
+    def _take_route(self, owner: Owner, route: Route, slot: int) -> None:
+        key = (owner[1], route.callee, route.route)
         sums = self._routes.get(key)
         if sums is None:
-            if len(self._routes) >= self._max_pairs:
-                self._drop_routes(slot)
-            sums = self._routes[key] = WindowSums(ROUTE_WIDTH, slot)
+            sums = WindowSums(ROUTE_WIDTH, slot)
+            self._routes.add(key, sums, owner)
         sums.add(slot, _route_numbers(route.counts), route.buckets)
-
-    def _drop_pairs(self, slot: int) -> None:
-        def busyness(key: PairKey) -> tuple[int, int]:
-            return _busyness(self._pairs[key].sums, slot)
-
-        for key in nsmallest(self._room, self._pairs, key=busyness):
-            del self._pairs[key]
-            self.dropped += 1
-
-    def _drop_routes(self, slot: int) -> None:
-        def busyness(key: RouteKey) -> tuple[int, int]:
-            return _busyness(self._routes[key], slot)
-
-        for key in nsmallest(self._room, self._routes, key=busyness):
-            del self._routes[key]
-            self.dropped += 1
-
-    @property
-    def _room(self) -> int:
-        return max(1, int(self._max_pairs * _DROPPED_PART))
 
 
 def location_of(digest: TrafficDigest) -> str:
@@ -347,10 +298,9 @@ def _route_numbers(counts: RouteCounts) -> Iterable[int]:
     return counts.completed, counts.client_errors, counts.failures
 
 
-def _busyness(sums: WindowSums, slot: int) -> tuple[int, int]:
-    """Return the requests of the last hour, and when the last digest came, to compare by."""
-    sums.advance(slot)
-    return sums.windows()[-1].counts[0], sums.touched
+def _busyness(sums: WindowSums) -> tuple[int, int]:
+    """Return the requests of about the last hour, and when the last digest came, to compare by."""
+    return sums.longest(0), sums.touched
 
 
 def _windows(sums: WindowSums, slot: int) -> list[WindowImage]:

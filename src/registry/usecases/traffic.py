@@ -11,19 +11,17 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.traffic_exchange import TrafficExchange
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.cooperative import in_turns
+from registry.cooperative import cooperatively, in_turns
 from registry.core.traffic import PairFigures, Reporting, RouteFigures, Window
 from registry.core.traffic_digest import check_digest
-from registry.core.traffic_figures import Figures, most_telling
-from registry.errors import LimitError, RegistryError
+from registry.core.traffic_figures import Figures, figures_in_steps, most_telling_in_steps
+from registry.errors import RegistryError
 from wire.traffic_digest import DigestAnswer, TrafficDigest
 
 MAX_PAIRS = 10_000
 """Pairs of one answer at most, 400 bytes each."""
 SHIFT_INTERVAL = 2.0
 """Seconds between two digests of an Envoy with traffic to a service under a shift."""
-MAX_DIGESTS_A_SLOT = 30
-"""Digests of one Envoy in ten seconds at most; during a shift it sends five."""
 
 
 class TrafficFigures(Struct, frozen=True):
@@ -35,7 +33,7 @@ class TrafficFigures(Struct, frozen=True):
         reporting: by caller, how many of its Envoys report.
         complete: whether they have the digests that other processes got.
         processes: the processes whose digests they have.
-        dropped: pairs and routes that this process has dropped, since its start, because there were too many.
+        dropped: pairs, routes and Envoys that this process has dropped, since its start, because there were too many.
     """
 
     pairs: Sequence[PairFigures]
@@ -69,27 +67,19 @@ class Traffic:
             NotAllowedError: the principal may not register the caller.
             InvalidError: a number or a name is not valid; nothing of the digest is counted.
             TooLargeError: it has too many callees or routes.
-            LimitError: the Envoy reports too often.
+            LimitError: the Envoy or the principal reports too often; nothing of the digest is counted.
         """
         try:
             self._policy.allow(principal, Verb.REGISTER, digest.caller)
             check_digest(digest)
             table, now = self._exchange.table, time.monotonic()
-            if table.digests_in_slot(digest, now) >= MAX_DIGESTS_A_SLOT:
-                raise LimitError(
-                    f"node {digest.node} of {digest.caller} has sent {MAX_DIGESTS_A_SLOT} digests in ten seconds; send "
-                    "one each ten seconds, and give each Envoy a node id of its own",
-                    "traffic",
-                    10.0,
-                )
+            table.check_rate(digest, principal.limited_as, now)
         except RegistryError:
             metrics.TRAFFIC_DIGESTS.labels("refused").inc()
             raise
         shifted = tuple(edge.callee for edge in digest.edges if self._is_shifted(edge.callee))
-        dropped = table.dropped
-        taken = table.take(digest, now, shifted)
+        taken = table.take(digest, now, shifted, principal.limited_as)
         metrics.TRAFFIC_DIGESTS.labels("taken" if taken else "repeated").inc()
-        metrics.TRAFFIC_DROPPED.inc(table.dropped - dropped)
         return DigestAnswer(SHIFT_INTERVAL, shifted) if shifted else _AS_CONFIGURED
 
     async def pairs(
@@ -116,19 +106,23 @@ class Traffic:
         figures = await self._figures(window, by_location=by_location)
         reach = self._policy.reach(principal, Verb.READ)
         everyone = await in_turns(figures.pairs_in_steps(caller, callee))
-        pairs = [pair for pair in everyone if reach.covers(pair.caller) or reach.covers(pair.callee)]
+        pairs = [
+            pair async for pair in cooperatively(everyone) if reach.covers(pair.caller) or reach.covers(pair.callee)
+        ]
         callers = {pair.caller for pair in pairs}
         reporting = {
-            name: count for name, count in figures.reporting().items() if name in callers or reach.covers(name)
+            name: count
+            async for name, count in cooperatively(figures.reporting())
+            if name in callers or reach.covers(name)
         }
-        shown = most_telling(pairs, limit)
+        shown = await in_turns(most_telling_in_steps(pairs, limit))
         return TrafficFigures(
             pairs=shown,
             omitted=len(pairs) - len(shown),
             reporting=reporting,
             complete=self._exchange.complete,
             processes=self._exchange.processes,
-            dropped=self._exchange.table.dropped,
+            dropped=self._exchange.dropped,
         )
 
     async def routes(
@@ -136,7 +130,8 @@ class Traffic:
     ) -> list[RouteFigures]:
         """Return the figures of the routes to a callee, those of one caller alone where it is named."""
         self._policy.allow(principal, Verb.READ, callee)
-        return (await self._figures(window)).routes(callee, caller)
+        figures = await self._figures(window)
+        return await in_turns(figures.routes_in_steps(callee, caller))
 
     def _check_reader(self, principal: Principal, caller: str | None, callee: str | None) -> None:
         if caller and callee and self._policy.can(principal, Verb.READ, callee):
@@ -144,7 +139,8 @@ class Traffic:
         self._policy.allow(principal, Verb.READ, caller or callee or "")
 
     async def _figures(self, window: Window, *, by_location: bool = False) -> Figures:
-        return Figures(await self._exchange.images(), window, self._instances_of, by_location=by_location)
+        images = await self._exchange.images()
+        return await in_turns(figures_in_steps(images, window, self._instances_of, by_location=by_location))
 
     def _is_shifted(self, service: str) -> bool:
         shares = self._cache.get(service).shares

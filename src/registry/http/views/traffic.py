@@ -74,7 +74,7 @@ class TrafficView(Struct, frozen=True):
     ]
     processes: Annotated[int, Meta(description="Registry processes whose digests these are.")]
     dropped: Annotated[
-        int, Meta(description="Pairs that this process forgot because of REGISTRY_TRAFFIC_PAIRS, since its start.")
+        int, Meta(description="Pairs, routes and Envoys that this process forgot since its start, because there were too many.")
     ]
 
 

@@ -166,6 +166,34 @@ async def test_a_digest_that_is_not_taken_is_not_sent_again(
     assert [edge.counts.completed for edge in registry.digests[0].edges] == [1]
 
 
+async def test_what_was_beyond_a_limit_is_in_the_next_digest(parts: Parts) -> None:
+    """Nothing of it was counted, so nothing is lost and nothing counts twice; the base line stays."""
+    reporter, envoy, registry = parts
+    await passes(reporter)
+    registry.answer = RegistryUnavailable("429 Too Many Requests", retry_after=15, limited=True)
+    envoy.completed = 3
+    assert await passes(reporter) == 15
+    envoy.completed = 5
+    await passes(reporter)
+    registry.answer = DigestAnswer()
+    envoy.completed = 9
+    await passes(reporter)
+    (digest,) = registry.digests
+    assert [edge.counts.completed for edge in digest.edges] == [9]
+    assert (reporter.status.sent, reporter.status.failed, reporter.status.problem) == (1, 2, "")
+
+
+async def test_two_reporters_of_one_node_are_told_apart(parts: Parts) -> None:
+    """By a name of their own, which stays; the registry knows copied node ids by it."""
+    reporter, envoy, registry = parts
+    twin = TrafficReporter(registry, cast("Envoy", envoy), 10.0)
+    for each in (reporter, twin):
+        await passes(each, 3)
+    senders = [digest.sender for digest in registry.digests]
+    assert senders[0] == senders[1] != senders[2] == senders[3]
+    assert len(senders[0]) == 16
+
+
 async def test_a_registry_that_shifts_gets_endpoints_sooner(parts: Parts) -> None:
     """Each two seconds while it asks for them, and as before when it does not any more."""
     reporter, envoy, registry = parts

@@ -82,5 +82,5 @@ def test_totals_only_grow_and_go_with_their_pair() -> None:
         (totals,) = table.totals()
         assert (totals.requests, totals.failures[0], totals.failures[-1]) == (10 * (number + 1), number + 1, number + 1)
         assert (totals.location, dict(totals.buckets)) == ("a", {5: 9 * (number + 1)})
-    table.forget(10_000.0)
+    assert list(table.forget_in_steps(10_000.0))
     assert list(table.totals()) == []

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.cooperative import at_once
 from registry.core.traffic import PairFigures, Reporting
-from registry.core.traffic_figures import AgedImage, Figures
+from registry.core.traffic_figures import AgedImage, Figures, figures_in_steps
 from registry.core.traffic_table import TrafficTable
+from registry.errors import LimitError
 from wire.traffic_digest import MAX_COUNT, Edge, EdgeCounts, Route, RouteCounts, TrafficDigest
 
 _sequence = itertools.count(1)
@@ -30,6 +32,7 @@ def digest(
     total: int = 3,
     routes: tuple[Route, ...] = (),
     sequence: int | None = None,
+    sender: str = "",
 ) -> TrafficDigest:
     """Return the digest of an Envoy."""
     counts = EdgeCounts(completed=completed, failures=failures, active=1, healthy=healthy, total=total)
@@ -39,6 +42,7 @@ def digest(
         node=node,
         seconds=seconds,
         sequence=next(_sequence) if sequence is None else sequence,
+        sender=sender,
         zone=zone,
         edges=edges,
         routes=routes,
@@ -48,7 +52,7 @@ def digest(
 def figures(*tables: TrafficTable, now: float, window: str = "1m", expected: int = 0, **more: bool) -> Figures:
     """Return the figures of some processes at a moment."""
     images = [AgedImage(table.image(now), 0.0) for table in tables]
-    return Figures(images, window, lambda _: expected, **more)  # type: ignore[arg-type]
+    return at_once(figures_in_steps(images, window, lambda _: expected, **more))  # type: ignore[arg-type]
 
 
 def only(pairs: Iterable[PairFigures]) -> PairFigures:
@@ -148,7 +152,7 @@ def test_processes_are_added_up_whatever_their_clocks_say() -> None:
     feed(first, "i-1", range(1010, 1060, 10))
     feed(second, "i-1", range(900_060, 900_100, 10))
     images = [AgedImage(first.image(1060.0), 35.0), AgedImage(second.image(900_095.0), 0.0)]
-    pair = only(Figures(images, "1m", lambda _: 1).pairs())
+    pair = only(at_once(figures_in_steps(images, "1m", lambda _: 1)).pairs())
     assert pair.reporting == Reporting(1, 1)
     assert pair.requests_per_second == pytest.approx(10, rel=0.1)
     assert pair.age == pytest.approx(5.0)
@@ -162,7 +166,7 @@ def test_pairs_beyond_the_limit_displace_the_least_busy() -> None:
     table.take(digest(completed=5, callee="new"), 1001.0)
     callees = {pair.callee for pair in figures(table, now=1002.0).pairs()}
     assert callees == {*(f"s{number}" for number in range(1, 10)), "new"}
-    assert (len(table), table.dropped) == (10, 1)
+    assert (len(table), table.take_dropped(), table.take_dropped()) == (10, {("", "checkout"): 1}, {})
 
 
 def test_what_is_silent_for_an_hour_is_forgotten() -> None:
@@ -171,9 +175,9 @@ def test_what_is_silent_for_an_hour_is_forgotten() -> None:
     routes = (Route("payments", "refund", RouteCounts(4, 0, 1), (3, 4)),)
     table.take(digest(routes=routes), 1000.0)
     assert [each.route for each in figures(table, now=1001.0).routes("payments")] == ["refund"]
-    table.forget(1000.0 + 3_500)
+    assert list(table.forget_in_steps(1000.0 + 3_500))
     assert len(table) == 1
-    table.forget(1000.0 + 3_700)
+    assert list(table.forget_in_steps(1000.0 + 3_700))
     assert len(table) == 0
     assert table.image(5000.0).reporters == []
     assert figures(table, now=5000.0).routes("payments") == []
@@ -222,16 +226,85 @@ def test_absurd_digests_can_be_told_to_other_processes() -> None:
     assert only(figures(table, now=1030.0).pairs()).success == 0.0
 
 
-def test_callers_of_invented_names_and_zones_are_bounded() -> None:
-    """What is remembered of callers is bounded as pairs are, and those that report stay."""
-    table = TrafficTable(20)
-    for number in range(100):
+def test_a_flood_of_names_costs_its_sender_alone() -> None:
+    """Of callers, callees, zones, routes and node ids: all is bounded, and what others report stays."""
+    table = TrafficTable(40)
+    honest = Route("payments", "refund", RouteCounts(4, 0, 1))
+    for number in range(400):
         now = 1000.0 + number / 100
-        table.take(digest("i-1"), now)
-        table.take(digest(f"n-{number}", caller=f"invented-{number}", zone=f"z-{number}"), now)
-    image = table.image(1001.0)
-    assert len(image.callers) == 20
+        table.take(digest("i-1", completed=1, routes=(honest,)), now, principal="token:shop")
+        for caller, callee, zone in ((f"c-{number}", "x", "a"), ("c", f"x-{number}", "a"), ("c", "x", f"z-{number}")):
+            routes = (Route("x", f"r-{number}", RouteCounts(1000, 0, 0)),)
+            flood = digest(f"n-{number}", 1000, caller=caller, callee=callee, zone=zone, routes=routes)
+            table.take(flood, now, principal="token:bad")
+    image = table.image(1004.0)
+    assert max(len(image.pairs), len(image.routes), len(image.callers)) <= 40
+    assert ("checkout", "payments") in {(each.caller, each.callee) for each in image.pairs}
+    assert ("checkout", "refund") in {(each.caller, each.route) for each in image.routes}
     assert ("checkout", "a") in {(each.caller, each.location) for each in image.callers}
+    assert {principal for principal, _ in table.take_dropped()} == {"token:bad"}
+    found = {pair.caller: pair for pair in figures(table, now=1004.0).pairs()}
+    assert found["checkout"].requests == 400
+
+
+def test_envoys_that_are_forged_push_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Envoys that a process remembers are shared as pairs are."""
+    monkeypatch.setattr("registry.core.traffic_table.MAX_REPORTERS", 50)
+    table = TrafficTable(100)
+    table.take(digest("i-1"), 1000.0, principal="token:shop")
+    for number in range(200):
+        table.take(digest(f"n-{number}", caller="bad"), 1001.0 + number / 100, principal="token:bad")
+    reporters = [each.caller for each in table.image(1003.0).reporters]
+    assert (reporters.count("checkout"), len(reporters) <= 50) == (1, True)
+
+
+def test_the_rate_of_digests_is_limited_by_envoy_and_by_principal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many node ids do not give a principal more than its part; others are not refused."""
+    monkeypatch.setattr("registry.core.traffic_table.MAX_DIGESTS", 100)
+    table = TrafficTable(100)
+
+    def send(principal: str, node: str, sender: str = "") -> None:
+        sent = digest(node, sender=sender)
+        table.check_rate(sent, principal, 1000.0)
+        table.take(sent, 1000.0, principal=principal)
+
+    for _ in range(30):
+        send("token:bad", "i-1", "a")
+    with pytest.raises(LimitError, match="node i-1 of checkout has sent 30 digests"):
+        send("token:bad", "i-1", "a")
+    for number in range(70):
+        send("token:bad", f"n-{number}")
+    with pytest.raises(LimitError, match="token:bad has sent more than its part"):
+        send("token:bad", "n-new")
+    for number in range(20):
+        send("token:shop", f"n-{number}")
+
+
+def test_envoys_that_share_a_node_id_are_added_up() -> None:
+    """As from a copied bootstrap: three Envoys with one id have three times the rate, and are three."""
+    table = TrafficTable(100)
+    for now in range(1010, 1100, 10):
+        for number in range(3):
+            sent = digest("copied", 100, sender=f"s-{number}", sequence=now)
+            assert table.take(sent, now + number)
+            assert not table.take(sent, now + number + 0.5)
+    pair = only(figures(table, now=1095.0, expected=3).pairs())
+    assert pair.requests_per_second == pytest.approx(30, rel=0.05)
+    assert pair.reporting == Reporting(3, 3)
+
+
+def test_a_registrar_that_was_restarted_is_one_envoy() -> None:
+    """Its digests have another sender after it; the rate is the same at each moment, in one process and in two."""
+    for other in (None, TrafficTable(100)):
+        table = TrafficTable(100)
+        for now in range(1010, 1060, 10):
+            table.take(digest("i-1", sender="before"), now)
+        for now in range(1070, 1150, 10):
+            (other or table).take(digest("i-1", sender="after"), now)
+            tables = (table,) if other is None else (table, other)
+            pair = only(figures(*tables, now=now + 1.0).pairs())
+            assert pair.reporting == Reporting(1, 1)
+            assert pair.requests_per_second == pytest.approx(10, rel=0.12)
 
 
 def test_a_process_that_a_caller_has_left_says_nothing_of_the_callee() -> None:

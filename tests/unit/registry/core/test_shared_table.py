@@ -1,0 +1,91 @@
+"""Tables that several owners share, and budgets of requests."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.core.shared_table import FairBudget, SharedTable, excess, most_dropped
+
+SIZES = st.dictionaries(st.sampled_from("abcdefg"), st.integers(1, 50))
+
+
+@given(SIZES, st.integers(0, 400))
+def test_the_largest_shrink_to_the_same_size(sizes: dict[str, int], number: int) -> None:
+    """So many entries go in all, nobody gives more than it has, and nobody smaller than the others gives any."""
+    fewer = excess(sizes, number)
+    assert sum(fewer.values()) == min(number, sum(sizes.values()))
+    left = {name: size - fewer.get(name, 0) for name, size in sizes.items()}
+    assert min(left.values(), default=0) >= 0
+    for name in fewer:
+        assert left[name] >= max(left.values()) - 1
+
+
+def table(limit: int) -> SharedTable[str, int]:
+    """Return a table of numbers, the smallest of which go first."""
+    return SharedTable(limit, lambda number: number)
+
+
+def test_a_flood_costs_its_sender_alone() -> None:
+    """Whether it invents entries of one caller, or callers with an entry each."""
+    for invented in ("one", ""):
+        shared = table(100)
+        for number in range(20):
+            shared.add(f"good-{number}", 0, ("token:good", "shop"))
+        for number in range(1_000):
+            caller = invented or f"caller-{number}"
+            shared.add(f"flood-{number}", 1_000, ("token:bad", caller))
+        kept = [key for key, _ in shared.items()]
+        assert sum(key.startswith("good") for key in kept) == 20
+        assert len(kept) <= 100
+        assert {principal for principal, _ in shared.dropped} == {"token:bad"}
+
+
+def test_within_one_principal_each_caller_has_its_part() -> None:
+    """As where all registrars share a token, or access is off behind a load balancer."""
+    shared = table(100)
+    for number in range(90):
+        shared.add(f"gateway-{number}", number, ("", "gateway"))
+    for number in range(40):
+        shared.add(f"shop-{number}", 0, ("", "shop"))
+    kept = [key for key, _ in shared.items()]
+    assert sum(key.startswith("shop") for key in kept) == 40
+    # The least busy ones of the gateway went.
+    assert "gateway-0" not in kept
+    assert "gateway-89" in kept
+    assert most_dropped(shared.dropped, 3) == [(("", "gateway"), 30)]
+
+
+def test_entries_that_were_discarded_or_are_old_make_room() -> None:
+    """Also while somebody goes through the table."""
+    shared = table(10)
+    for number in range(10):
+        shared.add(str(number), number, ("p", "c"))
+    for key, number in shared.items():
+        assert shared.get(key) == number
+        shared.discard(key)
+        shared.discard(key)
+    assert len(shared) == 0
+    shared.add("new", 1, ("p", "c"))
+    assert list(shared.forget_in_steps(lambda number: number == 1)) == [None]
+    assert (len(shared), shared.get("new"), shared.dropped) == (0, None, {})
+
+
+def test_a_large_table_drops_in_bounded_work() -> None:
+    """Of very many entries of one owner some are compared, other ones the next time."""
+    compared: list[int] = []
+    shared: SharedTable[int, int] = SharedTable(10_000, lambda number: compared.append(number) or number)  # type: ignore[func-returns-value]
+    for number in range(12_000):
+        shared.add(number, number, ("p", "c"))
+    drops = sum(shared.dropped.values()) // 500
+    assert 0 < len(compared) <= drops * 2_000
+    assert len(set(compared)) > 4_000
+
+
+def test_beyond_the_budget_everybody_still_has_a_part() -> None:
+    """The one that floods is refused, the others are not, and the next slot is a new one."""
+    budget = FairBudget(100)
+    assert all(budget.spend("flood", 1) for _ in range(100))
+    assert not budget.spend("flood", 1)
+    assert all(budget.spend("good", 1) for _ in range(50))
+    assert not budget.spend("good", 1)
+    assert not budget.spend("flood", 1)
+    assert budget.spend("flood", 2)
