@@ -171,8 +171,8 @@ def _note_gaps(screen: Screen, document: Document) -> None:
         screen.note(f"{document['omitted']} more pairs are not shown: name a service, or ask by -o json")
     if document["dropped"]:
         screen.note(
-            f"{document['dropped']} pairs were forgotten, of the callers with the most: raise REGISTRY_TRAFFIC_PAIRS, or "
-            "see traffic_dropped in the registry's log for who sends so many"
+            f"{document['dropped']} pairs were forgotten, of the callers with the most: raise REGISTRY_TRAFFIC_PAIRS, "
+            "or see traffic_dropped in the registry's log for who sends so many"
         )
     missing = [
         f"{caller} {_reporting(count)}"

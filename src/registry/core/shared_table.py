@@ -32,6 +32,8 @@ class SharedTable(Generic[Key, Value]):
         self._limit = limit
         self._rank = rank
         self._values: dict[Key, Value] = {}
+        self.get = self._values.get
+        """Return the value of a key; None if there is none."""
         self._owners: dict[Key, Owner] = {}
         """By key: who added it."""
         self._keys: dict[Owner, dict[Key, None]] = {}
@@ -41,10 +43,6 @@ class SharedTable(Generic[Key, Value]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def get(self, key: Key) -> Value | None:
-        """Return the value of a key; None if there is none."""
-        return self._values.get(key)
 
     def add(self, key: Key, value: Value, owner: Owner) -> None:
         """Add the value of a new key; in a full table those with the most entries give way."""

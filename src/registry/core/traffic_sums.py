@@ -1,11 +1,14 @@
 """Sums of what digests count, over the last minute, ten minutes and hour, for one pair.
 
-Digests are added to an open slot of 10 s. When it is over, it is added to the sum of the last minute and kept until it
-leaves that; six of them are one slot of the ten minutes, and five of these one of the hour. So a digest costs one
-addition, and a window is read without going through its slots. All times are slot numbers: whole tens of seconds.
+Digests are kept as they come until the open slot of 10 s is read or over, or has many, and are added up then: at once
+they cost half as much. A slot that is over is added to the sum of the last minute and kept until it leaves that; six of
+them are one slot of the ten minutes, and five of these one of the hour. So a window is read without going through its
+slots. All times are slot numbers: whole tens of seconds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
+from operator import add, sub
 
 import msgspec
 
@@ -19,7 +22,11 @@ _LENGTHS = (1, 6, 30)
 _KEPT = (6, 10, 12)
 """Slots that each level keeps: a minute, ten minutes, an hour."""
 LEVELS = range(3)
+_MAX_WAITING = 64
+"""Digests that are added up at once at most, which bounds their memory."""
 
+Row = tuple[Sequence[int], Sequence[int]]
+"""The counts of a digest, and its buckets as pairs of a bucket and a number."""
 _Packed = tuple[list[int], list[int]]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
@@ -34,23 +41,31 @@ class Sums:
         self.counts = [0] * width
         self.buckets: dict[int, int] = {}
 
-    def add(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
+    def add(self, counts: Sequence[int], buckets: Sequence[int]) -> None:
         """Add counts, and buckets as pairs of a bucket and a number."""
-        self.counts = [own + more for own, more in zip(self.counts, counts, strict=True)]
-        pairs = iter(buckets)
-        bucket_counts = self.buckets
-        for bucket, count in zip(pairs, pairs, strict=True):
-            bucket_counts[bucket] = bucket_counts.get(bucket, 0) + count
+        self.add_rows(((counts, buckets),))
+
+    def add_rows(self, rows: Sequence[Row]) -> None:
+        """Add several of them."""
+        self.counts = list(map(sum, zip(self.counts, *(counts for counts, _ in rows), strict=True)))
+        known = self.buckets
+        numbers = chain.from_iterable([buckets for _, buckets in rows])
+        for bucket, count in zip(numbers, numbers, strict=True):
+            known[bucket] = known.get(bucket, 0) + count
 
     def add_sums(self, other: "Sums") -> None:
         """Add other sums."""
-        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.counts = list(map(add, self.counts, other.counts))
+        known = self.buckets
+        if not known:
+            self.buckets = other.buckets.copy()
+            return
         for bucket, count in other.buckets.items():
-            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+            known[bucket] = known.get(bucket, 0) + count
 
-    def subtract(self, counts: Iterable[int], buckets: Sequence[int]) -> None:
+    def subtract(self, counts: Sequence[int], buckets: Sequence[int]) -> None:
         """Take back what was added."""
-        self.counts = [own - less for own, less in zip(self.counts, counts, strict=True)]
+        self.counts = list(map(sub, self.counts, counts))
         pairs = iter(buckets)
         for bucket, count in zip(pairs, pairs, strict=True):
             left = self.buckets.get(bucket, 0) - count
@@ -62,7 +77,7 @@ class Sums:
     @property
     def flat_buckets(self) -> list[int]:
         """The buckets as pairs of a bucket and a number."""
-        return [number for pair in self.buckets.items() for number in pair]
+        return list(chain.from_iterable(self.buckets.items()))
 
     def clear(self) -> None:
         """Begin again."""
@@ -88,7 +103,7 @@ class WindowSums:
         slot: the number of the slot of 10 s that it is now.
     """
 
-    __slots__ = ("_closed", "_kept", "_open", "_slot", "_sums", "touched", "width")
+    __slots__ = ("_closed", "_kept", "_open", "_slot", "_sums", "_waiting", "touched", "width")
 
     def __init__(self, width: int, slot: int) -> None:
         self.width = width
@@ -96,25 +111,31 @@ class WindowSums:
         """The number of the open slot of 10 s."""
         self.touched = slot
         """The slot in which something was added last."""
+        self._waiting: list[Row] = []
+        """What the open slot of 10 s lacks yet."""
         self._open = tuple(Sums(width) for _ in LEVELS)
         """By level, the slot that is not over. It lacks what is in the open slots of the levels below."""
         self._sums = tuple(Sums(width) for _ in LEVELS)
         """By level, the sum of the slots that are over and still kept."""
         self._closed = Sums(width)
-        """The sum of all slots of 10 s that are over, since the beginning."""
+        """The sum of all slots of 5 min that are over, since the beginning."""
         self._kept: tuple[list[tuple[int, bytes]], ...] = tuple([] for _ in LEVELS)
         """By level, the slots that are over with their numbers, oldest first."""
 
-    def add(self, slot: int, counts: Iterable[int], buckets: Sequence[int]) -> None:
+    def add(self, slot: int, counts: Sequence[int], buckets: Sequence[int]) -> None:
         """Add what a digest counted, in this slot of 10 s."""
-        self.advance(slot)
+        if slot > self._slot:
+            self.advance(slot)
         self.touched = self._slot
-        self._open[0].add(counts, buckets)
+        self._waiting.append((counts, buckets))
+        if len(self._waiting) >= _MAX_WAITING:
+            self._add_up()
 
     def advance(self, slot: int) -> None:
         """Close the slots that are over, and drop those that have left their windows; time never goes back."""
         if slot <= self._slot:
             return
+        self._add_up()
         before, self._slot = self._slot, slot
         for level, length in enumerate(_LENGTHS):
             number, current = before // length, slot // length
@@ -125,6 +146,7 @@ class WindowSums:
 
     def windows(self) -> list[Sums]:
         """Return the sums of the last minute, ten minutes and hour."""
+        self._add_up()
         current = Sums(self.width)
         windows = []
         for level in LEVELS:
@@ -138,25 +160,29 @@ class WindowSums:
 
     def longest(self, place: int) -> int:
         """Return one count of the last hour, as of the last time that slots were closed; it is cheap."""
+        self._add_up()
         return self._sums[-1].counts[place] + sum(each.counts[place] for each in self._open)
 
     def total(self) -> Sums:
         """Return the sums since the beginning."""
+        self._add_up()
         total = Sums(self.width)
-        total.add_sums(self._closed)
-        total.add_sums(self._open[0])
+        for sums in (self._closed, *self._open):
+            total.add_sums(sums)
         total.limit()
         return total
+
+    def _add_up(self) -> None:
+        if self._waiting:
+            self._open[0].add_rows(self._waiting)
+            self._waiting = []
 
     def _close(self, level: int, number: int) -> None:
         closing = self._open[level]
         if not closing:
             return
         closing.limit()
-        if level == 0:
-            self._closed.add_sums(closing)
-        if level + 1 in LEVELS:
-            self._open[level + 1].add_sums(closing)
+        (self._open[level + 1] if level + 1 in LEVELS else self._closed).add_sums(closing)
         self._sums[level].add_sums(closing)
         self._kept[level].append((number, _encode((closing.counts, closing.flat_buckets))))
         closing.clear()

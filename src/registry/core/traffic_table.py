@@ -4,7 +4,10 @@ Everything is in memory and bounded. Times are this process's monotonic clock, g
 table has ages instead, so that another process can add it to its own whatever its clock says.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from operator import add
+
+from msgspec.structs import astuple
 
 from registry.core.endpoint_attempts import EndpointTable, ServiceImage
 from registry.core.shared_table import FairBudget, Owner, SharedTable
@@ -19,7 +22,7 @@ from registry.core.traffic_images import (
 from registry.core.traffic_sums import SLOT, WindowSums
 from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, failures_by_reason
 from registry.errors import LimitError
-from wire.traffic_digest import MAX_COUNT, Edge, Route, RouteCounts, TrafficDigest
+from wire.traffic_digest import MAX_COUNT, Edge, Route, TrafficDigest
 
 MAX_REPORTERS = 10_000
 """Envoys that one process remembers."""
@@ -82,7 +85,7 @@ class _Pair:
     def __init__(self, slot: int) -> None:
         self.sums = WindowSums(EDGE_WIDTH, slot)
         self.failures = [0] * len(FAILURE_REASONS)
-        """The failed requests since the beginning, by reason."""
+        """The failed requests since the beginning, by reason; read ``failures_so_far``."""
         self._state = self._before = (slot, 0, 0)
         """Slot, healthy and total endpoints: the worst of the newest slot with digests, and of the one before."""
 
@@ -103,13 +106,18 @@ class _Pair:
         )
         self.sums.add(slot, numbers, edge.buckets)
         if counts.failures:
-            for place, count in enumerate(failures_by_reason(counts)):
-                self.failures[place] = min(self.failures[place] + count, MAX_COUNT)
+            self.failures = list(map(add, self.failures, failures_by_reason(counts)))
+        known = self._state
         state = (slot, counts.healthy, counts.total)
-        if slot > self._state[0]:
-            self._before, self._state = self._state, state
-        elif not self._state[2] or _part(state) < _part(self._state):
+        if slot > known[0]:
+            self._before, self._state = known, state
+        elif state != known and (not known[2] or _part(state) < _part(known)):
             self._state = state
+
+    @property
+    def failures_so_far(self) -> tuple[int, ...]:
+        """The failed requests since the beginning by reason, none larger than a number of a digest."""
+        return tuple(min(count, MAX_COUNT) for count in self.failures)
 
     def state(self, slot: int) -> tuple[int, int, int]:
         """Return the healthy and all endpoints that the Envoy with the fewest knows, and the slots since it said so."""
@@ -263,7 +271,7 @@ class TrafficTable:
         """Yield the totals of the pairs since the process knows them."""
         for (caller, location, callee), pair in self._pairs.items():
             sums = pair.sums.total()
-            yield PairTotals(caller, location, callee, sums.counts[0], tuple(pair.failures), sums.buckets)
+            yield PairTotals(caller, location, callee, sums.counts[0], pair.failures_so_far, sums.buckets)
 
     def _cover(self, owner: Owner, location: str, slot: int, seconds: float) -> None:
         key = (owner[1], location)
@@ -286,16 +294,12 @@ class TrafficTable:
         if sums is None:
             sums = WindowSums(ROUTE_WIDTH, slot)
             self._routes.add(key, sums, owner)
-        sums.add(slot, _route_numbers(route.counts), route.buckets)
+        sums.add(slot, astuple(route.counts), route.buckets)
 
 
 def location_of(digest: TrafficDigest) -> str:
     """Return region and zone of an Envoy as one name."""
     return "/".join(part for part in (digest.region, digest.zone) if part)
-
-
-def _route_numbers(counts: RouteCounts) -> Iterable[int]:
-    return counts.completed, counts.client_errors, counts.failures
 
 
 def _busyness(sums: WindowSums) -> tuple[int, int]:

@@ -36,10 +36,13 @@ def failures_by_reason(counts: EdgeCounts) -> list[int]:
     Envoy counts attempts that reached no endpoint and connections that failed, of which a request with retries makes
     several, and which may succeed in the end. So each reason has at most what those before it leave.
     """
+    reasons = counts.timeouts, counts.none_healthy, counts.overflows, counts.connect_failures
+    left = counts.failures - sum(reasons)
+    if left >= 0:
+        return [*reasons, left]
     left = counts.failures
-    reasons = []
-    for count in (counts.timeouts, counts.none_healthy, counts.overflows, counts.connect_failures):
-        taken = min(count, left)
-        reasons.append(taken)
-        left -= taken
-    return [*reasons, left]
+    limited = []
+    for count in reasons:
+        limited.append(min(count, left))
+        left -= limited[-1]
+    return [*limited, left]

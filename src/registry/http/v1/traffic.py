@@ -55,9 +55,9 @@ def read_digest(body: bytes) -> TrafficDigest | None:
 async def report_traffic(request: Request, traffic: TrafficPart, reader: Reader) -> Response:
     """Add the digest of an Envoy's statistics, which the registrar beside it sends each ten seconds.
 
-    It is best effort: one that is lost is never sent again, and one that is repeated to the same process counts once. Its
-    sender needs the right to register the caller. A digest that breaks a rule changes nothing; 429 is one of an Envoy that
-    sends too often, or of a principal that has sent more than its part, and changes nothing either.
+    It is best effort: one that is lost is never sent again, and one that is repeated to the same process counts once.
+    Its sender needs the right to register the caller. A digest that breaks a rule changes nothing. Nor does one that is
+    refused with 429: its Envoy sends too often, or its principal has sent more than its part.
     """
     sent = await request.body()
     check_size(sent)

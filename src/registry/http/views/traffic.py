@@ -74,7 +74,8 @@ class TrafficView(Struct, frozen=True):
     ]
     processes: Annotated[int, Meta(description="Registry processes whose digests these are.")]
     dropped: Annotated[
-        int, Meta(description="Pairs, routes and Envoys that this process forgot since its start, because there were too many.")
+        int,
+        Meta(description="Pairs, routes and Envoys that were too many, and that this process forgot since its start."),
     ]
 
 
