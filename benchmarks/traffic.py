@@ -63,7 +63,16 @@ def digest(number: int, sequence: int) -> TrafficDigest:
         )
         for callee in range(_CALLEES)
     )
-    return TrafficDigest(f"caller-{number % _CALLERS}", f"i-{number:017x}", _INTERVAL, sequence, "a", "eu", edges)
+    return TrafficDigest(
+        caller=f"caller-{number % _CALLERS}",
+        node=f"i-{number:017x}",
+        seconds=_INTERVAL,
+        sequence=sequence,
+        sender=f"{number:016x}",
+        zone="a",
+        region="eu",
+        edges=edges,
+    )
 
 
 def _digest(part: Part, plan: Plan) -> None:
