@@ -5,14 +5,13 @@ never sent to another address than the one that it was stored for.
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from registryctl.errors import UsageError
+from wire.atomic_file import replace_file
 
 _DIRECTORY = Path("headcount", "tokens")
 _MAX_FILE_NAME = 255
@@ -77,20 +76,9 @@ class TokenStore:
             UsageError: it cannot be written.
         """
         path = self.path(url)
-        beside = path.with_name(f".{secrets.token_hex(8)}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(f"{token}\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.rename(path)
-            except BaseException:
-                with suppress(OSError):
-                    beside.unlink()
-                raise
+            replace_file(path, f"{token}\n".encode())
         except OSError as error:
             fix = "set XDG_CONFIG_HOME to a directory of yours, or REGISTRYCTL_TOKEN_FILE"
             raise UsageError(f"{path} cannot be written: {error.strerror or error}", fix) from None

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,9 +15,7 @@ from registrar.endpoint.endpoints import identity_sources
 from registrar.errors import ConfigurationError, MetadataUnavailable
 from registrar.event_log import configure_logs
 from registrar.identity.resolver import Identity, resolve_identity
-
-_MODE = 0o644
-"""Mode of the file, whatever the umask is: Envoy often has another user, and nothing in it is secret."""
+from wire.atomic_file import PUBLIC, replace_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +45,8 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         sys.stdout.write(text)
         return 0
     try:
-        write_for_envoy(Path(arguments.out), text)
+        # Envoy often has another user, and nothing in it is secret.
+        replace_file(Path(arguments.out), text.encode(), PUBLIC)
     except OSError as error:
         raise ConfigurationError([f"--out {arguments.out}: {error.strerror or error}"]) from error
     return 0
@@ -62,19 +60,3 @@ def overlay(identity: Identity) -> dict[str, Any]:
         node["locality"] = locality
     tag = {"tag_name": "service-node", "fixed_value": identity.instance_id}
     return {"node": node, "stats_config": {"stats_tags": [tag]}}
-
-
-def write_for_envoy(path: Path, text: str) -> None:
-    """Replace a file by renaming, so that no Envoy reads half of it.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        aside.write_text(text)
-        aside.chmod(_MODE)
-        aside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from registrar.commands.bootstrap import overlay, write_for_envoy
+from registrar.commands.bootstrap import overlay
 from registrar.commands.flags import add_flags, settings_of
 from registrar.commands.login import LOGIN_TIMEOUT, write_envoy_token
 from registrar.config.settings import Settings
@@ -19,6 +19,7 @@ from registrar.endpoint.endpoints import identity_sources
 from registrar.errors import ConfigurationError, MetadataUnavailable
 from registrar.event_log import configure_logs
 from registrar.identity.resolver import Identity, resolve_identity
+from wire.atomic_file import PUBLIC, replace_file
 from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
 
 BOOTSTRAP_VARIABLE = "ENVOY_BOOTSTRAP"
@@ -148,9 +149,9 @@ def _prepare(directory: Path, bootstrap: Mapping[str, Any], identity: Identity, 
     """
     sds = directory / SDS_FILE
     if not sds.exists():
-        write_for_envoy(sds, f"{token_sds(str(directory))}\n")
+        replace_file(sds, f"{token_sds(str(directory))}\n".encode(), PUBLIC)
     document = merged(bootstrap, overlay(identity))
-    write_for_envoy(directory / BOOTSTRAP_FILE, f"{msgspec.json.encode(document).decode()}\n")
+    replace_file(directory / BOOTSTRAP_FILE, msgspec.json.encode(document) + b"\n", PUBLIC)
     if owner is None:
         return
     for path in (*directory.iterdir(), directory):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from registrar import jitter
 from registrar.credentials.session import SessionToken
 from registrar.event_log import EventLogger
 from registrar.thread_call import call_in_thread
+from wire.atomic_file import replace_file
 from wire.envoy_token import SDS_FILE, token_sds
 
 _MODE = 0o640
@@ -150,34 +150,12 @@ def _keep_files(path: Path, token: str, signature: Signature | None) -> Signatur
     sds = path.with_name(SDS_FILE)
     # An operator's own document stays.
     if not sds.exists():
-        replace_file(sds, token_sds(str(path.parent), path.name))
+        replace_file(sds, token_sds(str(path.parent), path.name).encode(), _MODE)
     if not token:
         return None
     if signature is None or _signature(path) != signature:
-        replace_file(path, token)
+        replace_file(path, token.encode(), _MODE)
     return _signature(path)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file by renaming another one over it: a reader sees the old or the new text, whole.
-
-    Raises:
-        OSError: it cannot be written; the file is unchanged.
-    """
-    aside = path.with_name(f".{path.name}.new")
-    # One that a crash left, or a link that somebody put there.
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - of a descriptor
-            os.fchmod(descriptor, _MODE)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _signature(path: Path) -> Signature | None:

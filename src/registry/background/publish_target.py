@@ -4,9 +4,7 @@ An object is called by the service, with `.json`; clients encode the name in the
 """
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,12 +12,11 @@ from urllib.parse import quote
 
 from registry.errors import BadSettingsError
 from registry.setting_types import BUCKET, check_publish_place
+from wire.atomic_file import PUBLIC, replace_file
 
 _SUFFIX = ".json"
 _S3_TIMEOUT = 5.0
 """Seconds for which S3 may say nothing."""
-_MODE = 0o644
-"""Mode of a file, which a static server of another user reads."""
 
 
 class PublishTarget(Protocol):
@@ -57,17 +54,8 @@ class DirectoryTarget(PublishTarget):
     def put(self, name: str, body: bytes) -> None:
         """Replace a file: a reader sees the former or the new one, also after a cut of power."""
         self._path.mkdir(parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(prefix=".", suffix=".new", dir=self._path)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(aside).chmod(_MODE)
-            Path(aside).replace(self._path / name)
-        except OSError:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        # A static server of another user reads it.
+        replace_file(self._path / name, body, PUBLIC)
 
 
 class S3Target(PublishTarget):

@@ -19,12 +19,12 @@ from meshconfig.proof import digest
 from meshconfig.resource import Catalog, Snapshot
 from meshconfig.snapshot import compile_mesh
 from registryctl.errors import UsageError
+from wire.atomic_file import PUBLIC, replace_file
 
 MIN_SETTLE = 2.0
 """Seconds of a pause between two phases where nothing asks for more: Envoys look for endpoints of new clusters."""
 _PARALLEL = 16
 """Objects that are read or written at a time."""
-_FILE_MODE = 0o644
 
 
 class Store(Protocol):
@@ -188,17 +188,10 @@ class DirectoryStore:
             return None
 
     def write(self, key: str, body: bytes) -> None:
-        """Write a file aside and rename it."""
+        """Replace a file at once."""
         path = self._path / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.new")
-        try:
-            aside.write_bytes(body)
-            aside.chmod(_FILE_MODE)
-            aside.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink()
+        replace_file(path, body, PUBLIC)
 
 
 class S3Store:
@@ -265,7 +258,7 @@ def open_store(place: str) -> Iterator[Store]:
     path = Path(place)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, _FILE_MODE)
+        lock = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, PUBLIC)
     except OSError as error:
         raise UsageError(f"{place} cannot be written: {error.strerror}") from error
     try:

@@ -90,7 +90,7 @@ def test_the_bootstrap_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("[1]", [], "ENVOY_BOOTSTRAP: no JSON object"),
         (None, ["--bootstrap", "/gone/web.json"], "--bootstrap /gone/web.json: No such file or directory"),
         (json.dumps(BASE), ["--owner", "envoy"], "--owner envoy: not of the form uid:gid"),
-        (json.dumps(BASE), ["--directory", "/gone"], "/gone/.sds.json.new: No such file or directory"),
+        (json.dumps(BASE), ["--directory", "/gone"], "/gone/sds.json: No such file or directory"),
     ],
 )
 def test_it_fails_loudly(
