@@ -1,6 +1,5 @@
 """Access to the demo's registry: the tokens of its programs, and the link that signs a person in."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from registry_demo.bootstrap import CALLER
+from registry_demo.command import run_command
 from registry_demo.connection import Connection
 from registry_demo.errors import BrokenError
-from registry_demo.process import Process, environment
+from registry_demo.process import Process
 from wire.http1 import Response
 
 CREATE_TIMEOUT = 30.0
@@ -90,23 +90,11 @@ class DemoAccess:
     async def _create_first_token(self) -> None:
         command = ["token", "create", "--admin", "--name", "demo", "--out", str(self.operator_file)]
         settings = {"REGISTRY_DATA_DIR": str(self._directory / "data")}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "registry.cli", *command),
-            cwd=self._directory,
-            env=environment(self._directory, settings),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        finished = await run_command(
+            [sys.executable, "-m", "registry.cli", *command], self._directory, settings, CREATE_TIMEOUT
         )
-        try:
-            async with asyncio.timeout(CREATE_TIMEOUT):
-                said, _ = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            raise BrokenError(f"registry token create failed: {said.decode(errors='replace').strip()}", self._registry)
+        if finished.status:
+            raise BrokenError(f"registry token create failed: {finished.output}", self._registry)
 
     async def _post(self, path: str, document: object) -> Any:  # noqa: ANN401  # JSON
         """Send a document with the operator's token, and return the answer's."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_demo.access import DemoAccess
+from registry_demo.command import Finished
 from registry_demo.errors import BrokenError
-from registry_demo.operator_commands import Finished, OperatorCommands
+from registry_demo.operator_commands import OperatorCommands
 from registry_demo.process import Process
 
 CALLER = "web"

@@ -1,25 +1,16 @@
 """Commands that an operator of the demo's registry types."""
 
-import asyncio
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from registry_demo.access import DemoAccess
 from registry_demo.bounds import REGION
+from registry_demo.command import Finished, run_command
 from registry_demo.errors import BrokenError
-from registry_demo.process import Process, environment
+from registry_demo.process import Process
 
 COMMAND_TIMEOUT = 60.0
 """Seconds that a command may take."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of a command: its exit status, and what it printed."""
-
-    status: int
-    output: str
 
 
 class OperatorCommands:
@@ -56,23 +47,10 @@ class OperatorCommands:
             "REGISTRAR_ZONE": f"{REGION}a",
         }
         program, *arguments = command
-        process = await asyncio.create_subprocess_exec(
-            *(str(Path(sys.executable).with_name(program)), *arguments),
-            cwd=self._directory,
-            env=environment(self._directory, settings),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        argv = [str(Path(sys.executable).with_name(program)), *arguments]
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                said, _ = await process.communicate()
+            return await run_command(argv, self._directory, settings, COMMAND_TIMEOUT)
         except TimeoutError:
             raise BrokenError(
                 f"{' '.join(command)} takes longer than {COMMAND_TIMEOUT:.0f} s", self._registry
             ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return Finished(process.returncode or 0, said.decode(errors="replace").strip())
