@@ -42,7 +42,7 @@ from registry import metrics
 from registry.app import build_app, describe
 from registry.background.traffic_metrics import FAMILIES
 from registry.cli import main as registry_command
-from registry.core.changeset import EventKind
+from registry.core.event import EventKind
 from registry.core.mesh import MeshEventKind
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.settings import Settings

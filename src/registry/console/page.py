@@ -17,8 +17,8 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.console import times
 from registry.console.page_tag import page_tag
-from registry.core.changeset import EventKind
 from registry.core.endpoint import metadata_texts
+from registry.core.event import EventKind
 from registry.core.mesh import MeshEventKind, show_version
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.verdict.document import Verdict

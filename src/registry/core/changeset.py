@@ -7,60 +7,20 @@ The design is that of a unit of work (Fowler, Patterns of Enterprise Application
 old processes are refused is a fencing token (Kleppmann, Designing Data-Intensive Applications, chapter 8).
 """
 
-import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Literal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from registry.core.admission import Admission
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.event import Event, EventKind, calendar_time, describe_override, describe_setting, describe_update
 from registry.core.history import TAKEN_FOR
 from registry.core.presence import MAX_LOST, is_staying, pair, spare_for
 from registry.core.silence import status_for_people
 from registry.errors import FencedError, InadmissibleError, NotFoundError, UnknownEndpointError
 from wire.address import format_endpoint
 from wire.model import Registration
-
-EventKind = Literal[
-    "registered",
-    "health",
-    "changed",
-    "drained",
-    "deregistered",
-    "expelled",
-    "lapsed",
-    "suspected",
-    "returned",
-    "taken_over",
-    "overridden",
-    "override_cleared",
-    "removed",
-    "replaced",
-    "lost_acknowledged",
-    "expected_set",
-    "shares_set",
-    "shift_started",
-    "shift_step",
-    "shift_held",
-    "shift_paused",
-    "shift_resumed",
-    "shift_aborted",
-    "shift_promoted",
-    "shift_done",
-    "errand_asked",
-    "errand_answered",
-    "update_rejected",
-    "paused",
-    "resumed",
-]
-"""The kinds of events.
-
-``expected_set``, ``shares_set``, ``update_rejected`` and those of shifts are of a service, pauses of a service or of
-all.
-"""
 
 LAPSED = "its registrar went silent, and its lease expired"
 """Why an endpoint is lost: the reason of a lapse."""
@@ -69,22 +29,6 @@ TAKEN_AWAY = "its registrar went silent, and another service got its address"
 
 _MAX_AHEAD = 86_400.0
 """Seconds by which a new incarnation, taken as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
-
-
-class Event(Struct, frozen=True):
-    """An event of the history: a change of an endpoint, its reason and its actor."""
-
-    service: str
-    address: str
-    port: int
-    instance_id: str
-    kind: EventKind
-    reason: str
-    actor: str
-    status: str
-    """The endpoint's status from then on, as people see it; ``REMOVED`` for one that is left out."""
-    changes_owner: bool = False
-    """Whether another identity got the endpoint or its address from the one that owned it; the reason names both."""
 
 
 class EndpointChange:
@@ -363,7 +307,7 @@ class Changeset:
         before = entry.after.override
         override = replace(override, instance_id=entry.after.registration.instance_id)
         self.overrides[key] = override
-        words = _describe(override)
+        words = describe_override(override)
         if before is not None and before.drain and not override.drain:
             words += f"; this ends the drain: {describe_setting(before)}"
         self._put(entry, replace(entry.after, override=override), "overridden", words, actor)
@@ -498,9 +442,10 @@ class Changeset:
         latest = int((self.now + _MAX_AHEAD) * 1000)
         if incarnation > max(latest, stored + 1):
             raise InadmissibleError(
-                f"incarnation {incarnation} is {_moment(incarnation / 1000)} in milliseconds since 1970, and "
-                f"PostgreSQL's clock says {_moment(self.now)}; at most a day ahead of it is allowed. Send the time of "
-                "the start, as the registrar does, or any number that grows from 1; if a clock is wrong, set it",
+                f"incarnation {incarnation} is {calendar_time(incarnation / 1000)} in milliseconds since 1970, and "
+                f"PostgreSQL's clock says {calendar_time(self.now)}; at most a day ahead of it is allowed. Send the "
+                "time of the start, as the registrar does, or any number that grows from 1; if a clock is wrong, set "
+                "it",
                 pointer,
                 "incarnation",
             )
@@ -567,11 +512,11 @@ class Changeset:
         if draining and not current.draining:
             after = replace(after, drained_by=self._signed(actor))
         if after != row:
-            self._put(entry, after, *_difference(row, registration, owner), actor, owner)
+            self._put(entry, after, *describe_update(row, registration, owner), actor, owner)
 
     def _signed(self, actor: str) -> str:
         """Return an actor with the time, for the event at which a drain ends."""
-        return f"{actor} at {_moment(self.now)}"
+        return f"{actor} at {calendar_time(self.now)}"
 
     def _owned(
         self,
@@ -657,14 +602,6 @@ def _same(entry: EndpointChange | None, registration: Registration) -> Endpoint 
     return entry.after if entry.after.registration.instance_id == registration.instance_id else None
 
 
-def _moment(seconds: float) -> str:
-    """Return a time in UTC; Python's calendar ends with the year 9999."""
-    try:
-        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError):
-        return "after the year 9999"
-
-
 def _left_already(row: Endpoint) -> NotFoundError:
     return NotFoundError(f"{row.name} of {row.service} has left already")
 
@@ -686,49 +623,3 @@ def _trusted(row: Endpoint) -> Endpoint:
 def _without_loss(row: Endpoint) -> Endpoint:
     """Return an endpoint that is not lost, or not any more."""
     return replace(row, lost_at=None, lost_reason="") if row.lost_at is not None else row
-
-
-def _describe(override: Override) -> str:
-    parts = ", ".join(override.parts)
-    return f"{parts or 'nothing'}: {override.reason}" if override.reason else parts
-
-
-def describe_setting(override: Override) -> str:
-    """Return what an override set, by whom, when and why, for the event at which it ends."""
-    parts = ", ".join(override.parts) or "nothing"
-    return f"{override.actor} set {parts} at {_moment(override.set_at)}: {override.reason or 'no reason given'}"
-
-
-def _difference(row: Endpoint, registration: Registration, owner: str) -> tuple[EventKind, str]:
-    """Return the kind of a change for the history, and its reason.
-
-    If the instance was silent before, the reason says so too; it is the kind when nothing more important has changed. A
-    lapsed endpoint gets its lease back whatever it reports; a suspect was served all along.
-    """
-    before, back = row.registration, _return(row)
-    if registration.draining and not before.draining:
-        return "drained", "; ".join(["its instance drains", *back])
-    if registration.health is not before.health:
-        health = f"{before.health.value} to {registration.health.value}: {registration.detail or 'no detail given'}"
-        return "returned" if row.lapsed_at is not None else "health", "; ".join([health, *back])
-    if back:
-        return "returned", back[0]
-    fields: list[str] = [
-        name
-        for name in registration.__struct_fields__
-        if _value(registration, name) != _value(before, name) and name != "detail"
-    ]
-    if owner != row.owner:
-        fields.append("owner" if row.owner else f"owner {owner}")
-    return "changed", ", ".join(fields) or "detail"
-
-
-def _return(row: Endpoint) -> list[str]:
-    """Return the state that a heartbeat ends, in words: lapsed or suspect; empty: neither."""
-    if row.lapsed_at is not None:
-        return ["a heartbeat came after the lease had expired"]
-    return ["a heartbeat came while the guard kept it served"] if row.suspect_since is not None else []
-
-
-def _value(registration: Registration, name: str) -> Any:  # noqa: ANN401  # a field of any type
-    return getattr(registration, name)

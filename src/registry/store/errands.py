@@ -9,7 +9,6 @@ from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, delete, func, inse
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.core.changeset import EventKind
 from registry.core.endpoint import Key
 from registry.core.errands import (
     COLLECT_TIMEOUT,
@@ -20,6 +19,7 @@ from registry.core.errands import (
     in_words,
     spare_seconds,
 )
+from registry.core.event import EventKind
 from registry.errors import LimitError
 from registry.store.database import ERRANDS_CHANNEL, Database, read_clock
 from registry.store.rows import moment

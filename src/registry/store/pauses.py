@@ -6,7 +6,7 @@ from sqlalchemy import DateTime, delete, func, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from registry.core.changeset import EventKind
+from registry.core.event import EventKind
 from registry.core.expiry_guard import Pause
 from registry.errors import NotFoundError
 from registry.store.database import Database, read_clock

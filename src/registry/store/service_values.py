@@ -3,7 +3,7 @@
 import msgspec
 from sqlalchemy import Integer, Text, bindparam, text
 
-from registry.core.changeset import EventKind
+from registry.core.event import EventKind
 from registry.core.shares import Share, Shares, shares_in_words
 from registry.core.shift import Shift
 from registry.errors import ShiftConflictError

@@ -31,9 +31,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from registry.core.changeset import Changeset, EndpointChange, Event
+from registry.core.changeset import Changeset, EndpointChange
 from registry.core.endpoint import Key, Override, Quarantined
 from registry.core.endpoint_table import AddressPort
+from registry.core.event import Event
 from registry.core.versions import version_before_first
 from registry.errors import RegistryError
 from registry.store.database import CHANNEL, Database

@@ -17,8 +17,9 @@ from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission
-from registry.core.changeset import Changeset, Event
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.event import Event
 from registry.core.lease import Lease
 from registry.core.peer_limit import ReachedLimits
 from registry.core.quotas import Quotas
