@@ -14,7 +14,7 @@ from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
 
-from registry.store import leases
+from registry.store import pruning
 from registry.store.database import Database
 
 _TERMINATE = (
@@ -275,7 +275,7 @@ def _forget(database: str) -> None:
     async def forget() -> None:
         store = Database(database, connections=2, timeout=10)
         try:
-            await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+            await pruning.prune(store, tombstones=0, history=0, most_events=10**7)
         finally:
             await store.close()
 

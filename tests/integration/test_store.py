@@ -38,7 +38,7 @@ from registry.core.versions import MAX_LOST_VERSIONS
 from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.store import change_feed as feed
-from registry.store import history, leases, transaction
+from registry.store import history, leases, pruning, transaction
 from registry.store.database import CHANNEL, FORGET_LOCK, Database, read_clock
 from registry.store.driver import Driver, Statement
 from registry.store.forgetting import forget_services
@@ -504,9 +504,9 @@ async def test_a_tombstone_refuses_until_it_is_pruned(store: Database) -> None:
     await remove(store, KEY)
     with pytest.raises(RegistryError, match="for good"):
         await register(store, KEY, told())
-    await leases.prune(store, tombstones=3600, history=3600, most_events=10**7)
+    await pruning.prune(store, tombstones=3600, history=3600, most_events=10**7)
     assert await execute(store, "SELECT count(*) FROM endpoints") == 1
-    await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+    await pruning.prune(store, tombstones=0, history=0, most_events=10**7)
     assert await execute(store, "SELECT count(*) FROM endpoints") == 0
     assert await execute(store, "SELECT count(*) FROM events") == 0
 
@@ -524,7 +524,7 @@ async def test_tombstones_that_cannot_be_pruned_stop_no_other(store: Database) -
     await execute(store, "UPDATE services SET floor = 0")
     async with store.transaction() as connection:
         await connection.execute(text("SELECT FROM services WHERE name = 'shop-3' FOR UPDATE"))
-        await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+        await pruning.prune(store, tombstones=0, history=0, most_events=10**7)
     assert await execute(store, "SELECT string_agg(service, ' ' ORDER BY service) FROM endpoints") == "shop-1 shop-3"
     assert await execute(store, "SELECT count(*) FROM events") == 0
 
@@ -596,7 +596,7 @@ async def test_a_history_is_pruned_faster_than_it_can_grow(store: Database) -> N
     """One call deletes all that is too old, in short transactions, and keeps what the endpoints were at the cut."""
     await register(store, KEY, told())
     await many_events(store, 12_000, days=8)
-    await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=10**7)
+    await pruning.prune(store, tombstones=3600, history=7 * 86_400, most_events=10**7)
     # The last one says what that endpoint was when the history that is kept begins.
     assert await execute(store, "SELECT count(*) FROM events") == 2
 
@@ -606,12 +606,12 @@ async def test_a_history_that_is_too_long_loses_its_oldest_events(store: Databas
     await register(store, KEY, told())
     await many_events(store, 12_000, days=0)
     await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
-    cut = await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000)
+    cut = await pruning.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000)
     left = await execute(store, "SELECT count(*) FROM events")
     # The newest, and what the two endpoints that were listed before them were.
     assert (cut, left) == (11_000, 1_002)
     assert await execute(store, "SELECT count(*) FROM events WHERE service = 'shop'") == 2
-    assert await leases.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000) == 0
+    assert await pruning.prune(store, tombstones=3600, history=7 * 86_400, most_events=1_000) == 0
 
 
 async def test_whoever_cuts_the_history_tells_when(store: Database) -> None:
@@ -654,7 +654,7 @@ async def test_who_is_below_the_floor_reads_the_service_whole(store: Database) -
     await register(store, ("shop", "10.0.0.2", 80), told("i-2"))
     await remove(store, KEY)
     fresh = stale.advance((await steps(store, stale.change))[0])
-    await leases.prune(store, tombstones=0, history=3600, most_events=10**7)
+    await pruning.prune(store, tombstones=0, history=3600, most_events=10**7)
     (step,) = await steps(store, stale.change)
     assert (step.whole, step.removed) == (True, [])
     assert stale.advance(step).endpoints == fresh.endpoints
@@ -772,9 +772,9 @@ async def test_a_tombstone_keeps_its_service(store: Database) -> None:
     """It refuses late heartbeats still."""
     await register(store, KEY, told())
     await remove(store, KEY)
-    await leases.prune(store, tombstones=3600, history=0, most_events=10**7)
+    await pruning.prune(store, tombstones=3600, history=0, most_events=10**7)
     assert await known(store) == ["shop"]
-    await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+    await pruning.prune(store, tombstones=0, history=0, most_events=10**7)
     assert await known(store) == []
 
 
@@ -901,7 +901,7 @@ async def test_registering_and_forgetting_at_once_never_repeats_a_number(store: 
 
     async def forget() -> None:
         while not over.is_set():
-            await leases.prune(store, tombstones=0, history=0, most_events=10**7)
+            await pruning.prune(store, tombstones=0, history=0, most_events=10**7)
 
     async def forgotten() -> bool:
         """Tell whether at least one service was forgotten, which raises the first number of the next ones."""
@@ -1512,7 +1512,7 @@ class Storm:
 
     async def prune(self, store: Database) -> None:
         """Delete every tombstone."""
-        await leases.prune(store, tombstones=0, history=3600, most_events=10**7)
+        await pruning.prune(store, tombstones=0, history=3600, most_events=10**7)
 
 
 async def test_crossing_writers_never_wait_for_one_another(database: str) -> None:

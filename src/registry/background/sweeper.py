@@ -53,7 +53,7 @@ from registry.metrics import (
     SWEEPS,
 )
 from registry.settings import Settings
-from registry.store import leases, pauses
+from registry.store import leases, pauses, pruning
 from registry.store.database import Database, Session, read_clock
 from registry.store.failures import translate_errors
 from registry.store.transaction import StoredVersion, change_at_addresses, change_service
@@ -215,7 +215,7 @@ class Sweeper:
         if not self.leads:
             return
         try:
-            excess = await leases.prune(
+            excess = await pruning.prune(
                 self._database,
                 tombstones=self._settings.tombstone_retention,
                 history=self._settings.event_retention,

@@ -1,4 +1,4 @@
-"""The statements on leases: renew them, find expired ones, credit time to all, and prune what is old.
+"""The statements on leases: renew them, find expired ones, and credit time to all.
 
 Heartbeats use ``renew``. The sweeper (``registry.background.sweeper``) uses the others: it decides by what they read,
 with ``registry.core.expiry_guard``, and changes endpoints by ``registry.store.transaction``.
@@ -7,26 +7,23 @@ with ``registry.core.expiry_guard``, and changes endpoints by ``registry.store.t
 import sys
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import asyncpg
 import structlog
 from msgspec import Struct
-from sqlalchemy import ColumnElement, DateTime, TextClause, and_, func, literal, select, text, update
+from sqlalchemy import ColumnElement, DateTime, and_, func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.endpoint import Key
 from registry.core.expiry_guard import Candidate
 from registry.core.lease import Lease, Leases
-from registry.core.presence import MAX_LOST_AGE
-from registry.errors import RefusedError
 from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
 from registry.store.driver import Driver, Statement
 from registry.store.failures import LOCKED_STATES, first_line, leaves_connection, translate_errors
-from registry.store.forgetting import forget_services
 from registry.store.rows import moment
-from registry.store.tables import endpoints, leases, overrides, registry_state, services
+from registry.store.tables import endpoints, leases, overrides, registry_state
 from registry.store.timeline import move_on
 
 log = structlog.get_logger()
@@ -168,40 +165,6 @@ _LEAD = text(
     "SELECT CASE WHEN pg_try_advisory_lock(:key) THEN set_config('idle_session_timeout', :silence, false)"
     " || set_config('application_name', 'headcount-registry lead', false) END"
 )
-_PRUNE_TOMBSTONES = text(
-    # A lost endpoint is listed for people, by its tombstone, for longer than tombstones are needed.
-    "WITH gone AS (DELETE FROM endpoints WHERE removed_at < now() - make_interval(secs => :age)"  # noqa: S608  # constants
-    f" AND (lost_at IS NULL OR lost_at < now() - make_interval(secs => {MAX_LOST_AGE}))"
-    # Only of locked services: others may have got tombstones meanwhile, which are left for the next call.
-    " AND service = ANY(CAST(:names AS text[])) RETURNING service, change)"
-    " UPDATE services SET floor = greatest(floor, pruned.change)"
-    " FROM (SELECT service, max(change) AS change FROM gone GROUP BY service) AS pruned"
-    " WHERE services.name = pruned.service"
-)
-
-# Of each endpoint that was listed at the cut, the last event before it is kept, so that its state at any later time is
-# known.
-_MAX_EVENTS_PER_DELETE = 5_000
-"""Events that one transaction deletes at most, so that it is short."""
-_MAX_DELETES = 40
-"""Transactions of one call at most; 200,000 events every 30 s are more than a registry can write."""
-
-
-def _prune_events(before_cut: str) -> TextClause:
-    return text(
-        f"DELETE FROM events WHERE id IN (SELECT old.id FROM events AS old"  # noqa: S608  # constants
-        f" WHERE {before_cut.format('old')} AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
-        "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
-        "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
-        f"  AND {before_cut.format('newer')})) LIMIT {_MAX_EVENTS_PER_DELETE})"
-    )
-
-
-_PRUNE_OLD_EVENTS = _prune_events("{}.at < now() - make_interval(secs => :age)")
-# By id, since ids grow with time and are never fewer than the rows, so that no rows have to be counted.
-_PRUNE_EXCESS_EVENTS = _prune_events("{}.id <= (SELECT max(id) FROM events) - :most")
-
-
 _BELOW_ALL_IDS = -1
 
 
@@ -470,67 +433,3 @@ async def grant_missing(database: Database, service: str, ids: Collection[int], 
         # Changes of the service wait for the lock, so that no endpoint that leaves gets a lease.
         await driver.run(_LOCK_SERVICE, name=service)
         return [row[0] for row in await driver.rows(_GRANT_MISSING, ids=list(ids), now=now)]
-
-
-async def prune(database: Database, *, tombstones: float, history: float, most_events: int) -> int:
-    """Delete old tombstones, old events and events beyond the maximum, and forget services without endpoints.
-
-    Readers that have not seen a deleted tombstone are below the service's floor and read the service whole.
-
-    Args:
-        database: the database.
-        tombstones: seconds for which tombstones are kept.
-        history: seconds for which events are kept, and services without endpoints after their last event.
-        most_events: the maximum number of events.
-
-    Returns:
-        the number of events that were deleted because there were too many.
-    """
-    async with database.session() as connection:
-        gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, tombstones)
-        lost_until = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, MAX_LOST_AGE)
-        pruned = (
-            select(endpoints.c.service)
-            .distinct()
-            .where(endpoints.c.removed_at < gone, endpoints.c.lost_at.is_(None) | (endpoints.c.lost_at < lost_until))
-        )
-        names = sorted(await connection.scalars(pruned))
-    await _prune_tombstones(database, names, tombstones)
-    await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})
-    excess = await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
-    await forget_services(database, history)
-    return excess
-
-
-async def _prune_tombstones(database: Database, names: Sequence[str], age: float) -> None:
-    """Delete the old tombstones of services; a locked service is left for the next call.
-
-    A service that PostgreSQL refuses to change is found by bisection, and does not stop the others.
-    """
-    if not names:
-        return
-    try:
-        async with database.transaction() as connection:
-            # The order in which changes lock: services first.
-            wanted = select(services.c.name).where(services.c.name.in_(names)).order_by(services.c.name)
-            locked = list(await connection.scalars(wanted.with_for_update(skip_locked=True)))
-            await connection.execute(_PRUNE_TOMBSTONES, {"age": age, "names": locked})
-    except RefusedError as error:
-        if len(names) == 1:
-            log.warning("tombstones_not_pruned", service=names[0], reason=error.cause)
-            return
-        middle = len(names) // 2
-        await _prune_tombstones(database, names[:middle], age)
-        await _prune_tombstones(database, names[middle:], age)
-
-
-async def _prune(database: Database, statement: TextClause, parameters: Mapping[str, float]) -> int:
-    """Delete in short transactions until nothing is left; the next call continues after the last of them."""
-    pruned = 0
-    for _ in range(_MAX_DELETES):
-        async with database.transaction() as connection:
-            gone = (await connection.execute(statement, dict(parameters))).rowcount
-        pruned += gone
-        if gone < _MAX_EVENTS_PER_DELETE:
-            break
-    return pruned
