@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 
 from meshconfig.plan import Fleet, Plan
-from meshconfig.position import Fault, Position, Severity
+from meshconfig.position import Fault, Severity
 from meshconfig.resource import NodeResources, Resource
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -23,7 +23,6 @@ from registry.auth.verbs import Verb
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache
 from registry.compiler.compiler import Compiler
-from registry.compiler.gateways import FormerGateway, GatewayCompilation, compile_apart, compile_together
 from registry.compiler.job import (
     CompareMesh,
     Compile,
@@ -35,19 +34,21 @@ from registry.compiler.nodes import CompiledNodes, encode_node, read_nodes
 from registry.cooperative import cooperatively
 from registry.core.expiry_guard import EVERYWHERE
 from registry.core.mesh import Revision, version_of
-from registry.core.mesh_fleet import MeshFleet, Poller, make_fleet
+from registry.core.mesh_fleet import MeshFleet, make_fleet
 from registry.core.mesh_gateways import RefusedGateway
 from registry.core.mesh_subscriber import Certainty
 from registry.errors import FaultsError, NotFoundError, RegistryError, RevisionConflictError, UnavailableError
 from registry.program import VERSION
 from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.sightings import Sightings
-from registry.rollout.switching import begin, used_clusters
+from registry.rollout.switching import begin
 from registry.store import mesh as store
 from registry.store import mesh_gateways as gateways
 from registry.store.database import Database, Session, read_clock
 from registry.store.mesh import Contents, MeshState, NodeNames
 from registry.usecases.audit import Audit
+from registry.usecases.former_gateways import FormerGateways, RecompiledGateways
+from registry.usecases.mesh_faults import outdated_fault, removal_fault, unproven_fault
 
 log = structlog.get_logger()
 
@@ -58,7 +59,7 @@ _EVERYBODY = 100.0
 _MAX_EVENTS = 100
 """node.clusters that get an event of their own; a revision that touches more has one for all."""
 _MAX_NAMED = 5
-"""Envoys that a sentence names."""
+"""node.clusters that the audit names."""
 _MAX_RECEIVED = 2
 """Applies, and as many plans, whose files are in memory."""
 
@@ -108,20 +109,6 @@ class _Wanted(Struct, frozen=True):
     nodes: CompiledNodes
 
 
-class _Gateways(Struct, frozen=True):
-    """The gateways of an earlier revision for the services that are registered now.
-
-    Attributes:
-        nodes: the resources of those that could be compiled.
-        envoy: of each, the versions of Envoy that have accepted it; none: it is unproven.
-        refused: those that are served as they were then, and services of the others that are, or that are left out.
-    """
-
-    nodes: CompiledNodes = CompiledNodes({}, [])
-    envoy: Mapping[str, Sequence[str]] = {}
-    refused: Sequence[RefusedGateway] = ()
-
-
 class MeshConfiguration:
     """Plans, applies and rolls back revisions of the mesh configuration.
 
@@ -159,6 +146,7 @@ class MeshConfiguration:
         self._compiler = compiler
         self._sightings = sightings
         self._envoy_binary = envoy_binary
+        self._former_gateways = FormerGateways(database, services, compiler.rollbacks, envoy_binary or "")
         self._receiving = {queue: asyncio.Semaphore(_MAX_RECEIVED) for queue in (compiler.changes, compiler.plans)}
         """Held while the files of a request arrive and are compiled, of which there may be 16 MiB."""
 
@@ -247,7 +235,7 @@ class MeshConfiguration:
                     number = await store.newest(connection)
             with self._compiler.rollbacks.place(principal.limited_as):
                 checked = await self._check_former_mesh(principal, number)
-                fronts = await self._gateways_of(number)
+                fronts = await self._former_gateways.of(number)
             applied = await self._store_former(principal, number, reason, fleet, allow_removal, checked, fronts)
         except RegistryError as error:
             self._audit.note_failure(principal, _ROLLED_BACK, error, Verb.CONFIGURE)
@@ -305,7 +293,7 @@ class MeshConfiguration:
         if compiled.changes_mesh:
             self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
         removed = sorted(base.contents.keys() - contents.keys() - set(request.allow_removal))
-        faults = [_removal(node, fleet) for node in removed if fleet.may_poll(node)]
+        faults = [removal_fault(node, fleet) for node in removed if fleet.may_poll(node)]
         if faults:
             raise FaultsError(faults)
 
@@ -328,47 +316,6 @@ class MeshConfiguration:
             self._policy.allow(principal, Verb.CONFIGURE, EVERYWHERE)
         return newest
 
-    async def _gateways_of(self, number: int) -> _Gateways:
-        """Return the gateways of an earlier revision, compiled for the services that are registered now.
-
-        Where that fails, the rollback goes on with those of then: whoever needs it cannot wait for a mended compiler.
-        """
-        async with self._database.session() as connection:
-            revision = await store.find_revision(connection, number)
-            contents = await store.read_contents(connection, number)
-            files = None if revision is None else await store.files_of(connection, revision.content)
-        # Gateways and edges alone have listeners of their own.
-        if not any(kinds.get("listeners") for kinds in contents.values()):
-            return _Gateways()
-        if files is None:
-            return _Gateways(refused=[RefusedGateway("the files of that revision are missing in PostgreSQL")])
-        try:
-            compilation = await self._compile_gateways(files, contents)
-        except UnavailableError as error:
-            return _Gateways(refused=[RefusedGateway(str(error))])
-        nodes = CompiledNodes({}, [])
-        envoy: dict[str, Sequence[str]] = {}
-        for accepted in compilation.accepted:
-            own = await read_nodes(accepted.resources)
-            nodes = CompiledNodes({**nodes.contents, **own.contents}, [*nodes.bodies, *own.bodies])
-            envoy |= dict.fromkeys(own.contents, [accepted.envoy] if accepted.envoy else [])
-        return _Gateways(nodes, envoy, compilation.refused)
-
-    async def _compile_gateways(self, files: bytes, contents: Contents) -> GatewayCompilation:
-        """Compile the gateways of an earlier revision together; where an Envoy refuses them so, each alone.
-
-        Raises:
-            UnavailableError: the registered services cannot be read.
-        """
-        queue, catalog, envoy = self._compiler.rollbacks, await self._services.catalog(), self._envoy_binary or ""
-        result = await compile_together(queue, files, catalog, envoy)
-        if isinstance(result, GatewayCompilation):
-            return result
-        async with self._database.session() as connection:
-            served = await used_clusters(connection, contents)
-        former = {name: FormerGateway(used) for name, used in served.items()}
-        return await compile_apart(queue, files, catalog, envoy, former)
-
     def _check_reach(self, principal: Principal, before: Contents, wanted: Contents) -> None:
         for node in sorted(before.keys() | wanted.keys()):
             if before.get(node) != wanted.get(node):
@@ -386,7 +333,7 @@ class MeshConfiguration:
                 return {"by": "sender", "envoy": list(request.proof.envoy)}
             raise FaultsError(
                 [
-                    _unproven(
+                    unproven_fault(
                         f"The proof is of {request.proof.sha256[:12]}…, and the registry has compiled "
                         f"{compiled.sha256[:12]}….",
                         "Use the registryctl of the registry's version, and plan again.",
@@ -396,7 +343,7 @@ class MeshConfiguration:
         reason = compiled.unproven or "No Envoy has accepted it: the registry has none (REGISTRY_ENVOY_BINARY)."
         raise FaultsError(
             [
-                _unproven(
+                unproven_fault(
                     reason,
                     "Have registryctl prove it with an Envoy of yours (--with PATH), or apply it with --unproven.",
                 )
@@ -439,7 +386,7 @@ class MeshConfiguration:
         fleet: MeshFleet,
         allow_removal: Sequence[str],
         checked: int | None,
-        fronts: _Gateways,
+        fronts: RecompiledGateways,
     ) -> Applied:
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
@@ -485,7 +432,7 @@ class MeshConfiguration:
                 await gateways.carry(connection, revision.number, wanted.keys() - {*anew, *kept})
             nodes = await _begin(connection, state, revision, before, wanted, None)
         in_doubt = [node for node in kept if not fleet.pollers.get(node)]
-        return Applied(revision, nodes, kept, in_doubt, [_outdated(each) for each in fronts.refused])
+        return Applied(revision, nodes, kept, in_doubt, [outdated_fault(each) for each in fronts.refused])
 
     async def _note(self, principal: Principal, applied: Applied) -> None:
         """Note in the audit what was stored, and serve it from this process at once."""
@@ -550,42 +497,3 @@ def _fleet_of(fleet: MeshFleet) -> Fleet:
         versions[poller.envoy] = versions.get(poller.envoy, 0) + 1
     versions.pop("", None)
     return Fleet({node: len(pollers) for node, pollers in fleet.pollers.items()}, versions)
-
-
-def _removal(node: str, fleet: MeshFleet) -> Fault:
-    pollers = sorted(fleet.pollers.get(node, ()))
-    if pollers:
-        named = ", ".join(_poller(poller) for poller in pollers[:_MAX_NAMED])
-        more = f" and {len(pollers) - _MAX_NAMED} more" if len(pollers) > _MAX_NAMED else ""
-        message = f"The definition of {node} is gone, and Envoys poll for it: {named}{more}. They would lose all of it."
-    else:
-        message = (
-            f"The definition of {node} is gone, and it is not certain that no Envoy polls for it: a registry has "
-            "started lately, or had no room to remember all that poll."
-        )
-        fix = f"Apply again in a minute, or with --allow-removal {node}."
-        return Fault(Position("mesh.yaml"), message, fix)
-    return Fault(Position("mesh.yaml"), message, f"Stop these Envoys first, or apply with --allow-removal {node}.")
-
-
-def _outdated(refused: RefusedGateway) -> Fault:
-    if refused.service:
-        message = f"The gateway {refused.gateway} serves {refused.service} as it did then, or not: {refused.reason}"
-        fix = f"Change what {refused.service} registers; registryctl check says when that is over."
-    else:
-        whose = (
-            f"The gateway {refused.gateway} is served as it was"
-            if refused.gateway
-            else "Gateways are served as they were"
-        )
-        message = f"{whose} compiled for the services of then, because that cannot be done anew: {refused.reason}"
-        fix = "Services that are new since are not reached through it; registryctl check says when that is over."
-    return Fault(Position("mesh.yaml"), message, fix, Severity.WARNING)
-
-
-def _poller(poller: Poller) -> str:
-    return f"{poller.node_id or 'one without a node id'} at {poller.address}"
-
-
-def _unproven(reason: str, fix: str) -> Fault:
-    return Fault(Position("mesh.yaml"), f"It is not proven. {reason}", fix)
