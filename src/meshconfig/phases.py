@@ -17,7 +17,7 @@ from enum import IntEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from meshconfig.resource import Kind, NodeResources, Resource
+from meshconfig.resource import NodeResources, Resource
 
 SETTLE = 2.0
 """Seconds for which Envoys have time to use what they have shown that they have."""
@@ -300,13 +300,6 @@ def phases_between(served: NodeResources, wanted: NodeResources) -> tuple[Phase,
         return (Phase.SWITCH, Phase.DONE)
     _, following = _switch(_clusters(resources), wanted)
     return (Phase.ADD, Phase.DONE) if following.phase is Phase.DONE else (Phase.ADD, Phase.SWITCH, Phase.DONE)
-
-
-def dangling(resources: NodeResources) -> list[str]:
-    """Return the clusters that served routes and listeners lead to and that are not served; always none."""
-    kinds: tuple[Kind, ...] = ("routes", "listeners")
-    used = {name for kind in kinds for resource in resources.get(kind, {}).values() for name in resource.uses}
-    return sorted(used - _clusters(resources).keys())
 
 
 def _clusters(resources: NodeResources) -> Mapping[str, Resource]:

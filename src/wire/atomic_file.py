@@ -11,7 +11,7 @@ PUBLIC = 0o644
 
 
 def replace_file(path: Path, content: bytes, mode: int = PRIVATE) -> None:
-    """Write a file aside and rename it, so that it is whole at any time, also after a loss of power.
+    """Write a file aside and rename it, so that it is always whole, also after a loss of power.
 
     Args:
         path: the file; its directory exists. A link in its place is replaced, not followed.

@@ -56,7 +56,6 @@ class Container(Struct, frozen=True, rename="pascal"):
     type: str = ""
     docker_id: str = ""
     known_status: str = ""
-    desired_status: str = ""
     started_at: str = ""
     restart_count: int | None = None
     exit_code: int | None = None
@@ -81,7 +80,6 @@ class Task(Struct, frozen=True, rename="pascal"):
     launch_type: str = ""
     availability_zone: str = ""
     known_status: str = ""
-    desired_status: str = ""
     every_container: tuple[Container, ...] | None = field(default=None, name="Containers")
 
     @property

@@ -62,12 +62,10 @@ class StoppedTask(Struct, frozen=True):
     Attributes:
         status: the word of ECS: STOPPED, or MISSING for a task that it knew before.
         reason: why it stopped, in ECS's words; may be empty.
-        heard_at: when ECS said so, in monotonic seconds.
     """
 
     status: Literal["STOPPED", "MISSING"]
     reason: str
-    heard_at: float
 
 
 class ClusterFailure(Struct, frozen=True):
@@ -197,7 +195,7 @@ class EcsTasks:
             status, reason = statuses.get(ref.task_id, ("", ""))
             # A stopped task stays stopped; MISSING alone may be a wrong cluster.
             if status == "STOPPED" or (status == "MISSING" and ref in self._seen):
-                self._stop(ref, StoppedTask("STOPPED" if status == "STOPPED" else "MISSING", printable(reason), now))
+                self._stop(ref, StoppedTask("STOPPED" if status == "STOPPED" else "MISSING", printable(reason)))
             if status not in ("", "MISSING"):
                 self._seen.pop(ref, None)
                 self._seen[ref] = None

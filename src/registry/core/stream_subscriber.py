@@ -5,15 +5,11 @@ comes with the client's own words. So there are no pauses, and a client is never
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
 from registry.core.subscriber import Evaluation, ServiceVersion, SubscriberReport
 from wire.node import Node
-
-StreamApi = Literal["grpc", "grpc-delta"]
-"""The variants of the protocol, as lists of subscribers have them beside v1, v2 and v3."""
 
 BEHIND_AFTER = 10.0
 """Seconds after which a client that has not acknowledged what it was sent is behind."""

@@ -1,4 +1,4 @@
-"""What is wrong with a change of the mesh configuration, beside the faults of its definitions."""
+"""Faults of a change of the mesh configuration, beside those of its definitions."""
 
 from meshconfig.position import Fault, Position, Severity
 from registry.core.mesh_fleet import MeshFleet, Poller

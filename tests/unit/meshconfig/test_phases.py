@@ -350,11 +350,3 @@ def test_what_several_processes_have_seen_is_joined() -> None:
     assert phases.newest([once[0], replace(once[1], pause=0.3), replace(first, pause=9.0)], NOW) == replace(
         once[1], pause=9.0, started_at=NOW - 9, refused=4
     )
-
-
-def test_what_leads_nowhere_is_named() -> None:
-    """Listeners lead to clusters too."""
-    listener = Resource("listeners", "www", b"", "", uses=("authz",))
-    resources = {**simple("a"), "listeners": {"www": listener}}
-    assert phases.dangling(resources) == ["authz"]
-    assert phases.dangling(simple("a")) == []

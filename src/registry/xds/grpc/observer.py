@@ -138,10 +138,6 @@ class Observer(Protocol):
         """Note a resource that is not sent, because it is larger than the client takes."""
 
 
-class NoObserver(Observer):
-    """Takes note of nothing, for tests and for streams that nobody lists."""
-
-
 class Guard(Protocol):
     """Decides what one stream may ask for."""
 
