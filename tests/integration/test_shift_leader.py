@@ -1,6 +1,8 @@
 """The leader's work on shifts: steps, aborts, one that fails alone, another leader, and PostgreSQL away."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
+from registry.core.history import EventFilter
 from registry.core.shares import Share
 from registry.core.shift import MAX_LOOK_GAP, Shift
 from registry.core.shift_plan import ShiftPlan
@@ -23,6 +26,7 @@ from registry.core.shift_statistics import Counts
 from registry.errors import UnavailableError
 from registry.settings import load_settings
 from registry.store.database import Database
+from registry.store.history import find_events
 from registry.usecases.audit import Audit
 from registry.usecases.registration import Registrations
 from registry.usecases.shifts import TrafficShifts
@@ -76,16 +80,27 @@ class World:
     async def look(self, seconds: float = MAX_LOOK_GAP) -> None:
         """Look once, as if so many seconds had passed since the last look."""
         await self.shifts.advance()
-        for watched in self.shifts._watched.values():
-            watched.looked_at -= seconds
-        for service, failure in self.shifts._failures.items():
-            self.shifts._failures[service] = msgspec.structs.replace(failure, again_at=failure.again_at - _MAX_PAUSE)
+        age(self.shifts, seconds)
+
+
+def age(shifts: Shifts, seconds: float = MAX_LOOK_GAP) -> None:
+    """Let a leader believe that its last look was so many seconds ago, and the last failures long ago."""
+    for watched in shifts._watched.values():
+        watched.looked_at -= seconds
+    for service, failure in shifts._failures.items():
+        shifts._failures[service] = msgspec.structs.replace(failure, again_at=failure.again_at - _MAX_PAUSE)
+
+
+async def steps_of(world: World, service: str) -> list[str]:
+    """Return the kinds of a shift's events, the oldest first."""
+    recorded = await find_events(world.database, EventFilter(service=service))
+    return [event.kind for event in reversed(recorded) if event.kind.startswith("shift_")]
 
 
 @pytest.fixture
 async def world(database: str) -> AsyncIterator[World]:
     """A process that follows its database."""
-    store = Database(database, connections=10, timeout=5)
+    store = Database(database, connections=10, timeout=2)
     made = World(store)
     following = asyncio.create_task(made.feed.run())
     async with asyncio.timeout(30):
@@ -205,3 +220,111 @@ async def test_it_holds_while_postgresql_is_away(world: World, server: Postgres,
     assert world.shifts._watched["shop"].shift.state == "running"
     await world.look(3600.0)
     assert (await world.shift("shop")).state == "aborted"
+
+
+async def test_two_leaders_make_each_step_once(world: World) -> None:
+    """As for a moment when the lease of the first one has ended and it does not know yet."""
+    await world.begin("shop")
+    world.figures = {"shop": GOOD}
+    leaders = [world.leader(), world.leader()]
+    for _ in range(8):
+        await asyncio.gather(*(leader.advance() for leader in leaders))
+        for leader in leaders:
+            assert not leader._failures
+            age(leader)
+    assert await steps_of(world, "shop") == ["shift_started", "shift_step", "shift_done"]
+
+
+async def test_a_connection_that_freezes_within_a_step_makes_it_once(
+    world: World, server: Postgres, database: str
+) -> None:
+    """Nobody knows whether it was stored; the other shift goes on meanwhile, and this one afterwards."""
+    if server.source != "embedded":
+        pytest.skip("the processes of PostgreSQL are on another machine, or in a container")
+    for service in ("frozen", "other"):
+        await world.begin(service)
+        world.figures[service] = GOOD
+    await world.look()
+    blocked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    # The step has locked the service by then, and keeps it locked while it is frozen.
+    with server.holding("SELECT FROM shifts WHERE service = 'frozen' FOR UPDATE", url=database):
+        looking = asyncio.create_task(world.look())
+        async with asyncio.timeout(30):
+            while not (found := await asyncio.to_thread(server.execute, blocked, url=database)):
+                await asyncio.sleep(0.02)
+        os.kill(found[0][0], signal.SIGSTOP)
+    try:
+        await looking
+        await world.look()
+        await world.look()
+        assert (await world.shift("other")).state == "done"
+        assert (await world.shift("frozen")).step == 0
+        assert set(world.shifts._failures) == {"frozen"}
+    finally:
+        os.kill(found[0][0], signal.SIGCONT)
+    async with asyncio.timeout(60):
+        while (await world.shift("frozen")).state != "done":
+            await world.look()
+    for service in ("frozen", "other"):
+        assert await steps_of(world, service) == ["shift_started", "shift_step", "shift_done"]
+
+
+async def test_a_backup_that_is_restored_during_a_shift_goes_on_from_there(
+    world: World, server: Postgres, database: str
+) -> None:
+    """From an earlier step; and a shift that began after it is not taken for the one that the leader remembers."""
+    await world.begin("shop", msgspec.structs.replace(PLAN, every=8.0))
+    row = "SELECT shift, serial, (SELECT shares FROM services WHERE name = 'shop') AS shares FROM shifts"
+    ((shift, serial, shares),) = await asyncio.to_thread(server.execute, row, url=database)
+    world.figures = {"shop": GOOD}
+    while (await world.shift("shop")).step == 0:
+        await world.look()
+    await world.look()
+    restored = (
+        "WITH back AS (UPDATE shifts SET shift = $1, serial = $2)"
+        " UPDATE services SET shares = $3, version = version + 9, change = change + 9"
+    )
+    await asyncio.to_thread(server.execute, restored, shift, serial, shares, url=database)
+    await world.look()
+    assert (await world.shift("shop")).step == 0
+    while (await world.shift("shop")).step == 0:
+        await world.look()
+    await world.look()
+    remembered = world.shifts._watched["shop"].shift
+    await asyncio.to_thread(server.execute, "DELETE FROM shifts", url=database)
+    await world.orders.start(ANN, "shop", msgspec.structs.replace(PLAN, selector="revision=a"))
+    assert (await world.shift("shop")).serial != remembered.serial
+    world.figures = {"shop": BAD}
+    await world.look()
+    begun = await world.shift("shop")
+    assert (begun.plan.selector, begun.step, begun.state) == ("revision=a", 0, "running")
+
+
+@pytest.mark.parametrize("number", [12, pytest.param(200, marks=pytest.mark.proof)])
+async def test_of_many_shifts_one_that_is_locked_keeps_back_no_other(
+    world: World, server: Postgres, database: str, number: int
+) -> None:
+    """Nor does one whose row is garbled; and a row that an older version has written goes on."""
+    names = [f"s{each:03}" for each in range(number)]
+    for first in range(0, len(names), 10):
+        await asyncio.gather(*map(world.begin, names[first : first + 10]))
+    world.figures = dict.fromkeys(names, GOOD)
+    new = ',"holding":0.0,"absent":0.0,"released":false'
+    older = f"UPDATE shifts SET shift = replace(shift, '{new}', '') WHERE shift LIKE '%{new}%' RETURNING service"
+    assert len(await asyncio.to_thread(server.execute, older, url=database)) == number
+    await asyncio.to_thread(server.execute, "UPDATE shifts SET shift = '{}' WHERE service = 's005'", url=database)
+    with server.holding("SELECT FROM services WHERE name = 's007' FOR UPDATE", url=database):
+        for _ in range(3):
+            await world.look()
+        assert set(world.shifts._failures) == {"s005", "s007"}
+        looking = asyncio.create_task(world.look())
+        done = "SELECT count(*) FROM shifts WHERE state = 'done'"
+        async with asyncio.timeout(60):
+            while (await asyncio.to_thread(server.execute, done, url=database))[0][0] < number - 2:
+                assert not looking.done(), "the locked one was waited for before the others"
+                await asyncio.sleep(0.02)
+        await looking
+    async with asyncio.timeout(60):
+        while (await world.shift("s007")).state != "done":
+            await world.look()
+    assert set(world.shifts._failures) == {"s005"}

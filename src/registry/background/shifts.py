@@ -145,6 +145,8 @@ class Shifts:
             now = await read_clock(connection)
             await self._follow(rows, await store.read(connection, self._unread(rows)))
         failures: dict[str, _Failure] = {}
+        # A row that is locked is waited for: the others have their turn before those that failed last time.
+        rows.sort(key=lambda row: row.service in self._failures)
         async for row in cooperatively(rows):
             before = self._failures.get(row.service)
             if before is not None and before.serial == row.serial and time.monotonic() < before.again_at:
@@ -174,9 +176,9 @@ class Shifts:
             if row.service not in read and before is not None:
                 followed[row.service] = before
             elif shift is not None and shift.state == "running":
+                # A step begins when it is read here: what was attempted since the last look may be of before it.
                 moment = time.monotonic()
-                looked_at = moment if before is None else before.looked_at
-                followed[row.service] = _Watched(shift, moment, looked_at, StepCounts(shift.plan.selector))
+                followed[row.service] = _Watched(shift, moment, moment, StepCounts(shift.plan.selector))
         self._watched = followed
 
     async def _advance(self, row: RunningShift, now: float) -> None:
