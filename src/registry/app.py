@@ -41,6 +41,7 @@ from registry.http.v1 import (
     traffic,
     verdict,
 )
+from registry.http.v1.edge import EdgeQuestions
 from registry.process import RegistryProcess
 from registry.program import VERSION
 from registry.usecases.traffic import Traffic
@@ -139,4 +140,5 @@ def build_asgi_app(process: RegistryProcess) -> DiscoveryMiddleware:
         process.authentication,
         process.settings,
         app.state.parts[Traffic],
+        EdgeQuestions(process.edge_discovery, process.health),
     )

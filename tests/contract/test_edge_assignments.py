@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 from harness.access import bearer, first_token, new_token
+from harness.line import Line
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -224,6 +225,26 @@ def test_a_question_may_build_on_the_one_before(each_front: Registry, service: s
         assert list(msgspec.json.decode(newer.result().content, type=EdgeAnswer).assignments) == [service]
     forgotten = each_front.client.post(EDGE_PATH, json={"after": first})
     assert (forgotten.status_code, forgotten.json()["title"]) == (412, "Not remembered")
+
+
+def test_an_edge_that_disconnects_is_let_go_at_once(each_front: Registry, service: str) -> None:
+    """Its question is held no longer, and the Envoys behind it wait no longer, long before the hold would end."""
+    each_front.register(service, "10.0.0.1:80")
+    version = token(each_front, service)
+    taken = [{"node": "envoy-1", "service": service, "version": version}]
+    body = json.dumps({"node": "i-1", "held": {service: version}, "taken": taken}).encode()
+
+    def held() -> list[bool]:
+        subscribers = each_front.client.get(f"/v1/subscribers?service={service}").json()["subscribers"]
+        return [each["held"] for each in subscribers if each["node_id"] == "envoy-1"]
+
+    with Line(each_front) as line:
+        line.send(
+            b"POST %b HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n%b" % (EDGE_PATH.encode(), len(body), body)
+        )
+        eventually(lambda: held() == [True])
+    eventually(lambda: held() == [False], within=MAX_EDGE_HOLD / 2)
+    eventually(lambda: b"registry_polls_held 0.0" in each_front.client.get("/metrics").content, within=2)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from registry.core.snapshot import SnapshotDelta
 from registry.core.versions import MAX_LOST_VERSIONS
 from registry.http.asgi import DiscoveryMiddleware
 from registry.http.lists.lists import Lists
+from registry.http.v1.edge import EdgeQuestions
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.usecases.traffic import Traffic
@@ -449,6 +450,7 @@ def middleware(app: FastAPI, replica: RegistryProcess) -> DiscoveryMiddleware:
         replica.authentication,
         replica.settings,
         replica.parts[Traffic],  # type: ignore[arg-type]  # parts are kept by their class
+        EdgeQuestions(replica.edge_discovery, replica.health),
     )
 
 

@@ -22,6 +22,8 @@ from harness.registry import Registry, registry
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from registry.xds.resources import CLUSTERS, ENDPOINTS
+
 LIMIT = 131_072
 SERVICE = "shop"
 NETWORK = "10.0.0."
@@ -30,7 +32,9 @@ IDENTITY = "database"
 PLACES = ["10.0.0.1:80", "10.0.0.2:80"]
 LAST = b"GET /livez HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
 NO_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain"
-COUNTED = re.compile(r"^(registry_(?:polls|heartbeats|requests_refused)_(?:total|held).*) (\S+)$", re.MULTILINE)
+COUNTED = re.compile(
+    r"^(registry_(?:polls|heartbeats|requests_refused|edge_questions)_(?:total|held).*) (\S+)$", re.MULTILINE
+)
 OWN = [
     (re.compile(rb"\r\ndate: [^\r]*"), b""),
     (re.compile(rb"\r\nx-request-id: [0-9a-f]{10}-[0-9]+"), b"\r\nx-request-id: its own"),
@@ -137,6 +141,7 @@ METHOD = {
     "poll": st.sampled_from(["POST"] * 25 + ["GET", "PUT", "HEAD", "PO ST"]),
     "beat": st.sampled_from(["PUT"] * 25 + ["POST", "PATCH", "HEAD"]),
     "batch": st.sampled_from(["POST"] * 25 + ["PUT", "GET"]),
+    "question": st.sampled_from(["POST"] * 25 + ["GET", "HEAD", "OPTIONS", "PUT"]),
 }
 MANGLED = st.sampled_from(
     [lambda body: body] * 40
@@ -232,6 +237,33 @@ def _told(draw: st.DrawFn, place: str) -> dict[str, Any]:
     )
 
 
+@st.composite
+def questions(draw: st.DrawFn) -> bytes:
+    """Return a question that an edge could send, or nearly; one that is up to date would be held for too long."""
+    held = draw(st.dictionaries(st.sampled_from([SERVICE, SERVICE, "unknown", "ü", ""]), st.just(""), max_size=3))
+    held |= draw(st.sampled_from([{"behind": ""}] * 8 + [{SERVICE: f"{IDENTITY}:1"}, {SERVICE: "other:1"}]))
+    told: dict[str, Any] = {"held": held}
+    told |= draw(
+        st.sampled_from(
+            [
+                *[{"node": "a", "cluster": "web"}] * 12,
+                *[{"node": "a", "id": "one"}] * 6,
+                *[{"after": "one", "id": "two"}] * 6,
+                {"after": "two"},
+                {"after": "x" * 65},
+                {"node": 7},
+                {"node": "a", "resources": {ENDPOINTS.type_urls["v3"]: {SERVICE: ""}}},
+                {"node": "a", "resources": {CLUSTERS.type_urls["v3"]: {"*": ""}}},
+                {"node": "a", "held": {f"s{number}": "" for number in range(1_001)}},
+                {},
+            ]
+        )
+    )
+    if draw(st.booleans()):
+        told["taken"] = [{"node": "envoy", "service": SERVICE, "version": f"{IDENTITY}:1"}]
+    return _sent(draw, "question", f"/v1/edge/assignments{draw(SUFFIX)}", told)
+
+
 def _sent(draw: st.DrawFn, kind: str, path: str, told: dict[str, Any]) -> bytes:
     separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
     body = json.dumps(told, separators=separators, ensure_ascii=draw(st.booleans())).encode()
@@ -254,7 +286,7 @@ OTHERS = st.sampled_from(
 )
 CONVERSATIONS = st.builds(
     Conversation,
-    st.lists(st.one_of(polls(), polls(), beats(), beats(), batches(), OTHERS), min_size=1, max_size=8),
+    st.lists(st.one_of(polls(), polls(), beats(), beats(), batches(), questions(), OTHERS), min_size=1, max_size=8),
     st.lists(st.integers(0, 2**20), max_size=4),
     st.sampled_from([1, 1, 3]),
     st.booleans(),
@@ -270,9 +302,10 @@ ORDINARY = [
     ),
     ("POST /v3/discovery:endpoints HTTP/1.1", b'{"resource_names":["%b"]}' % SERVICE.encode()),
     (f"GET /v1/prometheus/targets?service={SERVICE} HTTP/1.1", b""),
+    ("POST /v1/edge/assignments HTTP/1.1", b'{"node":"a","held":{"%b":""}}' % SERVICE.encode()),
 ]
 REPEATED = [framed(line, [], body, "length") for line, body in ORDINARY]
-REPEATED.append(framed(ORDINARY[-1][0], [], ORDINARY[-1][1].ljust(9000), "length"))
+REPEATED.append(framed(ORDINARY[-2][0], [], ORDINARY[-2][1].ljust(9000), "length"))
 EACH_HEADER = [framed(line, [header], body, "length") for header in TOLD for line, body in ORDINARY]
 EACH_HOST = [framed(line, [], body, "length", host) for host in HOST for line, body in ORDINARY]
 UPGRADE = "connection: upgrade\r\nupgrade: h2c"

@@ -317,6 +317,7 @@ class Subscribers:
         left = self._subscriptions.pop(key, None)
         if left is None:
             return
+        left.remembered = False
         self.sightings -= len(left.names)
         for name in map(printable, left.names):
             others = self._by_name.get(name, {})

@@ -18,6 +18,7 @@ from registry.http.lists.lists import Lists
 from registry.http.parameters import subscriber_address
 from registry.http.problems import problem_for, problem_response
 from registry.http.request_head import HeadReader
+from registry.http.v1.edge import EdgeQuestions
 from registry.settings import Settings
 from registry.usecases.authentication import Authentication
 from registry.usecases.drop_in import DropInHosts
@@ -54,6 +55,7 @@ class DiscoveryMiddleware:
         authentication: makes the principals of requests.
         settings: which requests are refused, and whether polls are answered here.
         traffic: takes digests of traffic, for the fast protocol in front.
+        edges: reads the questions of edges, for the fast protocol in front.
     """
 
     def __init__(  # noqa: PLR0913  # what the fronts call
@@ -66,6 +68,7 @@ class DiscoveryMiddleware:
         authentication: Authentication,
         settings: Settings,
         traffic: Traffic,
+        edges: EdgeQuestions,
     ) -> None:
         self.discovery = discovery
         self.authentication = authentication
@@ -73,6 +76,7 @@ class DiscoveryMiddleware:
         self.hosts = hosts
         self.lists = lists
         self.traffic = traffic
+        self.edges = edges
         self.max_body = settings.max_body
         """The largest body of a request, in bytes."""
         self.connection_age = settings.connection_age

@@ -1,11 +1,12 @@
-"""The HTTP front in uvicorn's protocol: answers polls, heartbeats, digests, v1 SDS and lists without ASGI.
+"""The HTTP front in uvicorn's protocol: answers polls, heartbeats, edges, digests, v1 SDS and lists without ASGI.
 
 uvicorn parses requests and keeps the connection; this protocol only takes over requests whose head uvicorn has read.
 Every unusual request goes through ASGI, to the middleware and the application, as if this front were not there: one
 behind another that is not answered yet, one that waits for 100 Continue, one of a client that does not read its
 responses, one whose body is too long, one of a browser, one without Host or with a header twice, one that names its
 actor, the last one of a connection with a client certificate, one with a credential that this process does not
-know yet, every heartbeat and digest that cannot be read, and every request for hosts or lists that is not allowed.
+know yet, every heartbeat, digest and question that cannot be read, and every request for hosts or lists that is not
+allowed.
 So no rule stands here.
 """
 
@@ -13,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -28,17 +29,26 @@ from registry.http.intercepting_protocol import Exchange, InterceptingProtocol
 from registry.http.legacy.hosts import HostsRequest
 from registry.http.lists.requests import ListRequest
 from registry.http.problems import defect_response, problem_for, problem_response
-from registry.http.request_head import HEARTBEATS, TRAFFIC
+from registry.http.request_head import EDGE, HEARTBEATS, TRAFFIC
 from registry.http.requests import count, new_request_id, request_id_of
 from registry.http.response_head import header_lines, json_lines, request_id_line, response_start
 from registry.http.v1 import traffic
+from registry.http.v1.edge import REFUSAL_HOLD, represented
 from registry.http.v1.heartbeats import HeartbeatRequest, read_batch, read_single
 from registry.xds.discovery import REFUSED, ServedPath
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
 from registry.xds.repeated_poll import RepeatedPoll, pieces, remember
+from wire.edge_assignments import EDGE_PATH, EdgeQuestion
 
 log = structlog.get_logger()
+
+
+class _Asked(NamedTuple):
+    """The id of a request of an edge, and when it was read, by the performance counter."""
+
+    request_id: bytes
+    started: float
 
 
 class FastProtocol(InterceptingProtocol):
@@ -58,13 +68,14 @@ class FastProtocol(InterceptingProtocol):
         self._hosts = middleware.hosts
         self._lists = middleware.lists
         self._traffic = middleware.traffic
+        self._edges = middleware.edges
         self._last_poll: RepeatedPoll | None = None
         """The last poll of this connection, by which the next one is read if it says the same."""
         self._give_up: Callable[[], None] | None = None
-        """Gives up the poll that is held; None while none is."""
+        """Gives up the poll or question that is held; None while none is."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give up a poll that is held for the client that disconnected."""
+        """Give up a poll or a question that is held for the client that disconnected."""
         if self._give_up is not None:
             self._give_up()
             self._give_up = None
@@ -80,7 +91,7 @@ class FastProtocol(InterceptingProtocol):
                 return self._list_hosts(exchange.head.hosts, exchange)
             if exchange.head.listing is not None:
                 return self._list(exchange.head.listing, exchange)
-            return self._take_digest(exchange) if exchange.url == TRAFFIC else self._heartbeat(exchange)
+            return _BY_URL.get(exchange.url, FastProtocol._heartbeat)(self, exchange)
         except RegistryError as error:
             self._send(exchange, problem_response(problem_for(error)))
             return True
@@ -137,6 +148,66 @@ class FastProtocol(InterceptingProtocol):
     def _on_response(self, exchange: Exchange, response: DiscoveryResponse) -> None:
         self._give_up = None
         self._respond(exchange, response.status, json_lines(response.body), response.body)
+
+    def _ask(self, exchange: Exchange) -> bool:
+        """Answer the question of an edge, or hold it; false when it is none that can be answered here."""
+        question = self._edges.read(b"".join(exchange.parts))
+        if question is None:
+            return False
+        exchange.parts.clear()
+        asked = _Asked(request_id_of(exchange.head.request_id), time.perf_counter())
+        # Refusals are logged and answered with the id of the request.
+        token = REQUEST_ID.set(asked.request_id.decode())
+        try:
+            self._answer_edge(exchange, question, asked)
+        except REFUSED as error:
+            self._hold_edge_refusal(exchange, error, asked)
+        except RegistryError as error:
+            self._refuse_edge(exchange, error, time.perf_counter() - asked.started)
+        finally:
+            REQUEST_ID.reset(token)
+        return True
+
+    def _answer_edge(self, exchange: Exchange, question: EdgeQuestion, asked: _Asked) -> None:
+        discovery = self._edges.discovery
+        poll = discovery.read(self._sender.principal, question)
+        response = discovery.now(poll, peer_address(exchange.head.forwarded_for, self.client))
+        if response is not None:
+            self._respond_to_edge(exchange, asked, response, time.perf_counter() - asked.started)
+            return
+        leave = discovery.hold(poll, partial(self._on_edge_response, exchange, asked))
+
+        def give_up() -> None:
+            leave()
+            count("POST", EDGE_PATH, 304, None)
+
+        self._hold(exchange, give_up)
+
+    def _on_edge_response(self, exchange: Exchange, asked: _Asked, response: DiscoveryResponse) -> None:
+        self._give_up = None
+        self._respond_to_edge(exchange, asked, response, None)
+
+    def _respond_to_edge(
+        self, exchange: Exchange, asked: _Asked, response: DiscoveryResponse, seconds: float | None
+    ) -> None:
+        headers, body = represented(response, gzip=exchange.head.conditions.gzip)
+        self._respond(exchange, response.status, header_lines(headers) + request_id_line(asked.request_id), body)
+        count("POST", EDGE_PATH, response.status, seconds)
+
+    def _hold_edge_refusal(self, exchange: Exchange, error: RegistryError, asked: _Asked) -> None:
+        def refuse() -> None:
+            self._give_up = None
+            token = REQUEST_ID.set(asked.request_id.decode())
+            self._refuse_edge(exchange, error, None)
+            REQUEST_ID.reset(token)
+
+        address = self._sender.principal.address
+        self._hold(exchange, self._edges.discovery.held_polls.hold_refusal(address, REFUSAL_HOLD, refuse))
+
+    def _refuse_edge(self, exchange: Exchange, error: RegistryError, seconds: float | None) -> None:
+        response = problem_response(problem_for(error))
+        self._send(exchange, response)
+        count("POST", EDGE_PATH, response.status_code, seconds)
 
     def _list_hosts(self, request: HostsRequest, exchange: Exchange) -> bool:
         """Answer a request of v1 SDS; false when a route has to."""
@@ -255,3 +326,10 @@ class FastProtocol(InterceptingProtocol):
             # The parser has not seen the request, and so none behind it, which would wait: the timer runs on.
             self.server_state.total_requests += 1
             self.answered_at = self.loop.time()
+
+
+_BY_URL: dict[bytes, Callable[[FastProtocol, Exchange], bool]] = {
+    EDGE: FastProtocol._ask,  # noqa: SLF001  # of this module
+    TRAFFIC: FastProtocol._take_digest,  # noqa: SLF001
+}
+"""What answers the requests of each address; all others are heartbeats."""

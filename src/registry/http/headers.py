@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-Headers = Iterable[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = Iterable[Header]
 
 JSON = (b"content-type", b"application/json")
 FORWARDED_FOR = b"x-forwarded-for"

@@ -21,6 +21,7 @@ from registry.core.clock import Clock
 from registry.http.accepting_server import AcceptingServer, Listener
 from registry.http.asgi import DiscoveryMiddleware, Receive, Scope, Send
 from registry.http.lists.lists import Lists
+from registry.http.v1.edge import EdgeQuestions
 from registry.settings import Settings
 from registry.usecases.authentication import Authentication
 from registry.usecases.drop_in import DropInHosts
@@ -30,6 +31,7 @@ from registry.xds.discovery import Discovery
 from registry.xds.discovery_request import DiscoveryRequest
 from registry.xds.discovery_response import DiscoveryResponse
 from registry.xds.resources import ENDPOINTS, RestPath
+from wire.edge_assignments import EDGE_PATH
 
 log = structlog.get_logger()
 
@@ -46,6 +48,7 @@ _CLOSED = b"(closed)"
 _POLL_URL = "/v3/discovery:endpoints"
 _POLL = b"POST %b HTTP/1.1\r\nhost: selftest\r\n" % _POLL_URL.encode()
 _HELD = _POLL + b"content-length: 7\r\n\r\ncurrent"
+_QUESTION = b"POST %b HTTP/1.1\r\nhost: selftest\r\ncontent-length: 2\r\n\r\n{}" % EDGE_PATH.encode()
 _OTHER = b"GET /selftest HTTP/1.1\r\nhost: selftest\r\n\r\n"
 # The data that arrives at a time, and the number of responses that there have to be then.
 _CONVERSATION = (
@@ -57,7 +60,9 @@ _CONVERSATION = (
     (_HELD + _OTHER + _HELD, 7),
     (_HELD, 8),
     (_HELD, 9),
-    (_POLL + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nlast\r\n0\r\n\r\n", 10),
+    (_QUESTION, 10),
+    (_QUESTION, 11),
+    (_POLL + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nlast\r\n0\r\n\r\n", 12),
 )
 
 
@@ -186,6 +191,7 @@ def _echo_middleware() -> DiscoveryMiddleware:
         authentication,
         cast("Settings", settings),
         cast("Traffic", None),
+        cast("EdgeQuestions", _EchoQuestions()),
     )
 
 
@@ -210,6 +216,13 @@ class _EchoDiscovery:
 
     def hold(self, *poll: Any) -> Callable[[], None]:  # noqa: ANN401  # the last one takes the response
         return asyncio.get_running_loop().call_soon(poll[-1], DiscoveryResponse(304)).cancel
+
+
+class _EchoQuestions:
+    """Leaves the questions of edges to the application."""
+
+    def read(self, _sent: bytes) -> None:
+        return None
 
 
 class _Wire(asyncio.Transport):

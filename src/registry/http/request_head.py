@@ -1,4 +1,4 @@
-"""The heads of requests that the fast protocol answers: polls, heartbeats, and requests for hosts and lists.
+"""The heads of requests that the fast protocol answers: polls, heartbeats, questions of edges, hosts and lists.
 
 An Envoy sends the same head with nearly each poll. It is kept as it was received, so that the next request which begins
 with these bytes needs no parser.
@@ -21,6 +21,7 @@ from registry.http.requests import HEADER
 from registry.http.v1 import traffic
 from registry.http.v1.heartbeats import BATCH
 from registry.xds.discovery import ServedPath
+from wire.edge_assignments import EDGE_PATH
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -28,6 +29,8 @@ HEARTBEATS = BATCH.encode()
 """The path of a batch of heartbeats."""
 TRAFFIC = traffic.PATH.encode()
 """The path of digests of traffic."""
+EDGE = EDGE_PATH.encode()
+"""The path of the questions of edges."""
 REQUEST_ID = HEADER.encode()
 _SERVICES = b"/v1/services/"
 _CONNECTION = b"connection"
@@ -59,11 +62,11 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
         path: that of a poll; None for everything else.
         hosts: what is asked for by v1 SDS; None for everything else.
         listing: the list that is asked for; None for everything else.
-        conditions: the representation of the list that the client takes.
+        conditions: the representation of a list, or of the answer to an edge, that the client takes.
         authorization: the header that has the credential.
         forwarded_for: a header of polls and of requests for hosts.
         timeout: a header of polls.
-        request_id: a header of requests for hosts and lists.
+        request_id: a header of requests for hosts and lists, and of edges.
         keep_alive: whether the connection goes on after the response, as far as the client says.
         length: bytes of the body, for a head that may be kept; None for every other one.
     """
@@ -163,7 +166,7 @@ class HeadReader:
             return None
         hosts = read_hosts_request(url) if method in METHODS else None
         listing = read_list_request(url) if method in METHODS and hosts is None else None
-        if hosts is None and listing is None and not self._is_poll_or_heartbeat(method, url, fields):
+        if hosts is None and listing is None and not self._is_post_or_heartbeat(method, url, fields):
             return None
         return RequestHead(
             method,
@@ -201,11 +204,13 @@ class HeadReader:
             kept = self._kept[raw] = KeptHead(raw, place, head.length, head)
         return kept
 
-    def _is_poll_or_heartbeat(self, method: bytes, url: bytes, fields: Container[bytes]) -> bool:
+    def _is_post_or_heartbeat(self, method: bytes, url: bytes, fields: Container[bytes]) -> bool:
         if method == b"PUT":
             return url.startswith(_SERVICES) and REQUEST_ID not in fields
         if method == b"POST":
-            return url in self._polls or (url in (HEARTBEATS, TRAFFIC) and REQUEST_ID not in fields)
+            if url in self._polls or url == EDGE:
+                return True
+            return url in (HEARTBEATS, TRAFFIC) and REQUEST_ID not in fields
         return False
 
 

@@ -11,20 +11,16 @@ from functools import partial
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
-from registry.cache.standing_watches import Changed
-from registry.core.subscriber import Subscription
-from registry.errors import InvalidError, NotAllowedError, UnauthenticatedError, UnavailableError
+from registry.errors import InvalidError, NotAllowedError, RegistryError, UnauthenticatedError, UnavailableError
 from registry.metrics import EDGE_QUESTIONS, PROPAGATION
 from registry.xds.discovery import Discovery, ServedPath
 from registry.xds.discovery_response import DiscoveryResponse
-from registry.xds.edge_answer import ENDPOINTS_URL, EdgeAnswers, Place
+from registry.xds.edge_answer import ENDPOINTS_URL, EdgeAnswers, Part, Place
 from registry.xds.edge_poll import AskedName, EdgePoll, RememberedPolls
 from registry.xds.held_polls import answered, nothing
-from registry.xds.resource_cache import StandingWatch
 from registry.xds.resources import ENDPOINTS, MESH_TYPES
 from registry.xds.version_info import parse_version_info
 from wire.edge_assignments import MAX_EDGE_HOLD, EdgeQuestion, TakenVersion
-from wire.node import Node
 
 _NAMES_PER_POLL = 20
 """Names for which a held question counts as one held poll: it has one connection, and a watch for each name."""
@@ -34,45 +30,30 @@ _OBSERVE = PROPAGATION.labels("edge").observe
 _TYPES = (ENDPOINTS, *MESH_TYPES)
 
 
-class EdgeWatch:
-    """Watches everything that a question asks for, and calls back once.
+_COUNT: dict[int, Callable[[], None]] = {
+    status: EDGE_QUESTIONS.labels(str(status)).inc for status in (200, 304, 401, 403, 503)
+}
+"""Bound once: to find a counter by its labels takes as long as to compare a name."""
+
+
+class EdgeWake:
+    """Has a held question woken by the next change of anything that it asks for.
 
     Args:
-        poll: the question, which is told the changed names.
-        wake: called at the next change.
+        poll: the question, which notes what has changed.
+        wake: called once.
     """
 
-    __slots__ = ("_poll", "_wake", "_watches")
+    __slots__ = ("_poll",)
 
     def __init__(self, poll: EdgePoll, wake: Callable[[], None]) -> None:
         self._poll = poll
-        self._wake = wake
-        names: dict[str, list[str]] = {}
-        paths: dict[str, ServedPath] = {}
-        for (type_url, name), asked in poll.asked.items():
-            if not asked.refused:
-                names.setdefault(type_url, []).append(name)
-                paths[type_url] = asked.path
-        self._watches: list[StandingWatch] = [
-            path.cache.standing_watch(poll.node, names[type_url], self._note(type_url))
-            for type_url, path in paths.items()
-        ]
+        poll.watch()
+        poll.wake = wake
 
     def cancel(self) -> None:
-        """Stop watching."""
-        # It refers to the poll that refers to this watch.
-        self._wake = nothing
-        for watch in self._watches:
-            watch.cancel()
-
-    def _note(self, type_url: str) -> Changed:
-        def changed(names: "Iterable[str] | None") -> None:
-            self._poll.changed = None if names is None else {(type_url, name) for name in names}
-            wake = self._wake
-            self.cancel()
-            wake()
-
-        return changed
+        """Wake the question no more; it goes on noting what changes."""
+        self._poll.wake = None
 
 
 class EdgeDiscovery:
@@ -112,7 +93,11 @@ class EdgeDiscovery:
             poll = EdgePoll(question, principal)
         else:
             raise InvalidError("a question has a `node`, or builds on another one (`after`)", "$.node")
-        poll.update(question, principal, self._paths)
+        try:
+            poll.update(question, principal, self._paths)
+        except RegistryError:
+            poll.drop()
+            raise
         return poll
 
     def now(self, poll: EdgePoll, peer: str) -> DiscoveryResponse | None:
@@ -128,22 +113,30 @@ class EdgeDiscovery:
             NotAllowedError: the principal may not discover any of the names, and was answered that before.
         """
         now = time.monotonic()
-        reasons = self._decide(poll)
         try:
-            parts = list(self._new(poll.asked.items()))
+            reasons = self._decide(poll)
+            parts = self._compare_for_question(poll, now)
+        except UnauthenticatedError:
+            poll.drop()
+            _COUNT[401]()
+            raise
         except UnavailableError:
-            EDGE_QUESTIONS.labels("503").inc()
+            poll.drop()
+            _COUNT[503]()
             raise
         self._note_subscribers(poll, peer, now)
         self._remembered.keep(poll, now)
         if parts:
             return self._answer(poll, parts, now)
         if reasons and len(reasons) == len(poll.asked):
-            EDGE_QUESTIONS.labels("403").inc()
+            _COUNT[403]()
             raise reasons[0]
         if poll.id and poll.refused != poll.announced:
             # The edge may hold something for such a name, and has to know that nothing keeps it up to date.
             return self._answer(poll, (), now)
+        if poll.is_remembered:
+            poll.watch()
+            poll.changed = set()
         return None
 
     async def later(self, poll: EdgePoll) -> DiscoveryResponse:
@@ -158,30 +151,39 @@ class EdgeDiscovery:
         """
         held_polls = self.held_polls
         polls = max(1, len(poll.asked) // _NAMES_PER_POLL)
-        if not held_polls.has_room(poll.principal, polls, time.monotonic()):
-            EDGE_QUESTIONS.labels("304").inc()
+        # It is held already where a newer question builds on it, which came between now() and this.
+        if poll.end is not None or not held_polls.has_room(poll.principal, polls, time.monotonic()):
+            _COUNT[304]()
             answer(_UNCHANGED)
             return nothing
 
-        def over(response: DiscoveryResponse | None) -> None:
+        def release() -> None:
             poll.end = None
+            poll.let_go()
             _hold_subscribers(poll, -1)
+
+        def over(response: DiscoveryResponse | None) -> None:
+            release()
             if response is None or response.status == 304:
-                EDGE_QUESTIONS.labels("304").inc()
+                _COUNT[304]()
             answer(response or _UNCHANGED)
 
         def leave() -> None:
             if give_up():
-                poll.end = None
-                _hold_subscribers(poll, -1)
+                release()
 
         def end() -> None:
             if give_up():
                 over(None)
 
+        # Something may have changed since now(), in a front that has to wait before it comes here.
+        response = None if poll.changed == set() else self._look(poll)
         _hold_subscribers(poll, 1)
+        if response is not None:
+            over(response)
+            return nothing
         look = partial(self._look, poll)
-        give_up = held_polls.hold(poll.principal, polls, MAX_EDGE_HOLD, partial(EdgeWatch, poll), look, over)
+        give_up = held_polls.hold(poll.principal, polls, MAX_EDGE_HOLD, partial(EdgeWake, poll), look, over)
         poll.end = end
         return leave
 
@@ -202,33 +204,61 @@ class EdgeDiscovery:
     def _decide(self, poll: EdgePoll) -> list[NotAllowedError]:
         """Mark the names that the sender may not discover, and return the reasons.
 
+        What was decided for the same names and the same subject stands: a credential that ends, or allows something
+        else, makes another subject.
+
         Raises:
             UnauthenticatedError: it has no valid credential, and needs one.
             UnavailableError: this process cannot know yet.
         """
+        principal = poll.principal
         if not poll.asked:
-            self._policy.allow(poll.principal, _DISCOVER)
+            self._policy.allow(principal, _DISCOVER)
+        if poll.decided_for is principal.subject:
+            return []
         reasons = []
         for (_, name), asked in poll.asked.items():
-            asked.refused = False
             concerned = poll.node.cluster if asked.path.keyed_by_cluster else name
+            refused = False
             try:
-                self._policy.allow(poll.principal, _DISCOVER, concerned)
-            except UnauthenticatedError:
-                EDGE_QUESTIONS.labels("401").inc()
-                raise
+                self._policy.allow(principal, _DISCOVER, concerned)
             except NotAllowedError as error:
-                asked.refused = True
+                refused = True
                 reasons.append(error)
+            if refused != asked.refused:
+                asked.refused = refused
+                # Refused names are not watched.
+                poll.unwatch()
+        poll.refused = poll.refused_names()
+        # Each refusal is noted each time, also where it is not enforced.
+        is_quiet = not reasons and _DISCOVER not in self._policy.noted_verbs
+        poll.decided_for = principal.subject if is_quiet else None
         return reasons
 
-    def _new(self, names: Iterable[tuple[Place, AskedName]]) -> Iterable[tuple[Place, DiscoveryResponse]]:
-        """Yield the responses to the polls that have any.
+    def _compare_for_question(self, poll: EdgePoll, now: float) -> list[Part]:
+        """Return the responses for a new question: of what it says, and of what has changed since the one before.
 
         Raises:
             UnavailableError: this process is not sure.
         """
-        for place, asked in names:
+        places = poll.unchecked(now)
+        parts = self._compare(poll, places)
+        if places is poll.asked:
+            poll.checked_at = now
+        elif not places:
+            # Nothing is looked up, so this is what tells whether the process is sure.
+            self._paths[ENDPOINTS_URL].cache.find(poll.node, "")
+        return parts
+
+    def _compare(self, poll: EdgePoll, places: Iterable[Place]) -> list[Part]:
+        """Return the responses to the polls for some places that have any; these remain to be compared.
+
+        Raises:
+            UnavailableError: this process is not sure.
+        """
+        parts = []
+        for place in places:
+            asked = poll.asked[place]
             request = asked.request
             if not asked.refused:
                 response = self._discovery.changes(asked.path, request)
@@ -237,29 +267,25 @@ class EdgeDiscovery:
             else:
                 response = self._discovery.without_resources(asked.path, request)
             if response is not None:
-                yield place, response
+                parts.append((place, response))
+        poll.changed = {place for place, _ in parts} if poll.watches else None
+        return parts
 
     def _look(self, poll: EdgePoll) -> DiscoveryResponse | None:
         """Return what a held question has not seen yet; None if that is nothing, or this process is unsure."""
         if poll.principal.subject.ended:
             # Its credential ended, or allows something else now: only a new question may bring anything.
             return _UNCHANGED
-        changed, poll.changed = poll.changed, None
         try:
-            parts = list(self._new((place, poll.asked[place]) for place in changed or ()))
-            if not parts:
-                # Nothing watches the other names while this is called, and they are watched anew after it.
-                parts = list(self._new(poll.asked.items()))
+            parts = self._compare(poll, poll.asked if poll.changed is None else poll.changed)
         except UnavailableError:
             return None
         return self._answer(poll, parts, time.monotonic()) if parts else None
 
-    def _answer(
-        self, poll: EdgePoll, parts: Sequence[tuple[Place, DiscoveryResponse]], now: float
-    ) -> DiscoveryResponse:
+    def _answer(self, poll: EdgePoll, parts: Sequence[Part], now: float) -> DiscoveryResponse:
         for place, _ in parts:
             _observe(poll.asked[place], now)
-        EDGE_QUESTIONS.labels("200").inc()
+        _COUNT[200]()
         poll.announced = poll.refused
         return self._answers.answer(parts, poll.announced)
 
@@ -269,20 +295,25 @@ class EdgeDiscovery:
             place = (taken.type or ENDPOINTS_URL, taken.service)
             asked = poll.asked.get(place)
             if asked is not None:
-                address = taken.address or peer
-                subscription = self._relay(asked, poll.node_of(taken), taken, poll.edge, address, now)
-                poll.subscriptions[place, taken.node, address] = subscription
+                _note_subscriber(poll, place, asked, taken, peer, now)
         poll.taken = ()
 
-    def _relay(
-        self, asked: AskedName, node: Node, taken: TakenVersion, edge: str, address: str, now: float
-    ) -> Subscription:
-        path = asked.path
+
+def _note_subscriber(
+    poll: EdgePoll, place: Place, asked: AskedName, taken: TakenVersion, peer: str, now: float
+) -> None:
+    path, node, address = asked.path, poll.node_of(taken), taken.address or peer
+    key = (place, taken.node, address)
+    subscription = poll.subscriptions.get(key)
+    if subscription is None or not subscription.remembered:
         subscription = path.subscribers.find(node, address, asked.request.names, path.api, now)
-        subscription.relay(edge, taken, 403 if asked.refused else 200 if taken.offered else 304, now)
-        if path.offered_once:
-            subscription.note_refused_offer(now)
-        return subscription
+        poll.subscriptions[key] = subscription
+    else:
+        # As find() does.
+        subscription.node = node
+    subscription.relay(poll.edge, taken, 403 if asked.refused else 200 if taken.offered else 304, now)
+    if path.offered_once:
+        subscription.note_refused_offer(now)
 
 
 def _hold_subscribers(poll: EdgePoll, count: int) -> None:
