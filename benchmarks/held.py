@@ -1,7 +1,7 @@
-"""A thousand polls that are held, from a process of its own, and the change that wakes them.
+"""A thousand polls or questions that are held, from a process of its own, and the change that wakes them.
 
-Run as ``python -m benchmarks.held NEAR FAR SERVICE POLLS WAVES``: it holds so many polls at the port FAR, reports a
-change at NEAR, and prints when the answers came; and so again.
+Run as ``python -m benchmarks.held KIND NEAR FAR SERVICE POLLS WAVES``: it holds so many polls of Envoys, or questions
+of edges, at the port FAR, reports a change at NEAR, and prints when the answers came; and so again.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from typing import Any, Literal
 
 import msgspec
 import uvloop
@@ -19,11 +20,17 @@ from benchmarks.client import Client, request
 from benchmarks.envoy_poll import poll_body, with_version
 from benchmarks.rounds import percentile
 from benchmarks.stage import address, registration
+from wire.edge_assignments import EDGE_PATH
+
+Kind = Literal["polls", "questions"]
+"""Polls of Envoys, each for one service, or questions of edges, each for twenty."""
 
 _PATIENCE = 20.0
 _SETTLE = 0.05
 _EACH = 50
 """Polls that are sent before the next ones: their bodies are 77 kB each."""
+_NAMES = 19
+"""Names of a question beside the service that changes."""
 _HELD = re.compile(rb"^registry_polls_held(?:\{[^}]*\})? ([0-9.e+]+)", re.MULTILINE)
 
 
@@ -40,13 +47,13 @@ class Wave(Struct, frozen=True):
     size: int
 
 
-def waves(near: int, far: int, service: str, polls: int, count: int) -> list[Wave]:
+def waves(near: int, far: int, service: str, polls: int, count: int, kind: Kind = "polls") -> list[Wave]:
     """Measure ``count`` changes, in a process of its own.
 
     Raises:
         subprocess.CalledProcessError: a poll got no answer, or another one than it should.
     """
-    command = [sys.executable, "-m", "benchmarks.held", str(near), str(far), service, str(polls), str(count)]
+    command = [sys.executable, "-m", "benchmarks.held", kind, str(near), str(far), service, str(polls), str(count)]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return msgspec.json.decode(told.stdout, type=list[Wave])
 
@@ -65,14 +72,14 @@ class _Crowd:
         Raises:
             RuntimeError: the answer is no 200.
         """
-        status, body = await self._clients[0].send(self._poll())
+        status, body = await self._clients[0].send(_poll(self._first))
         self._take(status, body)
 
     async def hold(self) -> "asyncio.Future[list[tuple[int, bytes]]]":
-        """Send everybody's poll, and return their answers to come."""
-        poll, answers = self._poll(), []
+        """Send everybody's poll or question, and return their answers to come."""
+        answers = []
         for number, client in enumerate(self._clients):
-            answers.append(client.send(poll))
+            answers.append(client.send(self._request(number)))
             if number % _EACH == 0:
                 await asyncio.sleep(0)
         return asyncio.gather(*answers)
@@ -91,20 +98,60 @@ class _Crowd:
             raise RuntimeError(f"the answers differ: {[answer[:200] for _, answer in set(answers)]}")
         return self._take(*answers[0])
 
+    def _request(self, _number: int) -> bytes:
+        """Return what one of them sends, which has to be held."""
+        return _poll(with_version(self._first, self._version))
+
+    def _version_of(self, body: bytes) -> str:
+        version: str = msgspec.json.decode(body)["version_info"]
+        return version
+
     def _take(self, status: int, body: bytes) -> int:
         if status != 200:
             raise RuntimeError(f"a poll was answered {status}")
-        self._version = msgspec.json.decode(body)["version_info"]
+        self._version = self._version_of(body)
         return len(body)
 
-    def _poll(self) -> bytes:
-        body = with_version(self._first, self._version) if self._version else self._first
-        return request("POST", "/v3/discovery:endpoints", body, x_envoy_expected_rq_timeout_ms="60000")
+
+class _Edges(_Crowd):
+    """Edges, whose questions build on those before as those of registrars do."""
+
+    def __init__(self, clients: list[Client], service: str) -> None:
+        super().__init__(clients, service)
+        self._service = service
+        self._round = 0
+
+    async def hold(self) -> "asyncio.Future[list[tuple[int, bytes]]]":
+        """Send everybody's question, and return their answers to come."""
+        self._round += 1
+        return await super().hold()
+
+    def _request(self, number: int) -> bytes:
+        node, held = f"i-{number}", {self._service: self._version}
+        taken = [{"node": node, "service": self._service, "version": self._version}]
+        question: dict[str, Any] = {"id": f"{node}-{self._round}", "taken": taken}
+        if self._round == 1:
+            # The version of what was never registered is that of no service.
+            nothing = f"{self._version.partition(':')[0]}:0"
+            held |= {f"{self._service}-{other}": nothing for other in range(_NAMES)}
+            question |= {"node": node, "cluster": "web"}
+        else:
+            question["after"] = f"{node}-{self._round - 1}"
+        return request("POST", EDGE_PATH, msgspec.json.encode(question | {"held": held}))
+
+    def _version_of(self, body: bytes) -> str:
+        document = msgspec.json.decode(body)
+        version: str = document.get("assignments", {}).get(self._service, document)["version_info"]
+        return version
 
 
-async def _main(near: int, far: int, service: str, polls: int, count: int) -> None:
+def _poll(body: bytes) -> bytes:
+    return request("POST", "/v3/discovery:endpoints", body, x_envoy_expected_rq_timeout_ms="60000")
+
+
+async def _main(kind: str, near: int, far: int, service: str, polls: int, count: int) -> None:
     registrar, metrics = await Client.connect(near), await Client.connect(far)
-    crowd = _Crowd([await Client.connect(far) for _ in range(polls)], service)
+    crowd = (_Edges if kind == "questions" else _Crowd)([await Client.connect(far) for _ in range(polls)], service)
     await crowd.read()
     found = [await _wave(registrar, metrics, crowd, service, polls, number) for number in range(count)]
     sys.stdout.write(msgspec.json.encode(found).decode())
@@ -133,5 +180,5 @@ async def _held(metrics: Client) -> float:
 
 
 if __name__ == "__main__":
-    _near, _far, _service, _polls, _count = sys.argv[1:]
-    uvloop.run(_main(int(_near), int(_far), _service, int(_polls), int(_count)))
+    _kind, _near, _far, _service, _polls, _count = sys.argv[1:]
+    uvloop.run(_main(_kind, int(_near), int(_far), _service, int(_polls), int(_count)))
