@@ -43,11 +43,20 @@ _DRAIN_SHARE = 2 / 3
 _LAST_DEREGISTER_TIMEOUT = 1.0
 """Seconds of the stop reserve for the deregistration after the app's end."""
 
+RESTART_PAUSE = 5.0
+"""Seconds from a defect of work beside the heartbeats to its next beginning."""
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+"""Begins work that goes on until it is cancelled."""
+
 log = EventLogger(__name__)
 
 
 class Sidecar:
-    """Runs all tasks of the process; an unexpected error in any of them stops the process with status 70.
+    """Runs all tasks of the process.
+
+    An unexpected error in one that the heartbeats depend on stops the process with status 70. What runs beside them is
+    begun again: no operator's question is worth the registration of an app.
 
     Args:
         settings: the settings of the start; a reload replaces them.
@@ -86,7 +95,7 @@ class Sidecar:
         self._monitors = Monitors(published, self._agent.changed)
         self._tasks = asyncio.TaskGroup()
         # Work that runs beside the heartbeats, by its name. Written by beside().
-        self._beside: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+        self._beside: dict[str, Work] = {}
         # Held while a plan is made and applied: two plans must not be made from the same state.
         self._planning = asyncio.Lock()
         # The tasks of _spawn that have not ended.
@@ -125,9 +134,8 @@ class Sidecar:
                 self._spawn(self._edge.run(), "edge")
             if self._traffic is not None:
                 self._spawn(self._traffic.run(), "traffic")
-            self._spawn(self._prober.run(), "probes")
-            for name, work in self._beside.items():
-                self._spawn(work(), name)
+            for name, work in {"probes": self._prober.run, **self._beside}.items():
+                self._spawn(_begun_again(work, name), name)
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
@@ -143,8 +151,8 @@ class Sidecar:
                 task.cancel()
         return status
 
-    def beside(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Let something run beside the heartbeats, from the start until the stop."""
+    def beside(self, work: Work, name: str) -> None:
+        """Let something run beside the heartbeats, from the start until the stop, and again when it fails."""
         self._beside[name] = work
 
     def active_endpoints(self) -> list[Endpoint]:
@@ -329,6 +337,16 @@ def _traffic_reporter(settings: Settings, client: RegistryClient) -> TrafficRepo
     if settings.envoy_admin is None or not settings.traffic_interval:
         return None
     return TrafficReporter(client, Envoy(EnvoyAdminClient(settings.envoy_admin)), settings.traffic_interval)
+
+
+async def _begun_again(work: Work, name: str) -> None:
+    """Run work that heartbeats do not need, and begin it again after a defect."""
+    while True:
+        try:
+            return await work()
+        except Exception:
+            log.exception("work_failed", work=name, meanwhile=f"it begins again in {RESTART_PAUSE:.0f} s")
+        await asyncio.sleep(RESTART_PAUSE)
 
 
 async def _first(*work: Coroutine[Any, Any, object]) -> None:

@@ -24,9 +24,10 @@ from registrar.endpoint.port_follower import PortFollower
 from registrar.identity.source import Facts, Source
 from registrar.identity.sources import sources
 from registrar.identity.spec import EndpointSpec
+from registrar.lifecycle import sidecar as sidecar_module
 from registrar.lifecycle.app import App
 from registrar.lifecycle.reload import Reloader, ReloadPlan
-from registrar.lifecycle.sidecar import Sidecar
+from registrar.lifecycle.sidecar import Sidecar, Work
 from registrar.lifecycle.signals import Signals
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
@@ -96,13 +97,15 @@ class Started:
 
 
 @asynccontextmanager
-async def started(registry: FakeRegistry, new: Settings) -> AsyncIterator[Started]:
-    """Run a sidecar whose next reload finds the ``new`` settings."""
+async def started(registry: FakeRegistry, new: Settings, beside: Work | None = None) -> AsyncIterator[Started]:
+    """Run a sidecar whose next reload finds the ``new`` settings, with some work beside its heartbeats."""
     first = settings("shop")
     asked = sources(Facts("i-1"), {"AWS_EC2_METADATA_DISABLED": "true"})
     async with RegistryClient(RegistryUrls(registry.url)) as client:
         signals, reloader = Signals(), SlowReloader(new, asked)
         sidecar = Sidecar(first, client, await build_endpoints(first, asked), signals, reloader)
+        if beside is not None:
+            sidecar.beside(beside, "work")
         task = asyncio.create_task(sidecar.run())
         await registry.until(lambda: registry.batches)
         yield Started(sidecar, signals, reloader, task)
@@ -128,6 +131,37 @@ async def test_what_drains_does_not_come_back_by_a_reload_that_was_under_way(reg
         await registry.until(lambda: registry.deregistrations)
     assert all(beat.registration.draining for beat in registry.heartbeats[drained:])
     assert {beat.service for beat in registry.heartbeats} == {"shop"}
+
+
+async def test_work_beside_the_heartbeats_is_begun_again_and_stops_none(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of it, also one of a group of tasks, neither ends the process nor takes the app out of rotation."""
+    monkeypatch.setattr(sidecar_module, "RESTART_PAUSE", 0.01)
+    registry.interval = 0.1
+    begun, goes_on = 0, asyncio.Event()
+
+    async def fail() -> None:
+        raise OverflowError("int too large to convert to float")
+
+    async def work() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            await fail()
+        if begun == 2:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fail())
+        goes_on.set()
+        await asyncio.Event().wait()
+
+    async with started(registry, settings("shop"), work) as it:
+        async with asyncio.timeout(10):
+            await goes_on.wait()
+        sent = len(registry.batches)
+        await registry.until(lambda: len(registry.batches) > sent)
+        assert not it.task.done()
+        assert not registry.deregistrations
 
 
 async def test_a_reload_does_not_make_it_another_instance(registry: FakeRegistry) -> None:
