@@ -28,6 +28,7 @@ _FETCH_TIMEOUT = 5.0
 """Seconds that a starting Envoy waits for the endpoints of a service."""
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _GRPC_STATS = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"
+_TAP = "envoy.extensions.filters.http.tap.v3.Tap"
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 
 
@@ -149,6 +150,8 @@ def _listener(service: ListenedService) -> Document:
             "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}],
         },
         "http_filters": [
+            # Idle, it costs nothing that could be measured; without it no request can be looked at.
+            extension("tap", _TAP, {"common_config": {"admin_config": {"config_id": name}}}),
             extension("grpc_stats", _GRPC_STATS, {"stats_for_all_methods": False}),
             extension("router", _ROUTER),
         ],

@@ -41,7 +41,9 @@ class Preset(Struct, frozen=True):
 PRESETS = {
     "registrar": Preset("registrar", ("register",), needs_service=True),
     "envoy": Preset("envoy", ("discover",)),
-    "operator": Preset("operator", ("read", "operate", "observe")),
+    "operator": Preset("operator", ("read", "operate", "inspect", "observe")),
+    # Taps and log levels show what users send, so they are for those who are called, and for a while.
+    "on-call": Preset("operator", ("read", "operate", "inspect", "debug", "observe"), ttl="30d"),
     "prometheus": Preset("machine", ("read", "observe")),
     "admin": Preset("operator", VERBS, ttl="30d"),
 }

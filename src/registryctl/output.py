@@ -34,6 +34,8 @@ _GAP = "  "
 _CONTROLS = dict.fromkeys(
     [*range(32), *range(127, 160), 0x061C, *range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "?"
 )
+_ESCAPES = {character: f"\\u{character:04x}" for character in _CONTROLS if character >= 32}
+"""The same in JSON, which has them in texts alone, and those below 32 escaped already: another way to write them."""
 
 _PLAIN_SIGNS = {ord("→"): ">"}
 """Replacements of signs within sentences, where the encoding of the output lacks them; each keeps the length."""
@@ -96,12 +98,12 @@ class Screen:
 
     def document(self, item: Raw) -> None:
         """Print one JSON document, as the API gave it except for its indentation."""
-        self._out.write(msgspec.json.format(bytes(item), indent=2).decode() + "\n")
+        self._out.write(msgspec.json.format(bytes(item), indent=2).decode().translate(_ESCAPES) + "\n")
         self._out.flush()
 
     def line(self, item: Raw) -> None:
         """Print one JSON document on a line of its own, now."""
-        self._out.write(bytes(item).decode() + "\n")
+        self._out.write(bytes(item).decode().translate(_ESCAPES) + "\n")
         self._out.flush()
 
     def _write(self, line: Text) -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,12 @@ def register(process: Registry, service: str, endpoint: str, **fields: Any) -> N
     assert answer.status_code == 200, answer.text
 
 
-def held(process: Registry) -> float:
+def held(process: Registry, headers: dict[str, str] | None = None) -> float:
     """Return how many requests of registrars a process holds."""
     line = next(
-        line for line in process.client.get("/metrics").text.splitlines() if line.startswith("registry_errands_held")
+        line
+        for line in process.client.get("/metrics", headers=headers).text.splitlines()
+        if line.startswith("registry_errands_held")
     )
     return float(line.split()[-1])
 
@@ -325,11 +328,14 @@ def test_what_may_not_be_asked_is_said_so(shared_registry: Registry, service: st
 def test_grants_decide_who_asks_and_who_takes(database: str, tmp_path: Path) -> None:
     """`inspect` looks, `debug` taps, for the services of the grant; a registrar takes its own errands alone."""
     admin = first_token(database)
+    revocable: list[str] = []
     with registry(database, tmp_path, auth="on") as process:
 
         def token(*verbs: str, service: str = "shop") -> dict[str, str]:
             grant = {"verbs": list(verbs), "services": [service]}
-            return bearer(new_token(process, admin, "-".join((*verbs, service)), grant)["token"])
+            made = new_token(process, admin, "-".join((*verbs, service)), grant)
+            revocable.append(made["id"])
+            return bearer(made["token"])
 
         owner, other = token("register"), token("register", service="other")
         looking, tapping = token("inspect"), token("debug")
@@ -358,6 +364,24 @@ def test_grants_decide_who_asks_and_who_takes(database: str, tmp_path: Path) -> 
         assert process.client.post(f"{path}/result", headers=other, **answer).status_code == 403
         assert process.client.post(f"{path}/result", headers=owner, **answer).status_code == 200
         assert process.client.get(path, headers=looking).json()["state"] == "answered"
+        # Revoked while they wait: both hear of it before their time is over.
+        process.client.put(
+            f"/v1/services/shop/endpoints/{TWO}", json={"instance_id": "i-two", "incarnation": 1}, headers=owner
+        ).raise_for_status()
+        path = f"/v1/errands/{ask(process, service='shop', endpoint=TWO, headers=looking).json()['errands'][0]['id']}"
+        taking = FakeRegistrar(process, "shop", ONE, headers=owner)
+        with contextlib.closing(taking), ThreadPoolExecutor(2) as waiting:
+            registrar = waiting.submit(taking.ask)
+            asker = waiting.submit(process.client.get, path, params={"wait": 25}, headers=looking)
+            eventually(lambda: held(process, bearer(admin)) == 1)
+            for token_id in revocable:
+                process.client.delete(f"/v1/tokens/{token_id}", headers=bearer(admin)).raise_for_status()
+            assert registrar.result() == {"retry_after": 0.0}
+            refused = asker.result()
+            assert refused.status_code == 401
+            assert "was revoked" in refused.text
+            assert held(process, bearer(admin)) == 0
+            assert "was revoked" in process.client.get(path, headers=looking).json()["detail"]
 
 
 def test_without_postgresql_nothing_is_asked_and_an_answer_that_came_is_shown(tmp_path: Path) -> None:

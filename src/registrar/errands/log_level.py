@@ -22,6 +22,8 @@ from wire.errand import Level, LogLevel, LogLevelResult
 
 _RETRY_INTERVAL = 2.0
 """Seconds between two attempts to put levels back that Envoy did not take."""
+_MAX_LOG_INTERVAL = 600.0
+"""Seconds between two log entries at most while levels cannot be put back for the same reason."""
 _CLOSE_TIMEOUT = 1.0
 """Seconds for that at the stop of the registrar."""
 _SAME_START = 5.0
@@ -95,6 +97,12 @@ class LogLevels:
         """What has to be put back; None for nothing. Written by set(), restore() and _load()."""
         self._changed = asyncio.Event()
         """Set when there is something new to put back."""
+        self._failure = ""
+        """Why the levels could not be put back at the last attempt; empty: they could. Written by _restore()."""
+        self._log_interval = _RETRY_INTERVAL
+        """Seconds from the last log entry of that reason to the next one, which grow."""
+        self._logged_at = float("-inf")
+        """When that entry was written, by the clock."""
         self._busy = asyncio.Lock()
         """Held while levels are set or put back: each of them reads what the other one writes."""
 
@@ -180,9 +188,21 @@ class LogLevels:
                     due = {logger: raised.before for logger, raised in state.loggers.items()}
                     log.info("envoy_log_level_gone", reason="Envoy has restarted")
             except (EnvoyAdminError, ValueError) as error:
-                log.warning("envoy_log_level_not_restored", reason=str(error), loggers=due)
+                self._log_failure(str(error), due, now)
                 return
+            self._failure = ""
             self._forget(due)
+
+    def _log_failure(self, reason: str, loggers: Mapping[str, Level], now: float) -> None:
+        """Log a new reason at once, and the same one after twice as long each time."""
+        if reason == self._failure:
+            if now < self._logged_at + self._log_interval:
+                return
+            self._log_interval = min(2 * self._log_interval, _MAX_LOG_INTERVAL)
+        else:
+            self._failure, self._log_interval = reason, _RETRY_INTERVAL
+        self._logged_at = now
+        log.warning("envoy_log_level_not_restored", reason=reason, loggers=dict(loggers))
 
     def _forget(self, loggers: Mapping[str, Level]) -> None:
         state = self._state

@@ -40,14 +40,19 @@ MayTake = Callable[[StoredErrand], bool]
 class Hold:
     """A held request of a registrar for its next errand."""
 
-    __slots__ = ("errand", "keys", "may_take")
+    __slots__ = ("errand", "has_ended", "keys", "may_take")
 
-    def __init__(self, keys: frozenset[Key], may_take: MayTake) -> None:
+    def __init__(self, keys: frozenset[Key], may_take: MayTake, has_ended: Callable[[], bool]) -> None:
         self.keys = keys
         """The endpoints that the registrar speaks for."""
         self.may_take = may_take
+        self.has_ended = has_ended
+        """Tells whether the credential of the request was revoked, expired or changed since."""
         self.errand: asyncio.Future[StoredErrand | None] = asyncio.get_running_loop().create_future()
-        """Its errand; None when another request of the same registrar has taken its place, or the process stops."""
+        """Its errand.
+
+        None: another request of the same registrar has taken its place, its credential has ended, or the process stops.
+        """
 
     async def wait(self, seconds: float) -> StoredErrand | None:
         """Return the errand when there is one, or None after some seconds."""
@@ -102,13 +107,13 @@ class ErrandDelivery:
             waiter.set()
         self._wake.set()
 
-    def hold(self, keys: frozenset[Key], may_take: MayTake) -> Hold | None:
+    def hold(self, keys: frozenset[Key], may_take: MayTake, has_ended: Callable[[], bool]) -> Hold | None:
         """Hold a request of a registrar in place of its earlier one; None if too many are held."""
         for other in {id(hold): hold for key in keys if (hold := self._holds.get(key)) is not None}.values():
             self._end(other, None)
         if len(self._all) >= self._max_held or self.released:
             return None
-        hold = Hold(keys, may_take)
+        hold = Hold(keys, may_take, has_ended)
         self._all.add(hold)
         self._holds |= dict.fromkeys(keys, hold)
         ERRANDS_HELD.set(len(self._all))
@@ -157,6 +162,9 @@ class ErrandDelivery:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PASS_INTERVAL):
                     await self._wake.wait()
+            # They ask again at once, and are told why they may not, or go on with what they may now.
+            for hold in [hold for hold in self._all if hold.has_ended()]:
+                self._end(hold, None)
             try:
                 await self._pass()
             except UnavailableError:

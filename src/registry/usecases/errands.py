@@ -23,6 +23,7 @@ from registry.errors import (
     NotFoundError,
     RegistryError,
     TooLargeError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownEndpointError,
     UnknownServiceError,
@@ -38,6 +39,8 @@ from wire.errand import MAX_RESULT_BYTES, Arguments, Errand, ErrandResult, NextE
 _decode = msgspec.json.Decoder(ErrandResult).decode
 _ID = re.compile(r"[0-9a-f]{16}")
 """The id of an errand, as `_new` makes it."""
+_MAX_WAIT = 1.0
+"""Seconds after which an asker that waits is looked at: its credential may have ended."""
 _MAX_REASON = 1000
 """Characters of an event's reason."""
 
@@ -134,6 +137,7 @@ class Errands:
 
         Raises:
             NotFoundError: there is none of this id, or it is forgotten.
+            UnauthenticatedError: the credential was revoked, expired or changed meanwhile.
             UnavailableError: PostgreSQL is away, and the result did not come to this process.
         """
         # Before it is looked up, for any service: without a grant nobody learns which errands there are.
@@ -150,7 +154,11 @@ class Errands:
                 return errand
             # One that is not collected in time, or not answered, is over without anything that could wake.
             patience = errand.collect_until - errand.now if errand.state == "asked" else errand.seconds_left
-            await self._delivery.wait(errand_id, min(left, max(patience, 0.0) + 0.05))
+            await self._delivery.wait(errand_id, min(left, max(patience, 0.0) + 0.05, _MAX_WAIT))
+            if principal.subject.ended and self._policy.enforces(verb):
+                raise UnauthenticatedError(
+                    f"the credential of {principal.name} was revoked, expired or changed while it waited; ask again"
+                )
 
     async def hold(self, principal: Principal, instance_id: str, names: Sequence[str]) -> Hold | StoredErrand | None:
         """Hold a registrar's request for its next errand; if too many are held, return one that waits, or None.
@@ -176,7 +184,7 @@ class Errands:
             raise NotFoundError(f"{names[0]} is not registered by the instance {instance_id}")
         await self._delivery.lose_unanswered(held)
         may_take = partial(self._may_take, principal, instance_id)
-        hold = self._delivery.hold(held, may_take)
+        hold = self._delivery.hold(held, may_take, lambda: principal.subject.ended)
         return await self._delivery.take(held, may_take) if hold is None else hold
 
     def let_go(self, hold: Hold) -> None:
@@ -296,7 +304,7 @@ class Errands:
 
     def _may_take(self, principal: Principal, instance_id: str, errand: StoredErrand) -> bool:
         """Return whether a registrar may get an errand, now that it is handed out."""
-        if errand.instance_id != instance_id:
+        if errand.instance_id != instance_id or principal.subject.ended:
             return False
         try:
             self._policy.allow(principal, Verb.REGISTER, errand.service, errand.endpoint, instance_id)

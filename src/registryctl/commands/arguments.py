@@ -31,7 +31,10 @@ Instance = Annotated[
     str, typer.Option("--instance", metavar="any|session", help="Register any instance, or those of its own session.")
 ]
 Preset = Annotated[
-    str, typer.Option("--for", metavar="SET", help="A ready-made set: registrar, envoy, operator, prometheus, admin.")
+    str,
+    typer.Option(
+        "--for", metavar="SET", help="A ready-made set: registrar, envoy, operator, on-call, prometheus, admin."
+    ),
 ]
 GrantFile = Annotated[
     Path | None, typer.Option("--grants", metavar="FILE", help="Grants as the API has them, in JSON; - for a pipe.")

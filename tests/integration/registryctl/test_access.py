@@ -248,7 +248,12 @@ def test_each_refusal_says_what_to_do(closed: Closed, words: tuple[str, ...]) ->
             [{"verbs": ["register"], "services": ["shop"], "addresses": ["peer"]}],
         ),
         (("--for", "envoy"), "envoy", [{"verbs": ["discover"], "services": ["*"]}]),
-        (("--for", "operator"), "operator", [{"verbs": ["read", "operate", "observe"], "services": ["*"]}]),
+        (("--for", "operator"), "operator", [{"verbs": ["read", "operate", "inspect", "observe"], "services": ["*"]}]),
+        (
+            ("--for", "on-call"),
+            "operator",
+            [{"verbs": ["read", "operate", "inspect", "debug", "observe"], "services": ["*"]}],
+        ),
         (("--for", "prometheus"), "machine", [{"verbs": ["read", "observe"], "services": ["*"]}]),
         (
             ("--verb", "read", "--verb", "operate", "--service", "web-*", "--kind", "operator"),

@@ -18,8 +18,8 @@ def test_verbs_and_kinds_are_those_of_the_registry() -> None:
 
 def test_a_set_is_added_to_by_options() -> None:
     """Verbs of both are granted, each once; the kind is that of the set unless an option names another."""
-    options = GrantOptions("operator", verbs=["inspect", "read"], services=["shop"])
-    assert grants_of(options) == [{"verbs": ["read", "operate", "observe", "inspect"], "services": ["shop"]}]
+    options = GrantOptions("operator", verbs=["debug", "read"], services=["shop"])
+    assert grants_of(options) == [{"verbs": ["read", "operate", "inspect", "observe", "debug"], "services": ["shop"]}]
     assert kind_of(options, "machine") == "operator"
     assert kind_of(GrantOptions("operator", kind="machine"), "envoy") == "machine"
 

@@ -24,6 +24,7 @@ class FakeEnvoy:
         self.now = 1000.0
         self.started = 900.0
         self.away = False
+        self.problem = "connection refused"
 
     async def loggers(self) -> dict[str, str]:
         """Return the levels."""
@@ -43,7 +44,7 @@ class FakeEnvoy:
     def check(self) -> None:
         """Fail while it is away."""
         if self.away:
-            raise EnvoyAdminError("127.0.0.1:1", "/logging", "connection refused")
+            raise EnvoyAdminError("127.0.0.1:1", "/logging", self.problem)
 
 
 @contextlib.asynccontextmanager
@@ -138,4 +139,25 @@ async def test_what_cannot_be_kept_is_not_set(tmp_path: Path) -> None:
         await levels.set(LogLevel({"http": "debug"}, 10))
     with pytest.raises(RefusedError, match="has no logger nothing; it has http, router"):
         await levels.set(LogLevel({"nothing": "debug"}, 10))
+    assert envoy.levels == BEFORE
+
+
+async def test_a_level_that_cannot_be_put_back_is_logged_by_its_reason_and_ever_less_often(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new reason at once; an Envoy that is gone for an hour makes a dozen entries and not 1,800."""
+    envoy = FakeEnvoy()
+    levels = LogLevels(envoy, tmp_path / "level.json", lambda: envoy.now)
+    await levels.set(LogLevel({"http": "debug"}, 1))
+    envoy.away = True
+    for _ in range(1800):
+        envoy.now += 2
+        await levels._restore_due()
+    logged = [record for record in caplog.records if record.msg == "envoy_log_level_not_restored"]
+    assert 10 <= len(logged) <= 16
+    envoy.problem = "no complete answer within 5s"
+    await levels._restore_due()
+    assert "no complete answer within 5s" in caplog.records[-1].__dict__["fields"]["reason"]
+    envoy.away = False
+    await levels._restore_due()
     assert envoy.levels == BEFORE
