@@ -29,8 +29,8 @@ class PublishTarget(Protocol):
             Exception: it cannot be told, in the words of the place.
         """
 
-    def put(self, name: str, body: bytes) -> None:
-        """Replace an object as a whole.
+    def put(self, name: str, body: bytes) -> bytes:
+        """Replace an object as a whole, and return its digest as ``digests()`` has it from now on.
 
         Raises:
             Exception: it could not be stored, in the words of the place.
@@ -51,11 +51,12 @@ class DirectoryTarget(PublishTarget):
         """Return the digests of all files."""
         return {path.name: _digest(path.read_bytes()) for path in self._path.glob(f"*{_SUFFIX}")}
 
-    def put(self, name: str, body: bytes) -> None:
+    def put(self, name: str, body: bytes) -> bytes:
         """Replace a file: a reader sees the former or the new one, also after a cut of power."""
         self._path.mkdir(parents=True, exist_ok=True)
         # A static server of another user reads it.
         replace_file(self._path / name, body, PUBLIC)
+        return _digest(body)
 
 
 class S3Target(PublishTarget):
@@ -87,15 +88,16 @@ class S3Target(PublishTarget):
         listed = (each for page in pages for each in page.get("Contents", ()))
         return {each["Key"].removeprefix(self._prefix): _of_tag(each["ETag"]) for each in listed}
 
-    def put(self, name: str, body: bytes) -> None:
+    def put(self, name: str, body: bytes) -> bytes:
         """Store an object."""
-        self._s3.put_object(
+        stored = self._s3.put_object(
             Bucket=self._bucket,
             Key=f"{self._prefix}{name}",
             Body=body,
             ContentType="application/json",
             CacheControl="no-cache",
         )
+        return _of_tag(stored["ETag"])
 
 
 def target_of(text: str) -> PublishTarget:

@@ -1,11 +1,15 @@
 """Publishing services: what is stored, when, and what a failure of one costs the others."""
 
+import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from unit.registry.making import endpoint
 
 from registry.background.publish_target import DirectoryTarget, PublishTarget, object_name, target_of
@@ -22,9 +26,12 @@ class Shelf(PublishTarget):
         objects: what is there.
         stored: the names that were stored, in order.
         broken: the names that cannot be stored.
+        hanging: the names that are stored when ``go`` is set.
     """
 
     def __init__(self) -> None:
+        self.hanging: set[str] = set()
+        self.go = threading.Event()
         self.objects: dict[str, bytes] = {}
         self.stored: list[str] = []
         self.broken: set[str] = set()
@@ -36,12 +43,15 @@ class Shelf(PublishTarget):
             raise PermissionError("no grant to list")
         return {name: hashlib.md5(body).digest() for name, body in self.objects.items()}
 
-    def put(self, name: str, body: bytes) -> None:
+    def put(self, name: str, body: bytes) -> bytes:
         """Store an object, or fail."""
         if name in self.broken:
             raise OSError("no space left on device")
+        if name in self.hanging:
+            self.go.wait(60)
         self.objects[name] = body
         self.stored.append(name)
+        return hashlib.md5(body).digest()
 
 
 def filled(**versions: int) -> SnapshotCache:
@@ -129,6 +139,47 @@ async def test_a_new_leader_stores_what_is_not_there(unlisted: bool) -> None:
     leads[0] = False
     await publisher.publish()
     assert not publisher.failing
+
+
+async def test_an_object_that_is_gone_or_changed_is_stored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule of the bucket deletes old objects, and a leader that was frozen ends its last request after all."""
+    cache, shelf = filled(shop=1, cart=1, user=1), Shelf()
+    publisher = Publisher(shelf, cache, lambda: True)
+    await publisher.publish()
+    stored = dict(shelf.objects)
+    shelf.stored.clear()
+    del shelf.objects["shop.json"]
+    shelf.objects["cart.json"] = b"of the former leader"
+    await publisher.publish()
+    assert shelf.stored == []
+    monkeypatch.setattr(publisher, "_verify_at", 0.0)
+    shelf.unlisted = True
+    await publisher.publish()
+    assert shelf.stored == []
+    monkeypatch.setattr(publisher, "_verify_at", 0.0)
+    shelf.unlisted = False
+    await publisher.publish()
+    assert (sorted(shelf.stored), shelf.objects) == (["cart.json", "shop.json"], stored)
+
+
+async def test_a_place_that_does_not_answer_is_seen_and_holds_nothing_else_up() -> None:
+    """Its round takes as long as it takes: the gauges follow meanwhile, and other work of threads goes on."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    gauge = REGISTRY.get_sample_value
+    cache, shelf = filled(**{f"s{number}": 1 for number in range(12)}), Shelf()
+    shelf.hanging = {f"s{number}.json" for number in range(1, 12)}
+    shelf.broken = {"s0.json"}
+    publishing = asyncio.create_task(Publisher(shelf, cache, lambda: True).publish())
+    try:
+        async with asyncio.timeout(30):
+            while gauge("registry_publish_failures") != 1 or not gauge("registry_publish_lag_seconds"):
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(lambda: "done") == "done"
+        assert not publishing.done()
+    finally:
+        shelf.go.set()
+        await publishing
+    assert len(shelf.objects) == 11
 
 
 def test_a_directory_has_whole_files_only(tmp_path: Path) -> None:
