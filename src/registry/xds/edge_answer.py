@@ -21,8 +21,8 @@ Place = tuple[str, str]
 """A type URL and a name: what an edge holds one token for."""
 Part = tuple[Place, DiscoveryResponse]
 """A place, and the response to a poll for it."""
-_Words = tuple[tuple[str, str, str], ...]
-"""The type URLs, names and versions in an answer, which say what it is; and the names that are refused."""
+_Words = tuple[tuple[Place, str], ...]
+"""The places and versions in an answer, which say what it is; and the names that are refused."""
 
 
 class EdgeBody:
@@ -66,11 +66,15 @@ class EdgeAnswers:
 
     def answer(self, parts: Sequence[Part], refused: Sequence[str]) -> EdgeResponse:
         """Return the answer of the resources in some responses, and of the names that are refused."""
-        if any(type_url != ENDPOINTS_URL for (type_url, _), _ in parts):
-            # Versions of the mesh configuration are those of a node's cluster, or of the node alone.
-            unlike = EdgeBody(_encode(self._types, parts, refused))
-            return EdgeResponse(200, unlike.plain, encoded=unlike)
-        words = (*((*place, response.version_info) for place, response in parts), *(("", name, "") for name in refused))
+        said = []
+        for place, response in parts:
+            if place[0] != ENDPOINTS_URL:
+                # Versions of the mesh configuration are those of a node's cluster, or of the node alone.
+                unlike = EdgeBody(_encode(self._types, parts, refused))
+                return EdgeResponse(200, unlike.plain, encoded=unlike)
+            said.append((place, response.version_info))
+        said += [(("", name), "") for name in refused]
+        words = tuple(said)
         body = self._kept.get(words)
         if body is None:
             body = EdgeBody(_encode(self._types, parts, refused))

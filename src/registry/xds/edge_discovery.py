@@ -6,7 +6,7 @@ Envoys behind an edge are subscribers as if they polled themselves.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -24,6 +24,8 @@ from wire.edge_assignments import MAX_EDGE_HOLD, EdgeQuestion, TakenVersion
 
 _NAMES_PER_POLL = 20
 """Names for which a held question counts as one held poll: it has one connection, and a watch for each name."""
+_MAX_READ = 1_024
+"""Tokens that are remembered as read."""
 _DISCOVER = Verb.DISCOVER
 _UNCHANGED = DiscoveryResponse(304)
 _OBSERVE = PROPAGATION.labels("edge").observe
@@ -328,7 +330,14 @@ def _hold_subscribers(poll: EdgePoll, count: int) -> None:
 def _observe(asked: AskedName, now: float) -> None:
     """Observe the age of the oldest change that an answer brings, as for a poll."""
     path, request = asked.path, asked.request
-    held = parse_version_info(path.cache.database_id, request.names, request.version_info, path.type)
-    age = path.cache.change_age(request.names[0], held[0], now) if held else None
+    held = _held_version(path.cache.database_id, request.version_info) if path.type is ENDPOINTS else None
+    age = None if held is None else path.cache.change_age(request.names[0], held, now)
     if age is not None:
         _OBSERVE(max(0.0, age))
+
+
+@lru_cache(maxsize=_MAX_READ)
+def _held_version(database_id: str, version_info: str) -> int | None:
+    """Return the version of a single service in a token of ours; None if it is none. Many edges hold the same."""
+    held = parse_version_info(database_id, (ENDPOINTS.name,), version_info, ENDPOINTS)
+    return held[0] if held else None
