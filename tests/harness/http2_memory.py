@@ -42,6 +42,7 @@ class EchoCall:
         self.received: list[bytes] = []
         self.outgoing: deque[Sequence[bytes]] = deque()
         self.due: float | None = None
+        self.waits = False
         self.closed = 0
         self.asked = 0
 
@@ -67,6 +68,10 @@ class EchoCall:
         if self.outgoing and self.outgoing[0] == (b"crash next",):
             raise ZeroDivisionError
         return self.outgoing.popleft() if self.outgoing else None
+
+    def pending(self) -> bool:
+        """Return whether a message comes by ``push``."""
+        return self.waits
 
     def deadline(self) -> float | None:
         """Return when to be asked again."""

@@ -81,6 +81,12 @@ class Call(Protocol):
             StatusError: to end the call.
         """
 
+    def pending(self) -> bool:
+        """Return whether requests wait for something, and ``wake()`` will come after ``next()`` has returned None.
+
+        It is asked for a client that sends nothing more: its stream ends with OK as soon as nothing is pending.
+        """
+
     def deadline(self) -> float | None:
         """Return the time at which ``next()`` is to be asked without any other reason; None: there is none.
 

@@ -552,7 +552,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001  # it ends this stream alone
             self._on_failure(stream, error, now)
         else:
-            if stream.half_closed:
+            if stream.half_closed and not call.pending():
                 self._finish(stream, Status.OK, "", now)
             elif stream.due is not None:
                 self._expect(stream.due)

@@ -154,6 +154,9 @@ class _Echo:
         message = self._messages.popleft()
         return (message,) if message == _SHORT else (message[:100], message[100:])
 
+    def pending(self) -> bool:
+        return False
+
     def deadline(self) -> float | None:
         return None
 

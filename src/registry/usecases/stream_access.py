@@ -277,6 +277,10 @@ class WaitingCall(Call):
             self._call.receive(request, now)
         return self._call.next(now)
 
+    def pending(self) -> bool:
+        """Return whether the search goes on, or the call behind this one waits for something."""
+        return self._error is None and (self._call is None or self._call.pending())
+
     def deadline(self) -> float | None:
         """Return when there is more to do."""
         return None if self._call is None else self._call.deadline()

@@ -227,6 +227,10 @@ class Stream(ABC):
             for record in records
         )
 
+    def pending(self) -> bool:
+        """Return False: what a stream lacks in order to answer ends it, or comes with some later change."""
+        return False
+
     def deadline(self) -> float | None:
         """Return when the stream goes on without an ACK; None: nothing that is to be sent waits for one."""
         deadline: float | None = None

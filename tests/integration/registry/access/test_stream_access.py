@@ -1,10 +1,11 @@
 """Access on streams: who opens one, what it may ask for, and what ends it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
+from harness.http2_memory import EchoService, MemoryClient
 from harness.process import free_port
 from harness.xds_world import EDS, Talk, World
 from msgspec.structs import replace
@@ -312,6 +313,38 @@ async def test_requests_wait_for_the_search_and_are_bounded(setting: Setting) ->
     await until_woken(woken)
     assert call.next(0.0) is not None
     call.close(0.0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_client_that_ends_with_its_request_is_answered_after_the_search(fails: bool) -> None:
+    """A credential that has to be searched costs nobody its answer, and a search that fails tells why."""
+    found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    woken: list[None] = []
+
+    async def search() -> None:
+        await found
+
+    class Searching(EchoService):
+        def open(self, path: str, metadata: Metadata, peer: Peer, wake: Callable[[], None]) -> Any:
+            def note() -> None:
+                woken.append(None)
+                wake()
+
+            return WaitingCall(search, lambda: EchoService.open(self, path, metadata, peer, wake), note)
+
+    client = MemoryClient(Searching())
+    stream = client.open()
+    client.send(stream, b"hello", end=True)
+    client.exchange()
+    assert client.status(stream) is None
+    if fails:
+        found.set_exception(StatusError(Status.UNAVAILABLE, "PostgreSQL is away"))
+    else:
+        found.set_result(None)
+    await until_woken(woken)
+    client.exchange()
+    assert client.messages(stream) == ([] if fails else [b"hello"])
+    assert client.status(stream) == ((14, "PostgreSQL is away") if fails else (0, ""))
 
 
 async def test_a_defect_behind_a_search_ends_its_call() -> None:

@@ -164,6 +164,23 @@ def test_padded_and_last_frames_of_the_client_are_read(beside: bool) -> None:
     assert stream not in client.reset
 
 
+@WAYS
+def test_a_client_that_ends_is_answered_what_its_call_waits_for(beside: bool) -> None:
+    """A stream whose client sends nothing more goes on for as long as its call says that something is pending."""
+    service = EchoService()
+    client, stream = open_call(service, beside=beside)
+    (call,) = service.calls
+    call.waits = True
+    client.send(stream, b"silent", end=True)
+    client.exchange()
+    assert client.status(stream) is None
+    call.waits = False
+    call.push(b"later")
+    client.exchange()
+    assert client.messages(stream) == [b"later"]
+    assert client.status(stream) == (0, "")
+
+
 def test_a_stream_that_ends_within_a_message_fails() -> None:
     """Half a message and an end is an error of the client."""
     service = EchoService()
