@@ -338,6 +338,9 @@ def _observe(asked: AskedName, now: float) -> None:
 
 @lru_cache(maxsize=_MAX_READ)
 def _held_version(database_id: str, version_info: str) -> int | None:
-    """Return the version of a single service in a token of ours; None if it is none. Many edges hold the same."""
+    """Return the version of a service in a token of ours; None if it is none.
+
+    Many edges hold the same tokens.
+    """
     held = parse_version_info(database_id, (ENDPOINTS.name,), version_info, ENDPOINTS)
     return held[0] if held else None
