@@ -1,16 +1,24 @@
 """Publishing endpoints for times when every registry is away: by the process that sweeps, and by hand."""
 
+import io
 import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from harness.process import eventually, script
 from harness.registry import registry
 from moto.server import ThreadedMotoServer
+from unit.registry.background.test_publisher import filled
+from urllib3 import HTTPResponse
+
+from registry.background.publish_target import S3Target
+from registry.background.publisher import Publisher
 
 
 @pytest.fixture
@@ -31,6 +39,25 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "fallback"
     finally:
         server.stop()
+
+
+async def test_an_object_that_is_refused_keeps_no_other_one_back(bucket: str) -> None:
+    """By a policy of the bucket, for one: the others are stored, and the reason is S3's own."""
+    target = S3Target(bucket, "eu/")
+    denied = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+    def refuse(request: Any, **_: object) -> AWSResponse | None:
+        if not request.url.endswith("/cart.json"):
+            return None
+        body = HTTPResponse(io.BytesIO(denied), preload_content=False)
+        return AWSResponse(request.url, 403, {"content-type": "application/xml"}, body)
+
+    target._s3.meta.events.register("before-send.s3.PutObject", refuse)
+    publisher = Publisher(target, filled(shop=1, cart=1, user=1), lambda: True)
+    await publisher.publish()
+    assert sorted(target.digests()) == ["shop.json", "user.json"]
+    (reason,) = publisher.failing.values()
+    assert "AccessDenied" in reason
 
 
 def test_the_leader_publishes_and_so_does_the_command(

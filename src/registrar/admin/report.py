@@ -56,17 +56,18 @@ def _envoy_status(file: EnvoyTokenFile, now: float) -> EnvoyTokenStatus:
 
 def edge_status(server: EdgeServer, now: float) -> EdgeStatus:
     """Return the status of the edge."""
-    edge, progress, disk = server.edge, server.edge.progress, server.edge.disk
+    edge, askers, disk = server.edge, server.edge.askers, server.edge.disk
+    progress = askers.progress
     since = None if progress.answered_at is None else round(now - progress.answered_at, 3)
     age = edge.age(now)
     return EdgeStatus(
         listen=str(server.address),
         refused=edge.refused,
-        away=edge.away,
+        away=askers.away,
         seconds_since_answered=since,
         age=None if age is None else round(age, 3),
-        polls={str(status): count for status, count in edge.polls.items()},
-        held_polls=edge.held_polls,
+        polls={str(status): count for status, count in edge.held_polls.answered.items()},
+        held_polls=len(edge.held_polls),
         connections=len(server.connections),
         questions={
             "answered": progress.questions - progress.failed - progress.refused,
@@ -82,7 +83,7 @@ def edge_status(server: EdgeServer, now: float) -> EdgeStatus:
                 age=None if entry.answered_at is None else round(max(0.0, now - entry.answered_at), 3),
                 bytes=len(entry.resources),
                 envoys=len(entry.subscriptions),
-                refused=edge.is_refused(entry),
+                refused=askers.is_refused(entry),
             )
             for entry in edge.entries.values()
         ],

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import msgspec
 from msgspec import Struct
 
 from registrar import jitter
@@ -36,6 +37,8 @@ _NOT_REMEMBERED = 412
 """The status of a question that builds on one that the registry does not know."""
 _SHORT = 1.0
 """Seconds within which an answer without content was not held, so that the next question has to wait."""
+_AWAY = "away"
+"""The trouble of an asker that no registry answers; that of one that is refused is the reason."""
 _SUBSCRIPTION_TIMEOUT = 120.0
 """Seconds without a poll after which an Envoy is no longer reported; polls are held for 55 at most."""
 
@@ -55,6 +58,25 @@ _FIXES = {
 log = EventLogger(__name__)
 
 
+class Troubles:
+    """What keeps askers from answers, so that the log says once what all of them meet."""
+
+    def __init__(self) -> None:
+        # The newest trouble of each asker that has one.
+        self._of: dict[Asker, str] = {}
+
+    def begin(self, asker: "Asker", trouble: str) -> bool:
+        """Note what an asker meets, and return whether none had met it."""
+        is_new = trouble not in self._of.values()
+        self._of[asker] = trouble
+        return is_new
+
+    def end(self, asker: "Asker") -> bool:
+        """Note that an asker has no trouble, and return whether it was the last one with its own."""
+        trouble = self._of.pop(asker, None)
+        return trouble is not None and trouble not in self._of.values()
+
+
 class Progress(Struct):
     """The outcomes of the questions of all askers of an edge. Times are those of the loop.
 
@@ -63,12 +85,14 @@ class Progress(Struct):
         failed: questions that no registry answered.
         refused: questions that a registry refused.
         answered_at: when the newest answer came; None before the first.
+        troubles: what keeps askers from answers now.
     """
 
     questions: int = 0
     failed: int = 0
     refused: int = 0
     answered_at: float | None = None
+    troubles: Troubles = msgspec.field(default_factory=Troubles)
 
 
 class _Said(Struct, frozen=True):
@@ -116,11 +140,14 @@ class Asker:
     ) -> None:
         self.node = node
         self.entries: dict[Key, Entry] = {}
-        """The names that it asks for. Written by the edge."""
+        """The names that it asks for. Written by add() and remove()."""
         self.away: str | None = None
         """Why the newest question failed or was refused; None after an answer."""
         self.refused = False
-        """Whether the newest question was refused. Written here, and by the edge for a new asker."""
+        """Whether the newest question was refused. Written here, and by Askers for a new one."""
+        # Loaded names that the registry does not refuse, and those that it does. Written by count().
+        self._served: set[Key] = set()
+        self._refused_names: set[Key] = set()
         # When the first question failed that no answer followed; None after an answer.
         self._silent_since: float | None = None
         self._edge = edge
@@ -140,6 +167,34 @@ class Asker:
     def full(self) -> bool:
         """Whether no further name fits into its question."""
         return len(self.entries) >= MAX_EDGE_NAMES
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the registry refuses neither this asker nor all of its loaded names."""
+        return not self.refused and bool(self._served)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the registry refuses this asker or a name of it."""
+        return self.refused or bool(self._refused_names)
+
+    def add(self, entry: Entry) -> None:
+        """Ask for a name, once it is loaded."""
+        self.entries[entry.key] = entry
+        self.count(entry)
+
+    def remove(self, entry: Entry) -> None:
+        """Ask for a name no longer."""
+        self.entries.pop(entry.key, None)
+        self._served.discard(entry.key)
+        self._refused_names.discard(entry.key)
+
+    def count(self, entry: Entry) -> None:
+        """Count a name among those that are served or refused, after that or ``loaded`` has changed."""
+        self._served.discard(entry.key)
+        self._refused_names.discard(entry.key)
+        if entry.loaded:
+            (self._refused_names if entry.refused else self._served).add(entry.key)
 
     def wake(self) -> None:
         """Ask at once, with what is new."""
@@ -295,6 +350,7 @@ class Asker:
             entry = self.entries.get(key)
             if entry is not None:
                 entry.refused = entry.refusal_name in refused
+                self.count(entry)
 
     def _apply(self, answer: EdgeAnswer, sent: Mapping[Key, str], now: float) -> bool:
         """Take what the registry said, and confirm the names of ``sent`` that it left out; return if any is new."""
@@ -325,19 +381,18 @@ class Asker:
 
     def _note_answer(self, now: float) -> None:
         self._backoff.reset()
-        if self.away is not None:
+        if self._progress.troubles.end(self):
             away = round(self._silent_for(), 1)
-            log.info("edge_registry_back", registry=self._client.registry, node=self.node.id, away_seconds=away)
+            log.info("edge_registry_back", registry=self._client.registry, away_seconds=away)
         self.away, self.refused, self._silent_since = None, False, None
         self._progress.answered_at = now
 
     def _note_failure(self, reason: str, retry_after: float | None) -> float:
         self._progress.failed += 1
-        if self.away is None or self.refused:
+        if self._progress.troubles.begin(self, _AWAY):
             log.warning(
                 "edge_registry_away",
                 registry=self._client.registry,
-                node=self.node.id,
                 reason=reason,
                 meanwhile="Envoys are served what is held here, however long it takes",
             )
@@ -346,7 +401,7 @@ class Asker:
 
     def _note_refusal(self, reason: str, fix: str) -> float:
         self._progress.refused += 1
-        if not self.refused:
+        if self._progress.troubles.begin(self, reason):
             log.warning(
                 "edge_refused",
                 registry=self._client.registry,

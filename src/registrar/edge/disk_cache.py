@@ -5,7 +5,10 @@ content. The checksum covers both: a file that was cut, flipped or renamed is no
 """
 
 import contextlib
+import errno
 import os
+import secrets
+import stat
 import zlib
 from collections.abc import Collection
 from pathlib import Path
@@ -26,6 +29,10 @@ _MAX_FILES = 1_000
 _MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _NEW = ".new"
+_SCARCITIES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing of a file: this process or its machine has no descriptor or memory left."""
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Nothing else than a file is waited for, and no link is followed."""
 
 log = EventLogger(__name__)
 
@@ -52,6 +59,10 @@ class _About(Struct, frozen=True):
     received: float
 
 
+class UnreadableNowError(OSError):
+    """A file could not be opened for want of descriptors or memory; it may be read later."""
+
+
 class _BadFileError(ValueError):
     """A file is not what was written."""
 
@@ -68,88 +79,103 @@ class DiskCache:
     Attributes:
         bad_files: files that were not used because they are not what was written.
         failures: writes that failed.
-        problem: why the newest write failed, or None.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.bad_files = 0
         self.failures = 0
-        self.problem: str | None = None
+        # Why the newest write of each name failed, of those whose newest one did.
+        self._failing: dict[Key, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Why a name is not written, the one that has failed for longest; None where all are."""
+        return next(iter(list(self._failing.values())), None)
 
     def read(self, key: Key) -> Record | None:
-        """Return what is on disk; None if nothing is, or nothing that can be used."""
+        """Return what is on disk; None if nothing is, or nothing that can be used.
+
+        Raises:
+            UnreadableNowError: the file could not be opened for want of descriptors or memory.
+        """
         path = self._path(key)
         try:
-            with path.open("rb") as file:
-                touched = os.fstat(file.fileno()).st_mtime
-                data = file.read(_MAX_FILE_BYTES + 1)
+            data, touched = _read_file(path)
+            return _record(data, key, touched)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._note_bad(path, error.strerror or str(error))
-            return None
-        try:
-            record = _record(data, key, touched)
+            if error.errno in _SCARCITIES:
+                raise UnreadableNowError(error.errno, os.strerror(error.errno)) from error
+            self._note_bad(
+                path, "it is a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+            )
         except _BadFileError as error:
             self._note_bad(path, str(error))
-            return None
-        return record
+        return None
 
     def write(self, record: Record) -> bool:
         """Replace a file and return True, or say why it cannot be written and return False."""
+        path = self._path(record.key)
         try:
-            self._write(self._path(record.key), record)
+            self._write(path, record)
         except OSError as error:
             self.failures += 1
-            problem = f"{self.directory}: {error.strerror or error}"
-            if self.problem is None:
+            problem = f"{path}: {error.strerror or error}"
+            if not self._failing:
                 log.warning(
                     "edge_not_written",
                     reason=problem,
                     meaning="Envoys are served from memory; after a restart without a registry this edge has old hosts",
+                    fix="make room, let this process write there, or remove what is in the way; it tries again",
                 )
-            self.problem = problem
+            self._failing[record.key] = problem
             return False
-        if self.problem is not None:
-            log.info("edge_written_again", directory=str(self.directory))
-        self.problem = None
+        self.give_up(record.key)
         return True
+
+    def give_up(self, key: Key) -> None:
+        """Note that a name is written, or has to be no longer."""
+        if self._failing.pop(key, None) is not None and not self._failing:
+            log.info("edge_written_again", directory=str(self.directory))
 
     def touch(self, keys: Collection[Key]) -> None:
         """Note that the registry has confirmed what these files hold."""
         for key in keys:
             with contextlib.suppress(OSError):
-                os.utime(self._path(key))
+                os.utime(self._path(key), follow_symlinks=False)
 
     def remove_unfinished(self) -> None:
         """Remove what killed processes left half written, of whatever names; nothing may be written meanwhile."""
-        with contextlib.suppress(OSError):
-            for file in list(self.directory.iterdir()):
-                if file.name.startswith(".") and file.name.endswith(_NEW) and not _lives(file.name):
-                    file.unlink(missing_ok=True)
+        for file in self._files():
+            if file.name.startswith(".") and file.name.endswith(_NEW) and not _lives(file.name):
+                _remove(file)
 
     def prune(self, in_use: Collection[Key]) -> None:
         """Remove unfinished files, and files beyond the limit that are not in use."""
         self.remove_unfinished()
         kept = {self._path(key).name for key in in_use}
-        with contextlib.suppress(OSError):
-            files = list(self.directory.iterdir())
-            whole = [file for file in files if not file.name.startswith(".") and file.name not in kept]
-            surplus = len(whole) + len(kept) - _MAX_FILES
-            if surplus > 0:
-                for file in sorted(whole, key=lambda each: each.stat().st_mtime)[:surplus]:
-                    file.unlink(missing_ok=True)
+        whole = [file for file in self._files() if not file.name.startswith(".") and file.name not in kept]
+        surplus = len(whole) + len(kept) - _MAX_FILES
+        if surplus > 0:
+            for file in sorted(whole, key=_written_at)[:surplus]:
+                _remove(file)
+
+    def _files(self) -> list[Path]:
+        try:
+            return list(self.directory.iterdir())
+        except OSError:
+            return []
 
     def _write(self, path: Path, record: Record) -> None:
         self.directory.mkdir(_DIRECTORY_MODE, parents=True, exist_ok=True)
         about = msgspec.json.encode(_About(record.key, record.token, record.received)) + b"\n"
         checksum = zlib.crc32(record.resources, zlib.crc32(about))
         head = b"%b%08x %d\n" % (_FORMAT, checksum, len(about) + len(record.resources))
-        aside = path.with_name(f".{path.name[:_MAX_NAME_BYTES]}.{os.getpid()}{_NEW}")
+        # Two containers that share the directory have processes of one number: chance tells their files apart.
+        aside = path.with_name(f".{path.name[:_MAX_NAME_BYTES]}.{secrets.token_hex(4)}.{os.getpid()}{_NEW}")
         try:
-            # With the mode from the start: what was left by a process of the same number is replaced.
-            aside.unlink(missing_ok=True)
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
             with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
                 file.writelines((head, about, record.resources))
@@ -173,6 +199,34 @@ class DiskCache:
     def _note_bad(self, path: Path, reason: str) -> None:
         self.bad_files += 1
         log.warning("edge_file_not_used", file=str(path), reason=reason)
+
+
+def _read_file(path: Path) -> tuple[bytes, float]:
+    """Return the content of a file, and when it was written or touched.
+
+    Raises:
+        OSError: it cannot be read.
+        _BadFileError: it is no file.
+    """
+    with open(os.open(path, _OPEN), "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise _BadFileError("it is no file")
+        return file.read(_MAX_FILE_BYTES + 1), status.st_mtime
+
+
+def _remove(file: Path) -> None:
+    """Remove a file; one that cannot be removed keeps no other one."""
+    with contextlib.suppress(OSError):
+        file.unlink()
+
+
+def _written_at(file: Path) -> float:
+    """Return when a file was written or touched; one that is gone was so longest ago."""
+    try:
+        return file.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _record(data: bytes, key: Key, touched: float) -> Record:

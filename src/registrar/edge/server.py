@@ -10,7 +10,8 @@ import h11
 import msgspec
 
 from registrar.config.listen import ListenAddress
-from registrar.edge.edge import Answer, Edge
+from registrar.edge.edge import Edge
+from registrar.edge.held_polls import Answer
 from registrar.edge.polled_types import BY_PATH, PolledType
 from registrar.event_log import EventLogger
 from registrar.unix_socket import unix_socket

@@ -14,7 +14,7 @@ from wire.http1 import Http1Connection, NoResponseError, Request, Response
 _IDLE_TIMEOUT = 60.0
 """Seconds that an idle connection is kept; longer than any interval that a registry grants by itself."""
 _MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Bytes of a response's body; the results of the largest batch take about a megabyte."""
+"""Bytes of a registry's response; the results of the largest batch take about a megabyte."""
 
 
 class ConnectError(OSError):
@@ -52,11 +52,13 @@ class HttpClient:
     Args:
         tls: for origins with a ``tls_name``; None if there are none.
         connect_timeout: seconds for a connection, handshake included. The caller limits the time of a whole request.
+        max_body: bytes of a response's body.
     """
 
-    def __init__(self, tls: RegistryTls | None, connect_timeout: float) -> None:
+    def __init__(self, tls: RegistryTls | None, connect_timeout: float, max_body: int = _MAX_BODY_BYTES) -> None:
         self._tls = tls
         self._connect_timeout = connect_timeout
+        self._max_body = max_body
         # By origin; a connection leaves for the length of a request, and when the server closes it.
         self._idle: dict[Origin, _IdleConnection] = {}
 
@@ -124,7 +126,7 @@ class HttpClient:
         self, origin: Origin, connection: Http1Connection, context: ssl.SSLContext | None, request: Request
     ) -> Response:
         try:
-            response = await connection.exchange(request, _MAX_BODY_BYTES)
+            response = await connection.exchange(request, self._max_body)
         except BaseException:
             connection.abort()
             raise

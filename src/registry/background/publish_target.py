@@ -3,6 +3,7 @@
 An object is called by the service, with `.json`; clients encode the name in their URLs. Everything here blocks.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -48,8 +49,14 @@ class DirectoryTarget(PublishTarget):
         self._path = path
 
     def digests(self) -> Mapping[str, bytes]:
-        """Return the digests of all files."""
-        return {path.name: _digest(path.read_bytes()) for path in self._path.glob(f"*{_SUFFIX}")}
+        """Return the digests of all files; one that cannot be read is left out, and is stored again."""
+        digests = {}
+        for path in self._path.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                # A fifo would be waited for.
+                if path.is_file():
+                    digests[path.name] = _digest(path.read_bytes())
+        return digests
 
     def put(self, name: str, body: bytes) -> bytes:
         """Replace a file: a reader sees the former or the new one, also after a cut of power."""

@@ -1,6 +1,8 @@
 """The edge over real HTTP, at a registry that does as it is told."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import pytest
 from harness.fake_registry import FakeRegistry
 from integration.registrar.edge.world import ENDPOINTS, HOSTS, World, addresses, world
 
+from registrar.edge.disk_cache import DiskCache, Record, UnreadableNowError
+from registrar.edge.entry import Key
 from registrar.edge.server import MAX_CONNECTIONS
 from registrar.edge.token import NOTHING
+from wire.edge_assignments import MAX_EDGE_NAMES
 from wire.problem import Problem
 
 
@@ -35,7 +40,7 @@ async def test_an_envoy_gets_the_registrys_answer_and_its_changes(edge: World) -
     assert first.status_code == 200
     assert (first.json()["version_info"], addresses(first)) == ("db000001:5", list(HOSTS))
     held = asyncio.create_task(edge.poll(version="db000001:5"))
-    await until(lambda: edge.edge.held_polls == 1)
+    await until(lambda: len(edge.edge.held_polls) == 1)
     await edge.registry.assign("shop", "db000001:6", HOSTS[0])
     second = await held
     assert (second.json()["version_info"], addresses(second)) == ("db000001:6", [HOSTS[0]])
@@ -95,7 +100,7 @@ async def test_what_was_never_registered_is_told_from_doubt(edge: World) -> None
     doubt = await edge.poll("doubt")
     assert (doubt.json()["version_info"], doubt.json()["resources"]) == (NOTHING, [])
     held = asyncio.create_task(edge.version("doubt", NOTHING))
-    await until(lambda: edge.edge.held_polls == 1)
+    await until(lambda: len(edge.edge.held_polls) == 1)
     await edge.registry.assign("doubt", "db000001:1", *HOSTS)
     assert await held == "db000001:1"
     assert await edge.version("doubt", "db000001:0") == "db000001:1"
@@ -137,13 +142,76 @@ async def test_from_disk_while_every_registry_is_away(
         await until(lambda: b"db000001:7" in (directory / "shop").read_bytes())
 
 
+@pytest.mark.parametrize(("ahead", "least", "most"), [(86_400.0, 0.0, 60.0), (-86_400.0, 86_000.0, 87_000.0)])
+async def test_a_clock_that_was_moved_between_writes(
+    registry: FakeRegistry, tmp_path: Path, ahead: float, least: float, most: float
+) -> None:
+    """What was written a day ahead of the clock is not younger than now; nothing is withdrawn."""
+    directory = tmp_path / "edge"
+    written = time.time() + ahead
+    content = b'{"cluster_name":"shop","endpoints":[{"lb_endpoints":[]}]}'
+    assert DiskCache(directory).write(Record(("endpoints", "shop", "", ""), "db000001:5", written, content))
+    os.utime(directory / "shop", (written, written))
+    async with world(registry, tmp_path / "edge.sock", directory, "http://127.0.0.1:1") as edge:
+        assert await edge.version() == "db000001:5"
+        age = edge.edge.age(asyncio.get_running_loop().time())
+        assert age is not None
+        assert least <= age < most
+        (entry,) = edge.edge.entries.values()
+        assert entry.received <= time.time()
+
+
+async def test_files_are_read_once_there_are_descriptors(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Envoy that polls meanwhile gets the content of the disk when it can be read."""
+    directory = tmp_path / "edge"
+    DiskCache(directory).write(Record(("endpoints", "shop", "", ""), "db000001:5", 1.0, b"{}"))
+    scarce, read = [True], DiskCache.read
+
+    def sometimes(disk: DiskCache, key: Key) -> Record | None:
+        if scarce[0]:
+            raise UnreadableNowError(24, "Too many open files")
+        return read(disk, key)
+
+    monkeypatch.setattr(DiskCache, "read", sometimes)
+    async with world(registry, tmp_path / "edge.sock", directory, "http://127.0.0.1:1") as edge:
+        polled = asyncio.create_task(edge.version(hold=20.0))
+        await until(lambda: edge.edge.entries)
+        await asyncio.sleep(0.1)
+        scarce[0] = False
+        assert await polled == "db000001:5"
+
+
+async def test_a_thousand_and_one_names_of_one_envoy(
+    registry: FakeRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are asked for by two questions, and the log tells an outage of both once."""
+    names = [f"s{number}" for number in range(MAX_EDGE_NAMES + 1)]
+    for name in names:
+        await registry.assign(name, "db000001:5", HOSTS[0])
+    async with world(registry, tmp_path / "edge.sock") as edge:
+        response = await edge.poll(resource_names=names, hold=20)
+        assert [each["cluster_name"] for each in response.json()["resources"]] == names
+        assert len(edge.edge.askers) == 2
+        caplog.set_level("INFO")
+        registry.silent = True
+        for name in (names[0], names[-1]):
+            await registry.assign(name, "db000001:6", HOSTS[0])
+        await until(lambda: all(asker.away for asker in edge.edge.askers._askers))
+        registry.silent = False
+        await until(lambda: "edge_registry_back" in caplog.text)
+        events = [record.message for record in caplog.records if record.message.startswith("edge_")]
+        assert events == ["edge_registry_away", "edge_registry_back"]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 409])
 async def test_a_refused_edge_sends_its_envoys_to_the_registry(edge: World, status: int) -> None:
     """Its probe fails, no poll is held, and an Envoy that starts is told to ask elsewhere."""
     assert await edge.version() == "db000001:5"
     assert (await edge.client.get("/livez")).status_code == 200
     held = asyncio.create_task(edge.poll(version="db000001:5", hold=10))
-    await until(lambda: edge.edge.held_polls == 1)
+    await until(lambda: len(edge.edge.held_polls) == 1)
     edge.registry.refuse_edges = Problem("Refused", status, "not you")
     assert (await edge.poll("other")).status_code == 503
     assert (await held).status_code == 304
@@ -167,13 +235,13 @@ async def test_limits(edge: World) -> None:
 async def test_connections_are_bounded(edge: World, tmp_path: Path) -> None:
     """Where all of them hold a poll, the longest held one ends for a further connection, or an idle one does."""
     held = [asyncio.create_task(edge.poll(version="db000001:5", hold=30)) for _ in range(MAX_CONNECTIONS)]
-    await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS)
+    await until(lambda: len(edge.edge.held_polls) == MAX_CONNECTIONS)
     assert await edge.version() == "db000001:5"
     ended, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
     assert [task.result().status_code for task in ended] == [304]
     left = [task for task in held if task not in ended]
     further = asyncio.create_task(edge.poll(version="db000001:5", hold=30))
-    await until(lambda: edge.edge.held_polls == MAX_CONNECTIONS)
+    await until(lambda: len(edge.edge.held_polls) == MAX_CONNECTIONS)
     assert not any(task.done() for task in left)
     await edge.registry.assign("shop", "db000001:6", *HOSTS)
     responses = await asyncio.gather(*left, further)
@@ -184,7 +252,7 @@ async def test_no_connection_of_a_starting_envoy_gives_way(edge: World, monkeypa
     """It has nothing yet; where all do, a further connection is closed, and is tried again."""
     monkeypatch.setattr("registrar.edge.server.MAX_CONNECTIONS", 2)
     starting = [asyncio.create_task(edge.poll(name)) for name in ("doubt", "doubt-too")]
-    await until(lambda: edge.edge.held_polls == 2)
+    await until(lambda: len(edge.edge.held_polls) == 2)
     with pytest.raises(httpx.TransportError):
         await edge.poll()
     assert {response.status_code for response in await asyncio.gather(*starting)} == {200}
@@ -196,7 +264,7 @@ async def test_two_clusters_of_a_service(edge: World) -> None:
     both = [asyncio.create_task(edge.version(version="db000001:4")) for _ in range(2)]
     assert await asyncio.gather(*both) == ["db000001:5"] * 2
     held = [asyncio.create_task(edge.version(version="db000001:5")) for _ in range(2)]
-    await until(lambda: edge.edge.held_polls == 2)
+    await until(lambda: len(edge.edge.held_polls) == 2)
     await edge.registry.assign("shop", "db000001:6", HOSTS[0])
     assert await asyncio.gather(*held) == ["db000001:6"] * 2
     assert len(edge.edge.entries) == 1
@@ -258,7 +326,7 @@ async def test_nothing_is_kept_of_envoys_that_hang_up(edge: World) -> None:
                 headers={"x-envoy-expected-rq-timeout-ms": "30000"},
                 timeout=0.02,
             )
-    await until(lambda: edge.edge.held_polls == 0)
+    await until(lambda: len(edge.edge.held_polls) == 0)
     await until(lambda: not edge.server.connections)
 
 
@@ -271,9 +339,9 @@ async def test_a_refused_node_leaves_the_others_alone(edge: World) -> None:
     edge.registry.refuse_nodes = {"envoy-1"}
     assert await edge.version("doubt", hold=0.1) == NOTHING
     entries = {entry.name: entry for entry in edge.edge.entries.values()}
-    await until(lambda: edge.edge.is_refused(entries["shop"]))
+    await until(lambda: edge.edge.askers.is_refused(entries["shop"]))
     assert not edge.edge.refused
-    assert not edge.edge.is_refused(entries["user"])
+    assert not edge.edge.askers.is_refused(entries["user"])
     assert (await edge.client.get("/livez")).status_code == 200
     await edge.registry.assign("shop", "db000001:6", HOSTS[0])
     response = await edge.poll(version="db000001:5", node=other)

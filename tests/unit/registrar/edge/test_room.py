@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from registrar.edge.edge import MAX_ASKERS, Answer, Edge
+from registrar.edge.askers import MAX_ASKERS
+from registrar.edge.edge import Edge
 from registrar.edge.entry import Source
+from registrar.edge.held_polls import Answer
 from registrar.edge.polled_types import CLUSTERS, ENDPOINTS
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,18 @@ def test_a_directory_has_whole_files_only(tmp_path: Path) -> None:
     (only,) = (tmp_path / "new").iterdir()
     assert (only.name, only.read_bytes(), only.stat().st_mode & 0o777) == ("shop.json", b'{"a":1}', 0o644)
     assert list(target.digests()) == ["shop.json"]
+
+
+def test_what_is_no_file_in_a_directory_is_left_out(tmp_path: Path) -> None:
+    """Neither a directory nor a fifo, which is not waited for, hides the files beside."""
+    target = DirectoryTarget(tmp_path)
+    target.put("shop.json", b"{}")
+    (tmp_path / "a.json").mkdir()
+    os.mkfifo(tmp_path / "b.json")
+    (tmp_path / "c.json").symlink_to("nowhere")
+    assert list(target.digests()) == ["shop.json"]
+    target.put("b.json", b"{}")
+    assert sorted(target.digests()) == ["b.json", "shop.json"]
 
 
 @pytest.mark.parametrize("place", ["relative", "s3://", "s3://UPPER/x", "https://example.com", ""])
