@@ -93,6 +93,12 @@ EDGE_AGE = Metric(
 EDGE_REFUSED = Metric(
     "registrar_edge_refused", "gauge", (), "1 while registries refuse the edge, and Envoys poll them directly."
 )
+EDGE_FULL = Metric(
+    "registrar_edge_full",
+    "gauge",
+    (),
+    "1 while the edge has no room for all that is polled for, and Envoys poll the registries directly.",
+)
 EDGE_NAMES = Metric("registrar_edge_names", "gauge", ("source",), "Names that the edge holds, by where they came from.")
 EDGE_POLLS = Metric("registrar_edge_polls_total", "counter", ("status",), "Polls that the edge answered, by status.")
 EDGE_QUESTIONS = Metric(
@@ -141,6 +147,7 @@ METRICS = (
     DIGESTS,
     EDGE_AGE,
     EDGE_REFUSED,
+    EDGE_FULL,
     EDGE_NAMES,
     EDGE_POLLS,
     EDGE_QUESTIONS,
@@ -197,6 +204,7 @@ def _of_edge(edge: EdgeStatus | None) -> Iterator[tuple[Metric, Sequence[Sample]
     sources = [name.source for name in edge.names]
     yield EDGE_AGE, _if_there(edge.age)
     yield EDGE_REFUSED, [({}, edge.refused)]
+    yield EDGE_FULL, [({}, edge.full)]
     yield EDGE_NAMES, [({"source": source}, sources.count(source)) for source in Source]
     yield EDGE_POLLS, [({"status": status}, count) for status, count in edge.polls.items()]
     yield EDGE_QUESTIONS, [({"result": result}, count) for result, count in edge.questions.items()]

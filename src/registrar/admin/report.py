@@ -63,6 +63,7 @@ def edge_status(server: EdgeServer, now: float) -> EdgeStatus:
     return EdgeStatus(
         listen=str(server.address),
         refused=edge.refused,
+        full=edge.full,
         away=askers.away,
         seconds_since_answered=since,
         age=None if age is None else round(age, 3),

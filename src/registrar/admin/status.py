@@ -144,6 +144,7 @@ class EdgeStatus(Struct, frozen=True):
     Attributes:
         listen: where Envoys poll it.
         refused: whether registries answer and refuse it, so that Envoys poll them directly.
+        full: whether it turns polls away for want of room, so that Envoys poll registries directly.
         away: why the newest question failed, or None after an answer.
         seconds_since_answered: seconds since the newest answer; None before the first.
         age: seconds since the registry last vouched for the oldest content; None without content.
@@ -155,12 +156,13 @@ class EdgeStatus(Struct, frozen=True):
         directory: where it is on disk; None for nowhere.
         bad_files: files that were not used because they are not what was written.
         write_failures: writes that failed.
-        disk_problem: why the newest write failed, or None.
-        fallback_problem: why the newest request to the fallback failed, or None.
+        disk_problem: why a name is not written, or None.
+        fallback_problem: why the object of a name at the fallback is not used, or None.
     """
 
     listen: str
     refused: bool
+    full: bool
     away: str | None
     seconds_since_answered: float | None
     age: float | None

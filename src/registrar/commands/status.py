@@ -98,6 +98,10 @@ def _edge(edge: EdgeStatus) -> Iterator[str]:
     refused = [name.name for name in edge.names if name.refused]
     if refused:
         yield f"          may not discover {', '.join(refused[:_MAX_SHOWN])}"
+    if edge.full:
+        yield "          no room for all that is polled for: Envoys poll the registries"
+    if edge.fallback_problem:
+        yield f"          fallback: {edge.fallback_problem}"
     if edge.disk_problem:
         yield f"          not written: {edge.disk_problem}"
     elif edge.directory is None:

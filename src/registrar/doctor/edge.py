@@ -1,4 +1,4 @@
-"""The examination of the edge: its disk, and the inotify instances that files in its place would need."""
+"""The examination of the edge: its address, disk and fallback, and the inotify instances that files would need."""
 
 import contextlib
 import os
@@ -6,23 +6,71 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from registrar.admin.client import AdminClient
+from registrar.config.listen import ListenAddress
 from registrar.config.settings import Settings, kept_directory
 from registrar.diagnostic import Diagnostic, Section, Severity
+from registrar.edge.fallback import Fallback
+from registrar.errors import AdminRefused, AdminUnavailable
+from registrar.thread_call import call_in_thread
 
 _PROC = Path("/proc")
+_TIMEOUT = 2.0
+"""Seconds in which an edge has to answer its probe."""
+_PROBE = b"ok\n"
+"""The answer of an edge that is well."""
 _INOTIFY = "anon_inode:inotify"
 _FULL = 0.75
 """Share of the instances in use above which one more Envoy may be too many."""
 
 
-def examine_edge(settings: Settings, environ: Mapping[str, str], proc: Path = _PROC) -> Section:
+async def examine_edge(settings: Settings, environ: Mapping[str, str], proc: Path = _PROC) -> Section:
     """Return the diagnostics of the edge, and of what Envoys with files in its place would need."""
     if settings.edge_listen.off:
         text = "off: the Envoy beside polls the registries itself, and one that starts while they are away has no hosts"
         fix = "set REGISTRAR_EDGE_LISTEN=127.0.0.1:9903, and let Envoy's management cluster be an aggregate of both"
         return Section("Edge", [Diagnostic(Severity.NOTE, text, fix), *_inotify(proc)])
-    listens = Diagnostic(Severity.OK, f"a running registrar has it at {settings.edge_listen}")
-    return Section("Edge", [listens, _disk(kept_directory(settings, environ)), *_inotify(proc)])
+    listens = await call_in_thread(lambda: _listens(settings.edge_listen))
+    disk = _disk(kept_directory(settings, environ))
+    return Section("Edge", [listens, disk, *await _fallback(settings), *_inotify(proc)])
+
+
+def _listens(address: ListenAddress) -> Diagnostic:
+    """Return whether an edge answers at its address; it blocks."""
+    try:
+        status, body = AdminClient(address, _TIMEOUT).request("GET", "/livez")
+    except AdminRefused as error:
+        fix = "see `registrar status`, which says what the registry refuses or of what there is no room"
+        return Diagnostic(Severity.WARN, f"the edge at {address} sends Envoys to the registries: {error}", fix)
+    except AdminUnavailable:
+        text = f"nothing answers at {address} now: the Envoy beside polls the registries itself"
+        fix = "start the registrar with these settings; if it runs, `edge_listen_failed` in its log says why"
+        return Diagnostic(Severity.NOTE, text, fix)
+    if (status, body) != (200, _PROBE):
+        text = f"something at {address} answers /livez with {status}, and is no edge"
+        fix = "set REGISTRAR_EDGE_LISTEN, and the address of Envoy's cluster registry/edge, to a free port"
+        return Diagnostic(Severity.FAIL, text, fix)
+    return Diagnostic(Severity.OK, f"the edge at {address} answers")
+
+
+async def _fallback(settings: Settings) -> list[Diagnostic]:
+    """Return whether the fallback has an object of the first service, if there is a fallback."""
+    service = next((service.service for service in settings.services if service.service), None)
+    if not settings.edge_fallback or service is None:
+        return []
+    fallback, url = Fallback(settings.edge_fallback), settings.edge_fallback.of(service)
+    try:
+        await fallback.get(service)
+    finally:
+        await fallback.close()
+    if fallback.problem is None:
+        return [Diagnostic(Severity.OK, f"{url} has an assignment of {service}")]
+    text = f"{url}: {fallback.problem}; with an empty disk, Envoys have no hosts of it while registries are away"
+    fix = (
+        "let registries publish (REGISTRY_PUBLISH_TO), this machine read the objects, and REGISTRAR_EDGE_FALLBACK name "
+        "them; a service without endpoints is never published"
+    )
+    return [Diagnostic(Severity.WARN, text, fix)]
 
 
 def _disk(directory: Path | None) -> Diagnostic:

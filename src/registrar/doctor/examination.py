@@ -75,7 +75,7 @@ class Doctor:
         for url in self._settings.registry_url.urls:
             exposure = _exposure(url) if self._settings.has_credential else []
             yield Section(f"Registry {url}", [*await probe_registry(url, tls), *exposure])
-        yield examine_edge(self._settings, self._environ)
+        yield await examine_edge(self._settings, self._environ)
         for section in await AccessExamination(self._settings, identity, self._environ, wanted).examine():
             yield section
 

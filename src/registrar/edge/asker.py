@@ -59,7 +59,7 @@ log = EventLogger(__name__)
 
 
 class Troubles:
-    """What keeps askers from answers, so that the log says once what all of them meet."""
+    """The reasons for which askers have no answers, so that the log says once what all of them meet."""
 
     def __init__(self) -> None:
         # The newest trouble of each asker that has one.

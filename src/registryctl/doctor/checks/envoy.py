@@ -241,7 +241,7 @@ def _edge(polling: Sequence[ClusterEvidence], envoy: EnvoyEvidence) -> Finding:
         "Envoy polls the registries itself, because no edge answers it",
         away,
         status=FindingStatus.WARNING,
-        fact=", ".join(edges),
+        fact=", ".join(edges) or "none in its bootstrap: it polls the registries itself",
         subject=envoy.url,
     )
 

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from harness.fake_app import FakeApp
 
+from registrar.config.fallback_url import FallbackUrl
 from registrar.config.listen import ListenAddress
-from registrar.config.settings import Settings
-from registrar.diagnostic import Severity
+from registrar.config.settings import Service, Settings
+from registrar.diagnostic import Diagnostic, Severity
 from registrar.doctor.edge import examine_edge
+from registrar.identity.spec import EndpointSpec
 
 EDGE = Settings(edge_listen=ListenAddress("127.0.0.1", 9903))
 
@@ -25,27 +29,58 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_edge_with_a_disk(tmp_path: Path, proc: Path) -> None:
+async def test_an_edge_with_a_disk(tmp_path: Path, proc: Path) -> None:
     """Its directory is tried, and nothing is left there."""
-    section = examine_edge(EDGE, {"STATE_DIRECTORY": f"{tmp_path}/state:/other"}, proc)
-    assert [each.severity for each in section.diagnostics] == [Severity.OK, Severity.OK]
+    section = await examine_edge(EDGE, {"STATE_DIRECTORY": f"{tmp_path}/state:/other"}, proc)
+    assert [each.severity for each in section.diagnostics] == [Severity.NOTE, Severity.OK]
     assert list((tmp_path / "state" / "edge").iterdir()) == []
 
 
-def test_what_is_missing_is_said(tmp_path: Path, proc: Path) -> None:
+async def test_what_is_missing_is_said(tmp_path: Path, proc: Path) -> None:
     """No edge, no directory, and one that cannot be written."""
-    (off,) = examine_edge(Settings(), {}, proc).diagnostics
+    (off,) = (await examine_edge(Settings(), {}, proc)).diagnostics
     assert (off.severity, "REGISTRAR_EDGE_LISTEN" in off.fix) == (Severity.NOTE, True)
-    _, forgetful = examine_edge(EDGE, {}, proc).diagnostics
+    _, forgetful = (await examine_edge(EDGE, {}, proc)).diagnostics
     assert (forgetful.severity, "REGISTRAR_STATE_DIRECTORY" in forgetful.fix) == (Severity.WARN, True)
     (tmp_path / "state").write_text("in the way")
-    _, broken = examine_edge(EDGE, {"STATE_DIRECTORY": f"{tmp_path}/state"}, proc).diagnostics
+    _, broken = (await examine_edge(EDGE, {"STATE_DIRECTORY": f"{tmp_path}/state"}, proc)).diagnostics
     assert broken.severity is Severity.FAIL
 
 
-def test_inotify_instances_that_run_out(proc: Path) -> None:
+async def test_inotify_instances_that_run_out(proc: Path) -> None:
     """Files of endpoints take one each; the warning comes before the last one."""
     (proc / "17/fd/6").symlink_to("anon_inode:inotify")
-    warning = examine_edge(Settings(), {}, proc).diagnostics[-1]
+    warning = (await examine_edge(Settings(), {}, proc)).diagnostics[-1]
     assert (warning.severity, "7 of 8" in warning.text) == (Severity.WARN, True)
-    assert len(examine_edge(Settings(), {}, proc / "nowhere").diagnostics) == 1
+    assert len((await examine_edge(Settings(), {}, proc / "nowhere")).diagnostics) == 1
+
+
+async def _listener(answer: bytes) -> Diagnostic:
+    """Return what is said of a program that answers the probe so."""
+    async with FakeApp(answer) as app:
+        section = await examine_edge(Settings(edge_listen=ListenAddress("127.0.0.1", app.port)), {}, Path("/nowhere"))
+        return section.diagnostics[0]
+
+
+async def test_the_program_at_the_address_of_an_edge() -> None:
+    """An edge that is well, one that sends its Envoys away, and another program are told apart; each has its fix."""
+    well = await _listener(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n")
+    assert (well.severity, "answers" in well.text) == (Severity.OK, True)
+    problem = b'{"title":"Unavailable","status":503,"detail":"the registry refuses this registrar"}'
+    head = b"HTTP/1.1 503 No\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n\r\n" % len(problem)
+    refused = await _listener(head + problem)
+    assert (refused.severity, "refuses this registrar" in refused.text) == (Severity.WARN, True)
+    other = await _listener(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+    assert (other.severity, "is no edge" in other.text, "free port" in other.fix) == (Severity.FAIL, True, True)
+
+
+async def test_the_fallback_is_asked() -> None:
+    """One that cannot be reached, or has no object of the service, is a warning with its URL."""
+    services = (Service(service="shop", endpoint=EndpointSpec.parse(":80")),)
+    for answer, word in ((b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "403"), (None, "")):
+        async with FakeApp(answer or b"") as app:
+            url = f"http://127.0.0.1:{app.port if answer else 1}/{{service}}.json"
+            settings = msgspec.structs.replace(EDGE, services=services, edge_fallback=FallbackUrl.parse(url))
+            said = (await examine_edge(settings, {}, Path("/nowhere"))).diagnostics[-1]
+        assert (said.severity, "/shop.json" in said.text, word in said.text) == (Severity.WARN, True, True)
+        assert "REGISTRY_PUBLISH_TO" in said.fix

@@ -41,7 +41,8 @@ async def test_status_and_metrics(registry: FakeRegistry, app: FakeApp, tmp_path
             assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:5"
             await until(client, "/readyz", 200)
             edge = (await client.get("/status")).json()["edge"]
-            assert (edge["refused"], edge["away"], edge["directory"]) == (False, None, f"{tmp_path}/state/edge")
+            assert (edge["refused"], edge["full"], edge["away"]) == (False, False, None)
+            assert edge["directory"] == f"{tmp_path}/state/edge"
             (name,) = edge["names"]
             assert (name["name"], name["version"], name["source"]) == ("shop", "db000001:5", "registry")
             text = (await client.get("/metrics")).text

@@ -449,5 +449,7 @@ def test_an_edge_that_answers_is_named_and_refusals_of_its_members_are_seen() ->
     """The statistics of polls are those of the aggregate and of its members."""
     well = findings_of(behind_edge(healthy=1))["envoy-edge"]
     assert (well.status, text_of(well)) == (FindingStatus.OK, "registry/edge")
+    without = findings_of(with_cluster())["envoy-edge"]
+    assert (without.status, "none in its bootstrap" in text_of(without)) == (FindingStatus.OK, True)
     refused = findings_of(behind_edge(healthy=1, upstream_rq_403=3))["envoy-polls-succeed"]
     assert "the registry refuses them (403)" in text_of(refused)
