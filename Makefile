@@ -43,7 +43,7 @@ test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest, JOBS=0 runs 
 	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),6) --dist loadfile --no-loadscope-reorder \
 	  --hypothesis-profile whole $(ARGS)
 
-unit: $(READY) ## Run the tests that need no process, socket or database, in seconds (ARGS="tests/unit/wire -x")
+unit: $(READY) ## Run the tests that need no process, socket or database, in two minutes (ARGS="tests/unit/wire -x")
 	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
 
 faults: $(READY) ## Play 10,000 random histories and inject real faults, into docs/reliability.md (30 minutes)

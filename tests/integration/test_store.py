@@ -529,6 +529,38 @@ async def test_tombstones_that_cannot_be_pruned_stop_no_other(store: Database) -
     assert await execute(store, "SELECT count(*) FROM events") == 0
 
 
+async def test_tombstones_that_take_too_long_keep_no_history_and_no_other_tombstone(
+    store: Database, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a service whose tombstones are not deleted in time, these alone stay, and the caller learns of it."""
+    monkeypatch.setattr(pruning, "_MAX_SERVICES_PER_DELETE", 1)
+    for key in (KEY, ("web", "10.0.0.2", 80)):
+        await register(store, key, told())
+        await change(
+            store, key, partial(Changeset.deregister, key=key, instance_id=None, incarnation=None, actor="test")
+        )
+        await remove(store, key)
+    await execute(
+        store,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN old; END $$",
+    )
+    await execute(
+        store,
+        "CREATE TRIGGER slow BEFORE DELETE ON endpoints FOR EACH ROW WHEN (old.service = 'shop')"
+        " EXECUTE FUNCTION slow()",
+    )
+    impatient = Database(database, connections=2, timeout=0.5)
+    # The order is random; most calls begin with the other service.
+    for _ in range(20):
+        with pytest.raises(UnavailableError):
+            await pruning.prune(impatient, tombstones=0, history=0, most_events=10**7)
+        assert await execute(store, "SELECT count(*) FROM events") == 0
+        if await execute(store, "SELECT count(*) FROM endpoints") == 1:
+            break
+    assert await execute(store, "SELECT string_agg(service, ' ') FROM endpoints") == "shop"
+    await impatient.close()
+
+
 async def test_a_service_that_cannot_be_raised_keeps_no_other_from_being_followed(store: Database) -> None:
     """It goes on from memory with what was served, and is raised once PostgreSQL takes it."""
     other: Key = ("web", "10.0.1.1", 80)

@@ -1,18 +1,21 @@
 """Deleting what is old: tombstones, events, and services without endpoints."""
 
+import random
 from collections.abc import Mapping, Sequence
 
 import structlog
 from sqlalchemy import TextClause, func, select, text
 
 from registry.core.presence import MAX_LOST_AGE
-from registry.errors import RefusedError
+from registry.errors import RefusedError, UnavailableError
 from registry.store.database import Database
 from registry.store.forgetting import forget_services
 from registry.store.tables import endpoints, services
 
 log = structlog.get_logger()
 
+_MAX_SERVICES_PER_DELETE = 50
+"""Services whose tombstones one transaction deletes at most: changes of these services wait for it."""
 _MAX_EVENTS_PER_DELETE = 5_000
 """Events that one transaction deletes at most, so that it is short."""
 _MAX_DELETES = 40
@@ -50,7 +53,8 @@ _PRUNE_EXCESS_EVENTS = _prune_events("{}.id <= (SELECT max(id) FROM events) - :m
 async def prune(database: Database, *, tombstones: float, history: float, most_events: int) -> int:
     """Delete old tombstones, old events and events beyond the maximum, and forget services without endpoints.
 
-    Readers that have not seen a deleted tombstone are below the service's floor and read the service whole.
+    Readers that have not seen a deleted tombstone are below the service's floor and read the service whole. Tombstones
+    that cannot be deleted keep nothing else from being done.
 
     Args:
         database: the database.
@@ -60,21 +64,37 @@ async def prune(database: Database, *, tombstones: float, history: float, most_e
 
     Returns:
         the number of events that were deleted because there were too many.
+
+    Raises:
+        UnavailableError: PostgreSQL is away or too slow; what it has done is done.
     """
+    failure: UnavailableError | None = None
+    try:
+        await _prune_all_tombstones(database, tombstones)
+    except UnavailableError as error:
+        failure = error
+    await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})
+    excess = await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
+    await forget_services(database, history)
+    if failure is not None:
+        raise failure
+    return excess
+
+
+async def _prune_all_tombstones(database: Database, age: float) -> None:
     async with database.session() as connection:
-        gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, tombstones)
+        gone = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, age)
         lost_until = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, MAX_LOST_AGE)
         pruned = (
             select(endpoints.c.service)
             .distinct()
             .where(endpoints.c.removed_at < gone, endpoints.c.lost_at.is_(None) | (endpoints.c.lost_at < lost_until))
         )
-        names = sorted(await connection.scalars(pruned))
-    await _prune_tombstones(database, names, tombstones)
-    await _prune(database, _PRUNE_OLD_EVENTS, {"age": history})
-    excess = await _prune(database, _PRUNE_EXCESS_EVENTS, {"most": most_events})
-    await forget_services(database, history)
-    return excess
+        names = list(await connection.scalars(pruned))
+    # In random order, so that a service whose tombstones take too long does not block the others.
+    random.shuffle(names)
+    for begin in range(0, len(names), _MAX_SERVICES_PER_DELETE):
+        await _prune_tombstones(database, names[begin : begin + _MAX_SERVICES_PER_DELETE], age)
 
 
 async def _prune_tombstones(database: Database, names: Sequence[str], age: float) -> None:
@@ -82,8 +102,6 @@ async def _prune_tombstones(database: Database, names: Sequence[str], age: float
 
     A service that PostgreSQL refuses to change is found by bisection, and does not stop the others.
     """
-    if not names:
-        return
     try:
         async with database.transaction() as connection:
             # The order in which changes lock: services first.
