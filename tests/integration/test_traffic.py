@@ -230,6 +230,12 @@ def test_a_forged_caller_is_refused(database: str, workplace: Path) -> None:
         eventually(lambda: read(reader, "?callee=payments").json()["pairs"] != [], within=10)
         assert [pair["caller"] for pair in read(reader, "?callee=payments").json()["pairs"]] == ["shop"]
         assert read(reader, "/routes?callee=shop").status_code == 403
+        for services, seen in ((["shop"], True), (["payments"], True), (["users"], False)):
+            name = f"observes-{services[0]}"
+            token = new_token(process, admin, name, {"verbs": ["observe"], "services": services})["token"]
+            text = process.client.get("/metrics", headers=bearer(token)).text
+            assert ('headcount_traffic_requests_total{caller="shop"' in text) == seen
+            assert "registry_traffic_digests_total" in text
 
 
 def test_a_flood_of_pairs_costs_its_sender_alone_and_is_named(database: str, workplace: Path) -> None:

@@ -7,30 +7,34 @@ clock has to agree with another one. Without PostgreSQL a process goes on with i
 import asyncio
 import time
 import zlib
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from registry import metrics
-from registry.cooperative import cooperatively
+from registry.cooperative import cooperatively, in_turns
 from registry.core.endpoint_attempts import ServiceImage, endpoint_counts
 from registry.core.shared_table import Owner, most_dropped
 from registry.core.traffic import EndpointCounts
 from registry.core.traffic_figures import AgedImage
-from registry.core.traffic_images import TrafficImage
+from registry.core.traffic_images import CallerImage, PairImage, ReporterImage, RouteImage, TrafficImage
 from registry.core.traffic_table import TrafficTable
 from registry.errors import UnavailableError
 from registry.store.database import Database
-from registry.store.traffic import RETENTION, TrafficRow, read_traffic, store_traffic
+from registry.store.traffic import RETENTION, read_traffic, store_traffic
 
 log = structlog.get_logger()
 
 EXCHANGE_INTERVAL = 1.0
 """Seconds between two passes; most of them have nothing to do."""
 PUBLISH_INTERVAL = 5.0
-"""Seconds between two images of the table, and between two readings of those of others, while no shift runs."""
+"""Seconds between two images of the table, while no shift runs and no pair begins to fail."""
+READ_INTERVAL = 2.0
+"""Seconds between two looks at what others have stored, while no shift runs; most of them find nothing new."""
 _RENEW_INTERVAL = 20.0
 """Seconds after which a table is stored again that got no digest, since its windows empty, or that no other reads."""
 _FORGET_INTERVAL = 60.0
@@ -40,19 +44,33 @@ _NAMED = 3
 """Callers that such an event names."""
 _MAX_SHARE = 0.03
 """The part of the time in which images are made: a full table does not keep the process busy."""
+_MAX_URGENT_SHARE = 0.1
+"""The same while pairs begin to fail, which others are to know within seconds."""
 _OVERDUE = 15.0
 """Seconds without an exchange after which other processes' figures count as missing."""
 _IMAGE_AGE = 1.0
 """Seconds for which an image of the own table answers questions."""
-FORMAT = 1
+FORMAT = 2
 """The version of the images in rows; rows of another one are left out."""
+_CHUNK = 50
+"""Items that are encoded and decoded at once."""
 
-Image = TypeVar("Image")
+Item = TypeVar("Item")
 
 
-class _Stored(Struct, array_like=True, frozen=True):
+class _StoredImage(Struct, array_like=True, frozen=True):
+    """The image of a table as it is stored: each list in chunks of encoded items."""
+
     format: int
-    image: msgspec.Raw
+    pairs: list[bytes]
+    routes: list[bytes]
+    callers: list[bytes]
+    reporters: list[bytes]
+
+
+class _StoredEndpoints(Struct, array_like=True, frozen=True):
+    format: int
+    services: list[ServiceImage]
 
 
 class _Other(Struct, frozen=True):
@@ -64,9 +82,13 @@ class _Other(Struct, frozen=True):
     endpoints: list[ServiceImage]
 
 
-_stored = msgspec.msgpack.Decoder(_Stored)
-_pairs = msgspec.msgpack.Decoder(TrafficImage)
-_services = msgspec.msgpack.Decoder(list[ServiceImage])
+_encode = msgspec.msgpack.Encoder().encode
+_stored_image = msgspec.msgpack.Decoder(_StoredImage)
+_stored_endpoints = msgspec.msgpack.Decoder(_StoredEndpoints)
+_pairs = msgspec.msgpack.Decoder(list[PairImage])
+_routes = msgspec.msgpack.Decoder(list[RouteImage])
+_callers = msgspec.msgpack.Decoder(list[CallerImage])
+_reporters = msgspec.msgpack.Decoder(list[ReporterImage])
 
 
 class TrafficExchange:
@@ -84,16 +106,20 @@ class TrafficExchange:
         self._process_id = process_id
         self._others: dict[str, _Other] = {}
         """By process id: what the others know. Written by exchange()."""
-        self._unreadable: set[str] = set()
-        """Processes whose rows this version cannot read; each is logged once."""
+        self._unreadable: dict[str, int] = {}
+        """By process: the number of its last row, which this version cannot read; each process is logged once."""
         self._number = 0
         """The number of the row that was stored last."""
         self._published = 0
         """The digests that were in the table when it was stored last."""
         self._publish_due = 0.0
         """Monotonic time before which the table is not stored again, since an image of it takes long."""
-        self._published_at = 0.0
-        """Monotonic time at which it was stored last."""
+        self._urgent_due = 0.0
+        """The same for a table in which a pair has begun to fail."""
+        self._urgent = False
+        """Whether a pair has begun to fail since the table was stored last."""
+        self._tried_at = 0.0
+        """Monotonic time at which it was made ready last, and stored unless PostgreSQL was away."""
         self._read_due = 0.0
         """Monotonic time from which the rows of others are read again."""
         self._read_at: float | None = None
@@ -169,11 +195,13 @@ class TrafficExchange:
         changed = self.table.digests != self._published
         # The first row says that this process is there; without others nobody waits for the next ones.
         interval = soon if changed and self._others else _RENEW_INTERVAL
-        due = now >= max(self._publish_due, self._published_at + interval)
-        if not self._number or (due and (changed or len(self.table))):
+        due = now >= max(self._publish_due, self._tried_at + interval)
+        self._urgent = self.table.begins_to_fail() or self._urgent
+        urgent = (not self._number or (self._urgent and self._others)) and now >= self._urgent_due
+        if urgent or (due and (changed or len(self.table))):
             await self._publish()
         if now >= self._read_due:
-            self._read_due = now + soon
+            self._read_due = now + min(soon, READ_INTERVAL)
             await self._read()
 
     async def images(self) -> list[AgedImage]:
@@ -197,10 +225,15 @@ class TrafficExchange:
             for service in other.endpoints
         )
 
-    async def _own_image(self) -> tuple[TrafficImage, float]:
+    async def _own_image(self, *, complete: bool = False) -> tuple[TrafficImage, float]:
+        """Return an image of the own table, and when it was made.
+
+        Args:
+            complete: make another one if digests came since the last one, however young it is.
+        """
         async with self._imaging:
             now, digests = time.monotonic(), self.table.digests
-            if now - self._image.age >= _IMAGE_AGE:
+            if now - self._image.age >= _IMAGE_AGE or (complete and digests != self._imaged):
                 pairs = [each async for each in cooperatively(self.table.pair_images(now))]
                 routes = [each async for each in cooperatively(self.table.route_images(now))]
                 callers = [each async for each in cooperatively(self.table.caller_images(now))]
@@ -211,40 +244,51 @@ class TrafficExchange:
 
     async def _publish(self) -> None:
         begun = time.monotonic()
-        image, _ = await self._own_image()
+        image, _ = await self._own_image(complete=True)
         digests = self._imaged
-        endpoints = self.table.endpoint_images(begun)
-        pairs = await asyncio.to_thread(_pack, image)
-        await store_traffic(self._database, self._process_id, self._number + 1, pairs, _pack(endpoints))
+        pairs = await _pack_image(image)
+        endpoints = await asyncio.to_thread(_pack, _StoredEndpoints(FORMAT, self.table.endpoint_images(begun)))
+        taken = time.monotonic() - begun
+        # Set before it is stored: while PostgreSQL is away, the table is not made ready again in each pass.
+        self._tried_at = begun
+        self._publish_due = begun + min(taken / _MAX_SHARE, _RENEW_INTERVAL)
+        self._urgent_due = begun + PUBLISH_INTERVAL
+        await store_traffic(self._database, self._process_id, self._number + 1, pairs, endpoints)
+        self._urgent_due = begun + min(taken / _MAX_URGENT_SHARE, _RENEW_INTERVAL)
         self._number += 1
         self._published = digests
-        self._published_at = begun
-        self._publish_due = begun + (time.monotonic() - begun) / _MAX_SHARE
+        self._urgent = False
+        await in_turns(self.table.note_failing_in_steps(image))
 
     async def _read(self) -> None:
         before = self._read_before
-        known = {process: other.number for process, other in self._others.items()}
+        known = self._unreadable | {process: other.number for process, other in self._others.items()}
         rows, living = await read_traffic(self._database, self._process_id, known)
         now = time.monotonic()
         for row in rows:
-            other = await asyncio.to_thread(_unpack, row)
-            if other is None:
-                self._note_unreadable(row.process_id)
+            try:
+                pairs = await _unpack_image(row.pairs)
+                endpoints = await asyncio.to_thread(_unpack_endpoints, row.endpoints)
+            except (msgspec.DecodeError, zlib.error, ValueError):
+                # Another version of the registry wrote it, or it is broken.
+                self._note_unreadable(row.process_id, row.number)
                 continue
             # PostgreSQL's clock may step: a row that was not there at the last reading is younger than that.
             oldest = RETENTION if before is None or row.process_id not in known else now - before
             age = min(max(row.age, 0.0), oldest)
-            self._others[row.process_id] = _Other(row.number, now - age, *other)
+            self._others[row.process_id] = _Other(row.number, now - age, pairs, endpoints)
         self._others = {
             process: other
             for process, other in self._others.items()
             if process in living and now - other.made_at < RETENTION
         }
+        self._unreadable = {process: number for process, number in self._unreadable.items() if process in living}
         self._read_at = self._read_before = now
 
-    def _note_unreadable(self, process_id: str) -> None:
-        if process_id not in self._unreadable:
-            self._unreadable.add(process_id)
+    def _note_unreadable(self, process_id: str, number: int) -> None:
+        known = process_id in self._unreadable
+        self._unreadable[process_id] = number
+        if not known:
             log.warning(
                 "traffic_of_process_unreadable",
                 process_id=process_id,
@@ -252,20 +296,50 @@ class TrafficExchange:
             )
 
 
-def _pack(image: object) -> bytes:
-    return zlib.compress(msgspec.msgpack.encode(_Stored(FORMAT, msgspec.Raw(msgspec.msgpack.encode(image)))), 1)
+async def _pack_image(image: TrafficImage) -> bytes:
+    """Return an image as it is stored, with others served in between: at once 5,000 pairs take 14 ms."""
+    lists = [[chunk async for chunk in _encode_chunks(items)] for items in astuple(image)]
+    return await asyncio.to_thread(_pack, _StoredImage(FORMAT, *lists))
 
 
-def _unpack(row: TrafficRow) -> tuple[TrafficImage, list[ServiceImage]] | None:
-    """Return the images of a row; None if another version of the registry wrote it, or it is broken."""
-    try:
-        return _read_image(row.pairs, _pairs), _read_image(row.endpoints, _services)
-    except (msgspec.DecodeError, zlib.error, ValueError):
-        return None
+async def _encode_chunks(items: Sequence[Struct]) -> AsyncIterator[bytes]:
+    """Yield items in chunks, which a reader can decode one by one."""
+    async for start in cooperatively(range(0, len(items), _CHUNK)):
+        yield _encode(items[start : start + _CHUNK])
 
 
-def _read_image(packed: bytes, decoder: msgspec.msgpack.Decoder[Image]) -> Image:
-    stored = _stored.decode(zlib.decompress(packed))
-    if stored.format != FORMAT:
-        raise ValueError(f"format {stored.format} is not {FORMAT}")
-    return decoder.decode(stored.image)
+async def _unpack_image(packed: bytes) -> TrafficImage:
+    """Return the image that another process has stored, with others served in between.
+
+    Raises:
+        msgspec.DecodeError, zlib.error, ValueError: it cannot be read.
+    """
+    stored = _stored_image.decode(await asyncio.to_thread(zlib.decompress, packed))
+    _check_format(stored.format)
+    return TrafficImage(
+        [each async for each in _decode_chunks(stored.pairs, _pairs)],
+        [each async for each in _decode_chunks(stored.routes, _routes)],
+        [each async for each in _decode_chunks(stored.callers, _callers)],
+        [each async for each in _decode_chunks(stored.reporters, _reporters)],
+    )
+
+
+async def _decode_chunks(chunks: Sequence[bytes], decoder: msgspec.msgpack.Decoder[list[Item]]) -> AsyncIterator[Item]:
+    async for chunk in cooperatively(chunks):
+        for item in decoder.decode(chunk):
+            yield item
+
+
+def _pack(stored: Struct) -> bytes:
+    return zlib.compress(_encode(stored), 1)
+
+
+def _unpack_endpoints(packed: bytes) -> list[ServiceImage]:
+    stored = _stored_endpoints.decode(zlib.decompress(packed))
+    _check_format(stored.format)
+    return stored.services
+
+
+def _check_format(number: int) -> None:
+    if number != FORMAT:
+        raise ValueError(f"format {number} is not {FORMAT}")

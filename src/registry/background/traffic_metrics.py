@@ -43,6 +43,8 @@ MILLISECONDS = Family(
 )
 FAMILIES = (REQUESTS, FAILURES, MILLISECONDS)
 
+_PART = 50
+"""Pairs in one part of a family's text."""
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _decoder = msgspec.msgpack.Decoder(list[PairTotals])
 
@@ -67,21 +69,28 @@ class TrafficMetrics:
             written.write_bytes(msgspec.msgpack.encode([pair async for pair in cooperatively(self._source())]))
             written.replace(path)
 
-    async def text(self) -> bytes:
-        """Return the series of this moment, with others served in between."""
+    async def text(self, shows: Callable[[str], bool] = lambda _: True) -> list[bytes]:
+        """Return the series of this moment in parts, with others served in between: 5,000 pairs have 16 MB.
+
+        Args:
+            shows: whether the pairs of a service are shown; a pair is shown with its caller or its callee.
+        """
         directory = os.environ.get(VARIABLE)
         if directory is not None:
             await self.share()
-        lines: dict[Family, list[str]] = {family: [] for family in FAMILIES}
+        parts: dict[Family, list[bytes]] = {family: [_head(family)] for family in FAMILIES}
         async for labels, pair in cooperatively(self._pairs(directory)):
-            lines[REQUESTS].append(f"{REQUESTS.name}{{{labels}}} {pair.requests}\n")
-            lines[FAILURES].append(_failures(labels, pair))
-            lines[MILLISECONDS].append(_latencies(labels, pair))
-        families = (
-            f"# HELP {family.name} {family.documentation}\n# TYPE {family.name} {family.type}\n{''.join(lines[family])}"
-            for family in FAMILIES
-        )
-        return "".join(families).encode()
+            if not (shows(pair.caller) or shows(pair.callee)):
+                continue
+            parts[REQUESTS].append(f"{REQUESTS.name}{{{labels}}} {pair.requests}\n".encode())
+            parts[FAILURES].append(_failures(labels, pair).encode())
+            parts[MILLISECONDS].append(_latencies(labels, pair).encode())
+        return [
+            b"".join(parts[family][start : start + _PART])
+            async for family, start in cooperatively(
+                (family, start) for family in FAMILIES for start in range(0, len(parts[family]), _PART)
+            )
+        ]
 
     def _pairs(self, directory: str | None) -> Iterator[tuple[str, PairTotals]]:
         if directory is None:
@@ -91,6 +100,10 @@ class TrafficMetrics:
             worker = path.stem.partition("_")[2]
             for pair in _decoder.decode(path.read_bytes()):
                 yield f'{_labels(pair)},worker="{worker}"', pair
+
+
+def _head(family: Family) -> bytes:
+    return f"# HELP {family.name} {family.documentation}\n# TYPE {family.name} {family.type}\n".encode()
 
 
 def _labels(pair: PairTotals) -> str:

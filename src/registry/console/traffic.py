@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query, Response
 from registry.console.listing import Page, matches, page_of
 from registry.console.page import Framed
 from registry.console.traffic_rows import pair_row, traffic_map
+from registry.cooperative import cooperatively, in_order
 from registry.core.traffic import PairFigures, Window
-from registry.core.traffic_map import PairState, state_of, worst_first
+from registry.core.traffic_map import PairState, rank, state_of
 from registry.http.dependencies import READY, Reader, TrafficPart
 
 router = APIRouter(dependencies=[READY])
@@ -44,14 +45,17 @@ async def show_traffic(  # noqa: PLR0913  # the parts of the page, and one argum
     """Show the pairs that the reader may see, those that fail first."""
     figures = await traffic.pairs(reader, window, by_location=by == "zone")
     pairs = figures.pairs
-    states = Counter(state_of(pair.success) for pair in pairs)
-    matching = [pair for pair in pairs if matches(q, pair.caller, pair.callee, pair.location)]
-    ordered = worst_first(matching)
-    # Each step takes up to 10 ms for 5,000 pairs, and discovery goes on between them.
-    await sleep(0)
+    # Discovery goes on in between: there may be thousands of pairs.
+    states: Counter[PairState] = Counter()
+    matching = []
+    async for pair in cooperatively(pairs):
+        states[state_of(pair.success)] += 1
+        if matches(q, pair.caller, pair.callee, pair.location):
+            matching.append(pair)
+    ordered = await in_order(matching, rank)
     map_ = traffic_map(ordered, window)
     await sleep(0)
-    shown = page_of(ordered if sort == "state" else sorted(matching, key=_SORTS[sort]), page)
+    shown = page_of(ordered if sort == "state" else await in_order(matching, _SORTS[sort]), page)
     rows = Page([pair_row(pair, window) for pair in shown.items], shown.total, shown.number, shown.last)
     return frame.page(
         "traffic.html",

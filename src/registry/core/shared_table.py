@@ -16,7 +16,7 @@ Owner = tuple[str, str]
 
 _ROOM = 0.05
 """The part of a full table that is dropped at once, since each time goes through all owners."""
-_MAX_RANKED = 2_000
+_MAX_RANKED = 1_000
 """Entries of one owner that are compared at once, so that a large table does not stop the process."""
 
 

@@ -4,10 +4,10 @@ from msgspec import Struct
 
 
 class WindowImage(Struct, array_like=True, frozen=True, gc=False):
-    """The sums of one window."""
+    """The sums of one window; tuples, since the garbage collector goes through each list again and again."""
 
-    counts: list[int]
-    buckets: list[int]
+    counts: tuple[int, ...]
+    buckets: tuple[int, ...]
 
 
 class PairImage(Struct, array_like=True, frozen=True, gc=False):

@@ -75,7 +75,7 @@ def state_of(success: float | None) -> PairState:
 
 def worst_first(pairs: Sequence[AnyPair]) -> list[AnyPair]:
     """Return pairs that fail, those with the most failures first, then the busiest ones."""
-    return sorted(pairs, key=_rank)
+    return sorted(pairs, key=rank)
 
 
 def select(pairs: Sequence[AnyPair], limit: int = MAX_MAP_SERVICES) -> MapSelection[AnyPair]:
@@ -98,7 +98,8 @@ def select(pairs: Sequence[AnyPair], limit: int = MAX_MAP_SERVICES) -> MapSelect
     return MapSelection(shown, len(services), len(pairs) - len(shown), len(everyone) - len(services))
 
 
-def _rank(pair: Pair) -> tuple[int, float, float, Node, Node]:
+def rank(pair: Pair) -> tuple[int, float, float, Node, Node]:
+    """Return what ``worst_first`` goes by."""
     rate, success = pair.requests_per_second, pair.success
     state = state_of(success)
     if success is None or state == "healthy":

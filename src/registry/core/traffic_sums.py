@@ -27,7 +27,7 @@ _MAX_WAITING = 64
 
 Row = tuple[Sequence[int], Sequence[int]]
 """The counts of a digest, and its buckets as pairs of a bucket and a number."""
-_Packed = tuple[list[int], list[int]]
+_Packed = tuple[list[int], tuple[int, ...]]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
@@ -75,9 +75,9 @@ class Sums:
                 self.buckets.pop(bucket, None)
 
     @property
-    def flat_buckets(self) -> list[int]:
+    def flat_buckets(self) -> tuple[int, ...]:
         """The buckets as pairs of a bucket and a number."""
-        return list(chain.from_iterable(self.buckets.items()))
+        return tuple(chain.from_iterable(self.buckets.items()))
 
     def clear(self) -> None:
         """Begin again."""
@@ -162,6 +162,11 @@ class WindowSums:
         """Return one count of the last hour, as of the last time that slots were closed; it is cheap."""
         self._add_up()
         return self._sums[-1].counts[place] + sum(each.counts[place] for each in self._open)
+
+    def last_minute(self, *places: int) -> list[int]:
+        """Return some counts of the last minute, as of the last time that slots were closed; it is cheap."""
+        self._add_up()
+        return [self._sums[0].counts[place] + self._open[0].counts[place] for place in places]
 
     def total(self) -> Sums:
         """Return the sums since the beginning."""

@@ -4,7 +4,7 @@ Everything is in memory and bounded. Times are this process's monotonic clock, g
 table has ages instead, so that another process can add it to its own whatever its clock says.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from operator import add
 
 from msgspec.structs import astuple
@@ -19,6 +19,7 @@ from registry.core.traffic_images import (
     TrafficImage,
     WindowImage,
 )
+from registry.core.traffic_map import UNHEALTHY_FROM
 from registry.core.traffic_sums import SLOT, WindowSums
 from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, failures_by_reason
 from registry.errors import LimitError
@@ -35,6 +36,8 @@ FORGOTTEN_AFTER = 3_600.0
 EDGE_WIDTH = 10
 ROUTE_WIDTH = 3
 """Counts of a pair and of a route: those of the digest without the states, for a pair the number of digests too."""
+_COMPLETED, _FAILURES = 0, 2
+"""Places of two of them."""
 _COVERAGE_WIDTH = 1
 
 PairKey = tuple[str, str, str]
@@ -144,6 +147,10 @@ class TrafficTable:
         """By caller and location: the milliseconds that digests cover."""
         self._reporters: SharedTable[ReporterKey, _Reporter] = SharedTable(MAX_REPORTERS, lambda each: each.last)
         self._budget = FairBudget(MAX_DIGESTS)
+        self._suspects: set[PairKey] = set()
+        """Pairs of which a digest had many failures since begins_to_fail() was asked last."""
+        self._failing: set[PairKey] = set()
+        """Pairs that other processes know to fail. Written by note_failing_in_steps()."""
         self.endpoints = EndpointTable()
         """Attempts at the endpoints of services under a shift."""
         self.digests = 0
@@ -197,13 +204,35 @@ class TrafficTable:
         reporter.add(digest, location, slot, now)
         self._cover(owner, location, slot, digest.seconds)
         for edge in digest.edges:
-            self._pair((digest.caller, location, edge.callee), slot, owner).add(slot, edge)
+            pair_key = (digest.caller, location, edge.callee)
+            self._pair(pair_key, slot, owner).add(slot, edge)
+            if edge.counts.failures and _fails(edge.counts.completed, edge.counts.failures):
+                self._suspects.add(pair_key)
             if edge.callee in watched:
                 self.endpoints.take(edge, (digest.caller, digest.node), now)
         for route in digest.routes:
             self._take_route(owner, route, slot)
         self.digests += 1
         return True
+
+    def begins_to_fail(self) -> bool:
+        """Return whether a pair fails in the last minute that others do not know to fail; each is looked at once."""
+        suspects, self._suspects = self._suspects, set()
+        for key in suspects - self._failing:
+            pair = self._pairs.get(key)
+            if pair is not None and _fails(*pair.sums.last_minute(_COMPLETED, _FAILURES)):
+                return True
+        return False
+
+    def note_failing_in_steps(self, image: TrafficImage) -> Generator[None, None, None]:
+        """Note which pairs others know to fail, now that they have an image."""
+        failing = set()
+        for pair in image.pairs:
+            counts = pair.windows[0].counts
+            if counts[_FAILURES] and _fails(counts[_COMPLETED], counts[_FAILURES]):
+                failing.add((pair.caller, pair.location, pair.callee))
+            yield
+        self._failing = failing
 
     def take_dropped(self) -> dict[Owner, int]:
         """Return how many entries each owner lost because there were too many, since the last call."""
@@ -297,6 +326,10 @@ class TrafficTable:
         sums.add(slot, astuple(route.counts), route.buckets)
 
 
+def _fails(completed: int, failures: int) -> bool:
+    return failures >= UNHEALTHY_FROM * completed
+
+
 def location_of(digest: TrafficDigest) -> str:
     """Return region and zone of an Envoy as one name."""
     return "/".join(part for part in (digest.region, digest.zone) if part)
@@ -309,4 +342,4 @@ def _busyness(sums: WindowSums) -> tuple[int, int]:
 
 def _windows(sums: WindowSums, slot: int) -> list[WindowImage]:
     sums.advance(slot)
-    return [WindowImage(window.counts, window.flat_buckets) for window in sums.windows()]
+    return [WindowImage(tuple(window.counts), window.flat_buckets) for window in sums.windows()]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from msgspec import Struct
-from sqlalchemy import delete, func, literal, select, text, tuple_
+from sqlalchemy import delete, func, literal, select, text
 
 from registry.store.database import Database
 from registry.store.tables import traffic
@@ -66,20 +66,16 @@ async def read_traffic(
     """
     columns = traffic.c
     others = columns.process_id != literal(process_id)
-    ids = select(columns.process_id).where(others)
-    query = select(
-        columns.process_id,
-        columns.number,
-        func.extract("epoch", func.clock_timestamp() - columns.told_at).label("age"),
-        columns.pairs,
-        columns.endpoints,
-    ).where(others)
-    if known:
-        query = query.where(tuple_(columns.process_id, columns.number).not_in(list(known.items())))
+    age = func.extract("epoch", func.clock_timestamp() - columns.told_at)
     async with database.session() as connection:
-        living = {row.process_id for row in await connection.execute(ids)}
+        numbers = await connection.execute(select(columns.process_id, columns.number).where(others))
+        living = {row.process_id: row.number for row in numbers}
+        new = [process for process, number in living.items() if known.get(process) != number]
+        if not new:
+            return [], set(living)
+        query = select(columns.process_id, columns.number, age.label("age"), columns.pairs, columns.endpoints)
         rows = [
             TrafficRow(row.process_id, row.number, float(row.age), bytes(row.pairs), bytes(row.endpoints))
-            for row in await connection.execute(query)
+            for row in await connection.execute(query.where(columns.process_id.in_(new)))
         ]
-    return rows, living
+    return rows, set(living)

@@ -292,10 +292,14 @@ class Status:
         self._limits = Limits.of(settings)
         self._started = time.monotonic()
 
-    async def metrics(self, principal: Principal) -> bytes:
-        """Return the counters of all worker processes in Prometheus' text format."""
+    async def metrics(self, principal: Principal) -> list[bytes]:
+        """Return the counters of all worker processes in Prometheus' text format, in parts of at most some 100 kB.
+
+        Of the traffic they have the pairs whose caller or callee the principal may observe.
+        """
         self._policy.allow(principal, Verb.OBSERVE)
-        return expose() + await TRAFFIC.text()
+        reach = self._policy.reach(principal, Verb.OBSERVE)
+        return [expose(), *await TRAFFIC.text(reach.covers)]
 
     def versions(self, principal: Principal) -> Versions:
         """Return the versions of program, Python and schema."""

@@ -4,7 +4,10 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from registry.cooperative import cooperatively
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.cooperative import cooperatively, in_order
 
 ITEMS = 50
 
@@ -41,3 +44,10 @@ async def test_nothing_is_yielded_to_the_loop_for_what_takes_no_time() -> None:
     asyncio.get_running_loop().call_soon(ran.append, "other")
     seen = [list(ran) async for _ in cooperatively(range(2))]
     assert seen[0] == []
+
+
+@given(st.lists(st.integers(0, 50), max_size=900))
+async def test_items_are_sorted_as_at_once(numbers: list[int]) -> None:
+    """By their keys, and those with equal keys in the order in which they came."""
+    items = list(enumerate(numbers))
+    assert await in_order(items, lambda item: item[1]) == sorted(items, key=lambda item: item[1])

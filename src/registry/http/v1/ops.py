@@ -1,8 +1,10 @@
 """Routes for operators of the registry: liveness, readiness, metrics and version."""
 
+from collections.abc import AsyncIterator, Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
 from registry.http.dependencies import ProcessHealthPart, Reader, StatusPart
 from registry.http.openapi import PUBLIC, TEXT, answers, problems, reference
@@ -11,6 +13,9 @@ from registry.http.views.process import Readiness, Version
 from registry.metrics_exposition import CONTENT_TYPE
 
 router = APIRouter(tags=["operations"])
+
+_PARTS_AT_ONCE = 20
+"""Parts of the metrics that are sent as one body; with more, polls are answered in between."""
 
 
 @router.get(
@@ -58,7 +63,10 @@ async def get_readiness(
 )
 async def get_metrics(status: StatusPart, reader: Reader) -> Response:
     """Return the counters of all worker processes."""
-    return Response(await status.metrics(reader), media_type=CONTENT_TYPE)
+    parts = await status.metrics(reader)
+    if len(parts) <= _PARTS_AT_ONCE:
+        return Response(b"".join(parts), media_type=CONTENT_TYPE)
+    return StreamingResponse(_each(parts), media_type=CONTENT_TYPE)
 
 
 @router.get(
@@ -75,3 +83,8 @@ async def get_version(status: StatusPart, reader: Reader) -> Response:
     """Return the versions of program, Python and schema."""
     versions = status.versions(reader)
     return json(Version("headcount", versions.program, versions.python, versions.schema))
+
+
+async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from registry.cooperative import in_turns
 from registry.core.traffic import Window
 from registry.core.traffic_digest import check_size
 from registry.http.dependencies import READY, Reader, TrafficPart
 from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode, printable_filter
 from registry.http.responses import json
-from registry.http.views.traffic import RoutesView, TrafficView, route_view, traffic_view
+from registry.http.views.traffic import RoutesView, TrafficView, routes_view_in_steps, traffic_view_in_steps
 from registry.usecases.traffic import MAX_PAIRS
 from wire.traffic_digest import MAX_DIGEST_BYTES, DigestAnswer, TrafficDigest
 
@@ -95,7 +96,7 @@ async def get_traffic(  # one argument a filter, as OpenAPI shows them
         by_location=by == "location",
         limit=limit,
     )
-    return json(traffic_view(window, figures))
+    return json(await in_turns(traffic_view_in_steps(window, figures)))
 
 
 @router.get(
@@ -114,4 +115,4 @@ async def get_route_traffic(
     """Return the traffic of each route to a service, where routes have a `stat_prefix`."""
     name = printable_filter("callee", callee) or ""
     routes = await traffic.routes(reader, window, name, printable_filter("caller", caller))
-    return json(RoutesView(window, name, [route_view(route) for route in routes]))
+    return json(await in_turns(routes_view_in_steps(window, name, routes)))

@@ -1,14 +1,17 @@
 """The JSON documents of traffic."""
 
+from collections.abc import Generator, Iterable
 from math import floor
-from typing import Annotated
+from typing import Annotated, TypeVar, cast
 
+import msgspec
 from msgspec import Meta, Struct
 
 from registry.core.traffic import PairFigures, Reasons, Reporting, RouteFigures
 from registry.http.openapi import show_examples
 from registry.usecases.traffic import TrafficFigures
 
+View = TypeVar("View")
 _Milliseconds = float | None
 _DIGITS = 4
 """Digits behind the point of a part of 1: 99.99 % is 0.9999."""
@@ -104,17 +107,36 @@ class RoutesView(Struct, frozen=True):
     routes: list[RouteView]
 
 
-def traffic_view(window: str, figures: TrafficFigures) -> TrafficView:
-    """Return the document of the pairs of a window."""
+def traffic_view_in_steps(window: str, figures: TrafficFigures) -> Generator[None, None, TrafficView]:
+    """Return the document of the pairs of a window, by work that may be interrupted: 5,000 pairs take 30 ms."""
+    pairs = yield from _encoded(pair_view(pair) for pair in figures.pairs)
+    reporting = {}
+    for caller, count in figures.reporting.items():
+        reporting[caller] = _reporting(count)
+        yield
     return TrafficView(
         window=window,
-        pairs=[pair_view(pair) for pair in figures.pairs],
+        pairs=pairs,
         omitted=figures.omitted,
-        reporting={caller: _reporting(count) for caller, count in figures.reporting.items()},
+        reporting=reporting,
         complete=figures.complete,
         processes=figures.processes,
         dropped=figures.dropped,
     )
+
+
+def routes_view_in_steps(window: str, callee: str, routes: Iterable[RouteFigures]) -> Generator[None, None, RoutesView]:
+    """Return the document of the routes to a callee, by work that may be interrupted."""
+    return RoutesView(window, callee, (yield from _encoded(route_view(route) for route in routes)))
+
+
+def _encoded(views: Iterable[View]) -> Generator[None, None, list[View]]:
+    """Return views as JSON already, so that the whole document is encoded in no time."""
+    encoded = []
+    for view in views:
+        encoded.append(cast("View", msgspec.Raw(msgspec.json.encode(view))))
+        yield
+    return encoded
 
 
 def pair_view(pair: PairFigures) -> PairView:

@@ -15,9 +15,14 @@ from wire.traffic_digest import Edge, EdgeCounts, TrafficDigest
 PAIR = PairTotals("web", 'eu/a "b"\\\n', "shop", 12, (1, 0, 2, 0, 3), {0: 4, 33: 2})
 
 
+async def text_of(metrics: TrafficMetrics) -> str:
+    """Return the whole text."""
+    return b"".join(await metrics.text()).decode()
+
+
 async def samples(metrics: TrafficMetrics) -> dict[tuple[str, str], float]:
     """Return the values by the name of the series, and by the reason or the bound of it."""
-    text = (await metrics.text()).decode()
+    text = await text_of(metrics)
     return {
         (sample.name.removeprefix("headcount_traffic_"), sample.labels.get("reason", sample.labels.get("le", ""))): (
             sample.value
@@ -45,18 +50,25 @@ async def test_a_pair_has_requests_failures_and_latencies(metrics: TrafficMetric
     assert found["milliseconds_bucket", "177.8"] == found["milliseconds_bucket", "+Inf"] == 6
     assert found["milliseconds_count", ""] == 6
     assert found["milliseconds_sum", ""] == pytest.approx(4 * 0.5 + 2 * 107.5, rel=0.01)
-    assert 'location="eu/a \\"b\\"\\\\\\n"' in (await metrics.text()).decode()
+    assert 'location="eu/a \\"b\\"\\\\\\n"' in await text_of(metrics)
 
 
 async def test_a_table_without_pairs_has_no_series() -> None:
     """The families are there all the same."""
-    text = (await TrafficMetrics().text()).decode()
+    text = await text_of(TrafficMetrics())
     assert re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE) == [
         ("headcount_traffic_requests_total", "counter"),
         ("headcount_traffic_failures_total", "counter"),
         ("headcount_traffic_milliseconds", "histogram"),
     ]
     assert [line for line in text.splitlines() if not line.startswith("#")] == []
+
+
+async def test_a_reader_sees_the_pairs_of_its_services(metrics: TrafficMetrics) -> None:
+    """As caller and as callee, and no others."""
+    for service, seen in (("web", True), ("shop", True), ("payments", False)):
+        text = b"".join(await metrics.text(lambda name, service=service: name == service)).decode()  # type: ignore[misc]
+        assert ("headcount_traffic_requests_total{" in text) == seen
 
 
 async def test_each_worker_has_its_own_series(
@@ -67,7 +79,7 @@ async def test_each_worker_has_its_own_series(
     await metrics.share()
     (own,) = tmp_path.glob("traffic_*.msgpack")
     own.rename(tmp_path / "traffic_1.msgpack")
-    text = (await metrics.text()).decode()
+    text = await text_of(metrics)
     assert len(re.findall(r"^headcount_traffic_requests_total\{.*,worker=\"\d+\"\} 12$", text, re.MULTILINE)) == 2
     forget_worker(1, everything=True)
     assert [path.name for path in tmp_path.iterdir()] == [own.name]

@@ -76,8 +76,8 @@ def test_a_large_table_drops_in_bounded_work() -> None:
     for number in range(12_000):
         shared.add(number, number, ("p", "c"))
     drops = sum(shared.dropped.values()) // 500
-    assert 0 < len(compared) <= drops * 2_000
-    assert len(set(compared)) > 4_000
+    assert 0 < len(compared) <= drops * 1_000
+    assert len(set(compared)) == len(compared) > 2_000
 
 
 def test_beyond_the_budget_everybody_still_has_a_part() -> None:

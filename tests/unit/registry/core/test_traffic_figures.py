@@ -293,6 +293,42 @@ def test_envoys_that_share_a_node_id_are_added_up() -> None:
     assert pair.reporting == Reporting(3, 3)
 
 
+def test_the_work_for_many_envoys_and_pairs_can_be_interrupted() -> None:
+    """A step for each of them, so that polls are answered in between."""
+    table = TrafficTable(100)
+    for number in range(500):
+        table.take(digest(f"i-{number}", callee=f"s-{number % 100}"), 1000.0)
+    assert sum(1 for _ in table.reporter_images(1001.0)) == 500
+    images = [AgedImage(table.image(1001.0), 0.0)]
+    assert sum(1 for _ in figures_in_steps(images, "1m", lambda _: 1)) >= 1000
+    assert sum(1 for _ in figures(table, now=1001.0).pairs_in_steps(None, None)) >= 100
+    assert sum(1 for _ in table.forget_in_steps(1001.0)) >= 600
+
+
+def test_a_pair_that_begins_to_fail_is_noticed_once() -> None:
+    """When 5 % of its last minute have failed; others have been told then, and are told when another one does."""
+    table = TrafficTable(100)
+    for now in range(1010, 1070, 10):
+        table.take(digest(callee="payments"), now)
+        table.take(digest("i-2", callee="users"), now)
+        assert not table.begins_to_fail()
+    table.take(digest(failures=30), 1070.0)
+    assert not table.begins_to_fail()
+    table.take(digest(failures=100), 1080.0)
+    assert table.begins_to_fail()
+    at_once(table.note_failing_in_steps(table.image(1081.0)))
+    table.take(digest(failures=100), 1090.0)
+    assert not table.begins_to_fail()
+    table.take(digest("i-2", failures=100, callee="users"), 1090.0)
+    assert table.begins_to_fail()
+    # It recovers, others are told, and it fails again.
+    for now in range(1100, 1190, 10):
+        table.take(digest(), now)
+    at_once(table.note_failing_in_steps(table.image(1190.0)))
+    table.take(digest(failures=100), 1200.0)
+    assert table.begins_to_fail()
+
+
 def test_a_registrar_that_was_restarted_is_one_envoy() -> None:
     """Its digests have another sender after it; the rate is the same at each moment, in one process and in two."""
     for other in (None, TrafficTable(100)):
