@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import random
-import threading
+import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,6 @@ from harness.registrar import registrar
 from harness.registry import Registry
 
 from benchmarks import wrk
-from benchmarks.client import Client, request
 from benchmarks.footprint import memory, ticks
 from benchmarks.heartbeats import Case, Load, renewals
 from benchmarks.plan import Plan
@@ -47,9 +46,8 @@ def run(part: Part, plan: Plan) -> None:
     _digest(part, plan)
     with stage() as found:
         _beside_heartbeats(part, plan, found)
-        for callees in (20, 100):
-            plan.doing(f"traffic: a registrar beside an Envoy with {callees} clusters")
-            asyncio.run(_registrar(part, plan, found, callees))
+        plan.doing("traffic: registrars beside Envoys with 20 and 100 clusters")
+        asyncio.run(_registrars(part, plan, found))
 
 
 def digest(number: int, sequence: int) -> TrafficDigest:
@@ -107,16 +105,17 @@ def _beside_heartbeats(part: Part, plan: Plan, found: Stage) -> None:
         cpu="server's CPU µs a heartbeat",
         digests="digests/s",
     )
+    lines = found.directory / "digests.txt"
+    lines.write_bytes(b"\n".join(msgspec.json.encode(digest(number, 7)) for number in range(_REGISTRARS)))
     with found.registry() as process:
         load = Load(process, {1: renewals(found.directory, population, 1)})
         load.beat(Case(), plan.seconds(2))
-        for side in interleaved(["without digests", "with digests"], plan.rounds(7)):
+        for side in interleaved(["without digests", "with digests"], plan.rounds(9)):
             plan.doing(f"traffic: heartbeats {side}")
-            with _reporting(process, sends=side == "with digests") as sent:
-                before, begun = sent[0], time.monotonic()
-                measured = load.beat(Case(), plan.seconds(6))
-                rate = (sent[0] - before) / (time.monotonic() - begun)
-            table.add(side, rate=measured.rate, cpu=measured.cpu, digests=rate)
+            with _reporting(process, lines, sends=side == "with digests") as rate:
+                measured = load.beat(Case(), plan.seconds(4))
+                digests = rate()
+            table.add(side, rate=measured.rate, cpu=measured.cpu, digests=digests)
         part.ratio(
             f"heartbeats/s with and without the digests of {_REGISTRARS:,} registrars",
             table.values("with digests", "rate"),
@@ -130,90 +129,85 @@ def _beside_heartbeats(part: Part, plan: Plan, found: Stage) -> None:
             table.values("with digests", "cpu"),
             at_least=0.97,
         )
-        _alone(part, plan, process)
+        _alone(part, plan, process, lines)
 
 
-def _alone(part: Part, plan: Plan, process: Registry) -> None:
+def _alone(part: Part, plan: Plan, process: Registry, lines: Path) -> None:
     plan.doing("traffic: digests alone")
     shares, cores = [], []
     for _ in range(plan.rounds(3)):
-        seconds = plan.seconds(10)
-        idle = cpu_seconds(process.process.pid)
-        time.sleep(seconds)
+        seconds = plan.seconds(5)
         begun = cpu_seconds(process.process.pid)
-        with _reporting(process, sends=True) as sent:
-            before = sent[0]
+        time.sleep(seconds)
+        idle = cpu_seconds(process.process.pid) - begun
+        before, begun = _taken(process), cpu_seconds(process.process.pid)
+        with _reporting(process, lines, sends=True):
             time.sleep(seconds)
-            count = sent[0] - before
-        used = cpu_seconds(process.process.pid) - begun - (begun - idle)
-        shares.append(used / max(1, count) * 1e6)
-        cores.append(100 * used / max(1, count) * _REGISTRARS / _INTERVAL)
+        used = cpu_seconds(process.process.pid) - begun - idle
+        count = max(1.0, _taken(process) - before)
+        shares.append(used / count * 1e6)
+        cores.append(100 * used / count * _REGISTRARS / _INTERVAL)
     part.bar(f"CPU for the digests of {_REGISTRARS:,} registrars", cores, "% of a core", at_most=3.0)
     part.bar("CPU of a digest in the registry, HTTP and the exchange between processes included", shares, "µs")
 
 
 @contextlib.contextmanager
-def _reporting(process: Registry, *, sends: bool) -> Iterator[list[int]]:
-    """Send the digests of all registrars in turn, each at its interval, and count them in the only item of a list."""
-    sent, stop = [0], threading.Event()
-
-    async def work(bodies: Sequence[bytes], sequence: int) -> None:
-        connection = await Client.connect(process.port)
-        begun, number = time.monotonic(), 0
-        while not stop.is_set():
-            body = bodies[number % len(bodies)].replace(b'"sequence":7', b'"sequence":%d' % (sequence + number))
-            status, _ = await connection.send(request("POST", "/v1/traffic", body))
-            if status != 200:
-                raise RuntimeError(f"a digest was answered {status}")
-            sent[0] += 1
-            number += 1
-            await asyncio.sleep(max(0.0, begun + number * _INTERVAL / len(bodies) - time.monotonic()))
-        connection.close()
-
-    async def all_work() -> None:
-        bodies = [msgspec.json.encode(digest(number, 7)) for number in range(_REGISTRARS)]
-        sequence = time.monotonic_ns() // 1024
-        # Each connection has the digests of so many registrars, one after the other.
-        await asyncio.gather(*(work(bodies[first::_CONNECTIONS], sequence) for first in range(_CONNECTIONS)))
-
-    thread = threading.Thread(target=lambda: asyncio.run(all_work())) if sends else None
-    if thread is not None:
-        thread.start()
-    try:
-        yield sent
-    finally:
-        stop.set()
-        if thread is not None:
-            thread.join()
+def _reporting(process: Registry, lines: Path, *, sends: bool) -> Iterator[Callable[[], float]]:
+    """Let wrk, which costs next to nothing, send the digests of all registrars; yield what tells their rate so far."""
+    before, begun = _taken(process), time.monotonic()
+    load = wrk.digests(process.url, lines, _REGISTRARS / _INTERVAL, _CONNECTIONS) if sends else contextlib.nullcontext()
+    with load:
+        yield lambda: (_taken(process) - before) / (time.monotonic() - begun)
 
 
-async def _registrar(part: Part, plan: Plan, found: Stage, callees: int) -> None:
-    """Compare a registrar that reports with one that does not; the Envoy has traffic to each cluster."""
-    async with _app() as app:
-        with found.registry() as process, _envoy(found.directory, callees, app) as (admin, listener):
+def _taken(process: Registry) -> float:
+    """Return how many digests the registry has taken.
+
+    Raises:
+        RuntimeError: it has refused some, so the figures would be those of something else.
+    """
+    text = process.client.get("/metrics").text
+    counts = dict(re.findall(r'^registry_traffic_digests_total\{outcome="(\w+)"\} (\S+)$', text, re.MULTILINE))
+    if float(counts.get("refused", 0)) or float(counts.get("repeated", 0)):
+        raise RuntimeError(f"digests were refused or repeated: {counts}")
+    return float(counts.get("taken", 0))
+
+
+async def _registrars(part: Part, plan: Plan, found: Stage) -> None:
+    """Compare registrars that report with ones that do not, at the same time; Envoys have traffic to each cluster."""
+    rounds = plan.rounds(3)
+    beside: dict[int, tuple[list[int], list[int]]] = {}
+    async with contextlib.AsyncExitStack() as running:
+        apps = iter([await running.enter_async_context(FakeApp()) for _ in range(4 * rounds + 1)])
+        process = running.enter_context(found.registry())
+        callee = next(apps).port
+        for callees in (20, 100):
+            admin, listener = running.enter_context(_envoy(found.directory, callees, callee))
             traffic = asyncio.create_task(_traffic(listener, callees))
-            costs: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
-            for side in interleaved(["without", "with"], plan.rounds(3)):
-                env = {"REGISTRAR_ENVOY_ADMIN": f"http://127.0.0.1:{admin}"} if side == "with" else {}
-                endpoint = f"127.0.0.1:{app}"
-                with registrar(found.directory, process.url, "caller", endpoint, env=env, admin_listen="off") as beside:
-                    pid = beside.process.pid
-                    await asyncio.sleep(plan.seconds(15) + 5)
-                    begun, at = ticks(pid), time.monotonic()
-                    await asyncio.sleep(max(_INTERVAL, plan.seconds(60)))
-                    share = (ticks(pid) - begun) * _TICK / (time.monotonic() - at)
-                    costs[side].append((memory(pid)["Pss"] / 1024, 100 * share))
-            traffic.cancel()
-    named = f"registrar beside an Envoy with {callees} callees"
-    pairs = list(zip(costs["with"], costs["without"], strict=True))
-    part.bar(f"{named}: memory more", [one[0] - other[0] for one, other in pairs], "MB", at_most=1.5)
-    part.bar(f"{named}: CPU more", [one[1] - other[1] for one, other in pairs], "% of a core", at_most=0.2)
-
-
-@contextlib.asynccontextmanager
-async def _app() -> AsyncIterator[int]:
-    async with FakeApp() as app:
-        yield app.port
+            running.callback(traffic.cancel)
+            reports = {"REGISTRAR_ENVOY_ADMIN": f"http://127.0.0.1:{admin}"}
+            beside[callees] = [], []
+            for env, pids in zip((reports, {}), beside[callees], strict=True):
+                for _ in range(rounds):
+                    endpoint = f"127.0.0.1:{next(apps).port}"
+                    one = registrar(found.directory, process.url, "caller", endpoint, env=env, admin_listen="off")
+                    pids.append(running.enter_context(one).process.pid)
+        # The first digests make what stays.
+        await asyncio.sleep(plan.seconds(15) + 5)
+        everyone = [pid for sides in beside.values() for side in sides for pid in side]
+        begun, at = {pid: ticks(pid) for pid in everyone}, time.monotonic()
+        await asyncio.sleep(max(_INTERVAL, plan.seconds(40)))
+        seconds = time.monotonic() - at
+        shares = {pid: 100 * (ticks(pid) - begun[pid]) * _TICK / seconds for pid in everyone}
+        megabytes = {pid: memory(pid)["Pss"] / 1024 for pid in everyone}
+    for callees, sides in beside.items():
+        named = f"registrar beside an Envoy with {callees} callees"
+        pairs = list(zip(*sides, strict=True))
+        more = [megabytes[one] - megabytes[other] for one, other in pairs]
+        part.bar(f"{named}: memory more", more, "MB", at_most=1.5)
+        part.bar(
+            f"{named}: CPU more", [shares[one] - shares[other] for one, other in pairs], "% of a core", at_most=0.2
+        )
 
 
 async def _traffic(listener: int, callees: int) -> None:

@@ -1,10 +1,11 @@
 """Floods of polls by wrk, which is C and so costs less than any server that it measures."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from benchmarks.stage import cpu_seconds
 _POLLS = Path(__file__).parent / "data" / "poll.lua"
 _BEATS = Path(__file__).parent / "data" / "beats.lua"
 _GET = Path(__file__).parent / "data" / "get.lua"
+_DIGESTS = Path(__file__).parent / "data" / "digests.lua"
 _THREADS = 2
 _LONG_HOLD = 30_000
 _LOOK = 0.1
@@ -137,6 +139,30 @@ def get(url: str, pids: Sequence[int], what: Gets) -> Measured | None:
     """
     told = {"GET_ETAG": what.etag, "GET_CODING": what.coding, "GET_ACCEPT": what.accept}
     return _run(_GET, url, pids, what, {name: value for name, value in told.items() if value})
+
+
+@contextlib.contextmanager
+def digests(url: str, lines: Path, rate: float, connections: int) -> Iterator[None]:
+    """Send the digests of a file, a line each, at this rate until the end of the block.
+
+    Each is sent with a number of its own, in place of ``"sequence":7``.
+    """
+    pause = round(1000 * connections / rate)
+    told = {
+        "DIGESTS_FILE": str(lines),
+        "DIGESTS_PAUSE": str(pause),
+        "DIGESTS_SEQUENCE": str(time.monotonic_ns() // 1024),
+    }
+    with subprocess.Popen(
+        ["wrk", "-t1", f"-c{connections}", "-d3600s", "-s", str(_DIGESTS), url],  # noqa: S607  # on the PATH
+        env=os.environ | told,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as sending:
+        try:
+            yield
+        finally:
+            sending.kill()
 
 
 def _run(

@@ -46,6 +46,8 @@ FAMILIES = (REQUESTS, FAILURES, MILLISECONDS)
 _PART = 50
 """Pairs in one part of a family's text."""
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_encode = msgspec.msgpack.Encoder().encode
+_chunks = msgspec.msgpack.Decoder(list[bytes])
 _decoder = msgspec.msgpack.Decoder(list[PairTotals])
 
 
@@ -66,7 +68,11 @@ class TrafficMetrics:
         if directory is not None:
             path = Path(directory) / f"traffic_{os.getpid()}.msgpack"
             written = path.with_suffix(".new")
-            written.write_bytes(msgspec.msgpack.encode([pair async for pair in cooperatively(self._source())]))
+            pairs = [pair async for pair in cooperatively(self._source())]
+            chunks = [
+                _encode(pairs[start : start + _PART]) async for start in cooperatively(range(0, len(pairs), _PART))
+            ]
+            written.write_bytes(_encode(chunks))
             written.replace(path)
 
     async def text(self, shows: Callable[[str], bool] = lambda _: True) -> list[bytes]:
@@ -98,8 +104,9 @@ class TrafficMetrics:
             return
         for path in sorted(Path(directory).glob("traffic_*.msgpack")):
             worker = path.stem.partition("_")[2]
-            for pair in _decoder.decode(path.read_bytes()):
-                yield f'{_labels(pair)},worker="{worker}"', pair
+            for chunk in _chunks.decode(path.read_bytes()):
+                for pair in _decoder.decode(chunk):
+                    yield f'{_labels(pair)},worker="{worker}"', pair
 
 
 def _head(family: Family) -> bytes:

@@ -58,7 +58,7 @@ class Traffic:
         self._cache = cache
         self._exchange = exchange
         self._instances: dict[str, tuple[int, int]] = {}
-        """By service: the change and, as of it, the number of instances. Written by _instances_of()."""
+        """By service with endpoints: the change and, as of it, the number of instances. Written by _instances_of()."""
 
     def take(self, principal: Principal, digest: TrafficDigest) -> DigestAnswer:
         """Add a digest, and return what the next one is to have.
@@ -149,6 +149,10 @@ class Traffic:
     def _instances_of(self, service: str) -> int:
         """Return how many instances a service has, each of which has an Envoy beside it."""
         snapshot = self._cache.get(service)
+        if not snapshot.endpoints:
+            # Nothing is kept of it: callers may be gateways, and may be invented.
+            self._instances.pop(service, None)
+            return 0
         known = self._instances.get(service)
         if known is None or known[0] != snapshot.change:
             instances = {
