@@ -216,7 +216,7 @@ class TrafficTable:
         return True
 
     def begins_to_fail(self) -> bool:
-        """Return whether a pair fails in the last minute that others do not know to fail; each is looked at once."""
+        """Return whether a pair has begun to fail, which other processes do not know yet; each is looked at once."""
         suspects, self._suspects = self._suspects, set()
         for key in suspects - self._failing:
             pair = self._pairs.get(key)
