@@ -261,7 +261,7 @@ def test_each_refusal_says_what_to_do(closed: Closed, words: tuple[str, ...]) ->
             [{"verbs": ["read", "operate"], "services": ["web-*"]}],
         ),
     ],
-    ids=("registrar", "envoy", "operator", "prometheus", "options"),
+    ids=("registrar", "envoy", "operator", "on-call", "prometheus", "options"),
 )
 def test_tokens_are_made_by_sets_and_by_options(
     closed: Closed, words: tuple[str, ...], kind: str, grants: list[dict[str, object]]
