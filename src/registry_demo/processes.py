@@ -125,6 +125,7 @@ class DemoProcesses:
         """Start the registrar beside Envoy, which reports what Envoy counts; its endpoint is Envoy's listener."""
         more = {
             "REGISTRAR_ENVOY_ADMIN": f"http://127.0.0.1:{self.ports.admin}",
+            "REGISTRAR_ERRANDS": "debug",
             "REGISTRAR_TRAFFIC_INTERVAL": format_duration(TRAFFIC_INTERVAL),
         }
         return await self._start_registrar(CALLER, "front", f"{REGION}a", self.ports.listener, more)

@@ -97,7 +97,9 @@ def show(session: Session, answers: Sequence[Answer], field: str, verb: str) -> 
     done = _done(answers)
     if not done:
         session.screen.say(f"no Envoy answered: {verb}")
-        if field in ("tap", "top") and not answers[0]["callee"]:
+        # An Envoy whose registrar refuses is one that could be asked: others are of no more use.
+        refused = any(answer.get("result") for answer in answers)
+        if field in ("tap", "top") and not refused and not answers[0]["callee"]:
             session.screen.note(
                 "--caller NAME asks the Envoys of a service that calls this one, and looks at what they send"
             )

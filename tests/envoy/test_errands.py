@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.operator import registryctl
+from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registrar import Registrar, registrar
 from harness.registry import Registry
@@ -124,6 +126,13 @@ def app_port() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture
+def other_port() -> Iterator[int]:
+    """Another one, for a second registrar: it would take the address over from the first one's service."""
+    with app() as port:
+        yield port
+
+
 @pytest.fixture(scope="module")
 def envoy(workplace: Path, app_port: int) -> Iterator[TappedEnvoy]:
     """The Envoy."""
@@ -131,13 +140,22 @@ def envoy(workplace: Path, app_port: int) -> Iterator[TappedEnvoy]:
         yield started
 
 
-@pytest.fixture
-def world(
-    shared_registry: Registry, service: str, tmp_path: Path, envoy: TappedEnvoy, app_port: int
+@pytest.fixture(scope="module")
+def shared_world(
+    shared_registry: Registry, tmp_path_factory: pytest.TempPathFactory, envoy: TappedEnvoy, app_port: int
 ) -> Iterator[World]:
-    """A service of the test's own, whose registrar may do everything at the Envoy."""
-    with beside(shared_registry, service, tmp_path, envoy, app_port) as started:
+    """A service whose registrar may do everything at the Envoy: starting one costs more than most tests."""
+    service = f"service-{uuid.uuid4().hex[:12]}"
+    with beside(shared_registry, service, tmp_path_factory.mktemp("errands"), envoy, app_port) as started:
         yield started
+
+
+@pytest.fixture
+def world(shared_world: World, server: Postgres) -> World:
+    """The same, which has had no errand in this minute: it gets six."""
+    process = shared_world.registry
+    server.execute("DELETE FROM errands WHERE service = $1", shared_world.service, url=process.database_url)
+    return shared_world
 
 
 @contextlib.contextmanager
@@ -263,9 +281,12 @@ def test_taps_show_what_was_asked_for_and_no_secret(  # the rooms of one registr
 
 
 def test_what_an_envoy_cannot_do_is_said_so(
-    world: World, shared_registry: Registry, service: str, tmp_path: Path, app_port: int
+    world: World, shared_registry: Registry, service: str, tmp_path: Path, other_port: int
 ) -> None:
-    """Another tap that runs, a missing filter with the lines that the listeners lack, and an Envoy that hangs."""
+    """Another tap that runs, a missing filter with the lines that the listeners lack, and an Envoy that hangs.
+
+    Its registrar is stopped at the end, while a log level is to go back later.
+    """
     body = {
         "config_id": "shop",
         "tap_config": {"match": {"any_match": True}, "output_config": {"sinks": [{"streaming_admin": {}}]}},
@@ -277,8 +298,8 @@ def test_what_an_envoy_cannot_do_is_said_so(
     bare = tmp_path / "bare"
     bare.mkdir()
     with (
-        tapped_envoy(bare, app_port, filters=False) as envoy,
-        beside(shared_registry, f"{service}-bare", bare, envoy, app_port) as other,
+        tapped_envoy(bare, other_port, filters=False) as envoy,
+        beside(shared_registry, f"{service}-bare", bare, envoy, other_port) as other,
     ):
         result = other.answer("tap", seconds=1)
         assert result["outcome"] == "refused"
@@ -293,6 +314,13 @@ def test_what_an_envoy_cannot_do_is_said_so(
         assert "no complete answer within 5s" in result["detail"]
         assert shared_registry.statuses(other.service) == {other.endpoint: "HEALTHY"}
         assert other.answer("clusters")["outcome"] == "done"
+        # A registrar that is stopped puts the levels back before it ends.
+        before = other.levels()
+        other.answer("log-level", loggers={"http": "debug"}, seconds=600)
+        assert other.levels() != before
+        other.registrar.send(signal.SIGTERM)
+        other.registrar.process.wait(30)
+        assert other.levels() == before
 
 
 def test_a_log_level_goes_back_by_itself(world: World) -> None:
@@ -303,19 +331,13 @@ def test_a_log_level_goes_back_by_itself(world: World) -> None:
     assert set_at["log_level"]["before"] == {"http": before["http"], "router": before["router"]}
     eventually(lambda: world.levels() == before, within=20)
     assert "has no logger nothing" in world.answer("log-level", loggers={"nothing": "debug"})["detail"]
-    # Stopped in between, it puts the level back before it ends.
-    world.answer("log-level", loggers={"http": "debug"}, seconds=600)
-    assert world.levels()["http"] == "debug"
-    world.registrar.send(signal.SIGTERM)
-    world.registrar.process.wait(30)
-    assert world.levels() == before
 
 
 def test_a_log_level_goes_back_after_kill_minus_nine(
-    shared_registry: Registry, service: str, tmp_path: Path, envoy: TappedEnvoy, app_port: int
+    shared_registry: Registry, service: str, tmp_path: Path, envoy: TappedEnvoy, other_port: int
 ) -> None:
     """What has to go back is on disk; the next registrar does it, when its time is over."""
-    with beside(shared_registry, service, tmp_path, envoy, app_port) as world:
+    with beside(shared_registry, service, tmp_path, envoy, other_port) as world:
         before = world.levels()
         world.answer("log-level", loggers={"http": "debug"}, seconds=1800)
         world.registrar.kill()
@@ -325,7 +347,7 @@ def test_a_log_level_goes_back_after_kill_minus_nine(
     state = json.loads(kept.read_text())
     state["loggers"]["http"]["until"] = 0
     kept.write_text(json.dumps(state))
-    with beside(shared_registry, service, tmp_path, envoy, app_port, errands="read") as world:
+    with beside(shared_registry, service, tmp_path, envoy, other_port, errands="read") as world:
         eventually(lambda: world.levels() == before, within=20)
         eventually(lambda: not kept.exists())
         # Whatever the registry allows, this one may read alone, and says which setting it is.

@@ -199,25 +199,24 @@ def test_a_registrar_that_dies_is_told_apart_from_one_that_never_asks(shared_reg
     assert view["explanation"].startswith("its registrar asked for its next errand")
 
 
-def test_a_registrar_that_never_asks_is_said_to_be_old_or_off(database: str, tmp_path: Path) -> None:
+def test_a_registrar_that_never_asks_is_said_to_be_old_or_off(shared_registry: Registry, service: str) -> None:
     """The time of PostgreSQL decides: what was not collected in time is over, and says which settings it needs."""
-    with registry(database, tmp_path) as process:
-        register(process, "shop", ONE)
-        asked = ask(process, service="shop")
-        assert result_of(process, asked, wait=0)["state"] == "asked"
-        execute(database, "UPDATE errands SET collect_until = now() - interval '1 s'")
-        view = result_of(process, asked)
-        assert view["state"] == "not_collected"
-        assert "is older than errands, or has no REGISTRAR_ENVOY_ADMIN" in view["explanation"]
-        # It is not handed out any more.
-        fake = FakeRegistrar(process, "shop", ONE, wait=1)
-        with contextlib.closing(fake):
-            assert fake.take() is None
-        # An answer that does not come in time is over too.
-        execute(
-            database, "UPDATE errands SET asked_at = now() - interval '60 s', collected_at = now() - interval '16 s'"
-        )
-        assert result_of(process, asked)["state"] == "not_answered"
+    process, of_it = shared_registry, f"WHERE service = '{service}'"
+    register(process, service, ONE)
+    asked = ask(process, service=service)
+    assert result_of(process, asked, wait=0)["state"] == "asked"
+    execute(process.database_url, f"UPDATE errands SET collect_until = now() - interval '1 s' {of_it}")
+    view = result_of(process, asked)
+    assert view["state"] == "not_collected"
+    assert "is older than errands, or has no REGISTRAR_ENVOY_ADMIN" in view["explanation"]
+    # It is not handed out any more.
+    fake = FakeRegistrar(process, service, ONE, wait=1)
+    with contextlib.closing(fake):
+        assert fake.take() is None
+    # An answer that does not come in time is over too.
+    late = "asked_at = now() - interval '60 s', collected_at = now() - interval '16 s'"
+    execute(process.database_url, f"UPDATE errands SET {late} {of_it}")
+    assert result_of(process, asked)["state"] == "not_answered"
 
 
 def execute(database: str, statement: str) -> None:

@@ -360,7 +360,11 @@ def _counted(shift: Shift, seen: Look, elapsed: float) -> Shift:
 def _unknown(seen: Look) -> Hold | None:
     """Return why too little is known to judge the group; None: enough is known."""
     if not seen.callers:
-        return Hold("no_traffic", "no Envoy reports traffic to the service")
+        words = (
+            "no Envoy reports traffic to the service: it has none, the first figures are on their way, or no registrar "
+            "beside a caller's Envoy sends any (REGISTRAR_ENVOY_ADMIN)"
+        )
+        return Hold("no_traffic", words)
     if 2 * seen.reporting < seen.callers:
         words = f"{seen.reporting} of {seen.callers} Envoys that call the service report what its endpoints had"
         return Hold("few_reports", words)
