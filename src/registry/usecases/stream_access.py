@@ -151,7 +151,14 @@ class StreamAccess:
                     entry, stream, Status.UNAUTHENTICATED, "the client certificate of this connection has expired"
                 )
             elif guard.principal.subject.ended or guard.generation != self._authentication.generation:
-                await self._review_stream(entry, guard, stream)
+                try:
+                    await self._review_stream(entry, guard, stream)
+                except Exception:
+                    # Whatever it is of this stream, the credentials of the others are looked at.
+                    log.exception("stream_not_reviewed", principal=guard.principal.name, node=entry.node.id)
+                    guard.generation = self._authentication.generation
+                    if self._policy.enforces(_DISCOVER):
+                        self._end(entry, stream, Status.UNAVAILABLE, "its access could not be decided; see the log")
 
     async def _review_stream(self, entry: StreamEntry, guard: StreamGuard, stream: ObservedStream) -> None:
         generation = self._authentication.generation

@@ -199,6 +199,30 @@ async def test_a_revoked_credential_ends_its_streams_and_no_others(setting: Sett
     assert end_of(api) is None
 
 
+async def test_a_stream_that_cannot_be_reviewed_keeps_no_other_from_being_ended(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends too, since nobody knows what it may still ask for, and its next one is decided anew."""
+    for name in ("odd", "bad", "good"):
+        setting.grant(name, *grant("shop", "cart"))
+    odd, bad, good = (setting.open(name) for name in ("odd", "bad", "good"))
+    principal_of = setting.access._principal
+
+    async def principal(peer: Peer, authorization: bytes | None) -> Principal:
+        if authorization == setting.headers["odd"].encode():
+            raise RuntimeError("a defect")
+        return await principal_of(peer, authorization)
+
+    monkeypatch.setattr(setting.access, "_principal", principal)
+    setting.revoke("bad")
+    await setting.access.review()
+    assert [end and end[0] for end in map(end_of, (odd, bad, good))] == [
+        Status.UNAVAILABLE,
+        Status.UNAUTHENTICATED,
+        None,
+    ]
+
+
 async def test_a_revoked_grant_ends_a_stream_that_uses_it(setting: Setting) -> None:
     """One that is not used ends none; one that was missing and is granted begins the stream anew."""
     setting.grant("web", *grant("shop", "cart"))
