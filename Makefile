@@ -37,11 +37,10 @@ run: $(READY) ## Run only the registry, with its embedded PostgreSQL
 # Where it is set, each of the hundreds of processes that tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Most tests wait for something; six processes keep two cores busy, and a file stays with one of them. They take the files
-# in order, so that the short ones of tests/unit come last, and the processes end together.
+# Most tests wait for something; six processes keep two cores busy. They take the files in order, so that the short ones of
+# tests/unit come last, and the processes end together.
 test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest, JOBS=0 runs them in one process)
-	@$(BIN)/python -m pytest --numprocesses $(or $(JOBS),6) --dist loadfile --no-loadscope-reorder \
-	  --hypothesis-profile whole $(ARGS)
+	@$(BIN)/python -m pytest --processes $(or $(JOBS),6) --hypothesis-profile whole $(ARGS)
 
 unit: $(READY) ## Run the tests that need no process, socket or database, in two minutes (ARGS="tests/unit/wire -x")
 	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)

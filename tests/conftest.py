@@ -9,23 +9,8 @@ from harness.examples import MAX_QUICK_EXAMPLES, QUICK
 from harness.postgres import Postgres, postgres
 from harness.registry import Registry, registry
 from hypothesis import settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling, Scheduling
 
-_BROWSER = "tests/browser/"
-
-
-class _ByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no types
-    """Gives each file to one process of tests, and all files of the browser to one: they share Chromium and data."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        scope: str = super()._split_scope(nodeid)
-        return _BROWSER if scope.startswith(_BROWSER) else scope
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Return what gives files to processes; it is asked where `make test` runs several."""
-    return _ByFile(config, log)
+pytest_plugins = ["harness.forked_tests"]
 
 
 @pytest.fixture(scope="session")
