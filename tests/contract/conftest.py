@@ -13,7 +13,7 @@ from harness.registry import Registry, registry
 FRONTS = ["fast", "plain", "route"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def front(server: Postgres, workplace: Path) -> Iterator[Callable[[str], Registry]]:
     """Return the registry that answers by one of the HTTP fronts; it is started when a test first asks for it."""
     with ExitStack() as stack:

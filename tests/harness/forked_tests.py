@@ -4,8 +4,9 @@ To collect 9,000 tests takes 14 s of processor time, and twice that on a fresh c
 So one process does it. Those that it forks share what it has imported, take one file after the other until none is
 left, and send it their reports. It runs no test of its own.
 
-All tests of a file run in one process, since they share registries; all files of the browser do, since they share
-Chromium. A warning is an error in these tests, so none is sent.
+All tests of a file run in one process, since they share registries. All files of the browser do, since they share
+Chromium and a registry with much in it. Both end after the last of them, since a registry that nobody asks anything
+takes 2 % of a core. A warning is an error in these tests, so none is sent.
 """
 
 import gc
@@ -77,9 +78,13 @@ def _by_file(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
     """Return the items of each file together, in the order of the files; the browser counts as one file."""
     files: dict[str, list[pytest.Item]] = {}
     for item in items:
-        name = item.nodeid.partition("::")[0]
-        files.setdefault(_BROWSER if name.startswith(_BROWSER) else name, []).append(item)
+        files.setdefault(_group(item), []).append(item)
     return list(files.values())
+
+
+def _group(item: pytest.Item) -> str:
+    name = item.nodeid.partition("::")[0]
+    return _BROWSER if name.startswith(_BROWSER) else name
 
 
 def _refuse_threads() -> None:
@@ -119,13 +124,16 @@ class _Queue:
 def _run(session: pytest.Session, files: list[list[pytest.Item]], queue: _Queue, writer: Connection) -> None:
     """Do as pytest's own loop does, with one file after the other, and tell the parent which were taken.
 
-    The next file is taken when one is over, so that none waits behind a long test. So nobody knows it while the last test
-    of a file runs, and fixtures of the session are kept until the session ends.
+    The next file is taken when one is over, so that none waits behind a long test. Nobody knows it while the last test
+    of a file runs, and fixtures of the session are kept until the session ends, or the files of the browser.
     """
     try:
         while (index := queue.take()) is not None:
             writer.send(("took", index))
-            for item, following in itertools.pairwise([*files[index], session]):
+            items = files[index]
+            kept = None if _group(items[0]) == _BROWSER else session
+            for item, following in itertools.pairwise([*items, kept]):
+                assert isinstance(item, pytest.Item)
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if session.shouldfail:
                     raise session.Failed(session.shouldfail)

@@ -17,6 +17,11 @@ _PORTS = range(20_000, 32_000)
 
 _LOOK = 0.06
 """Seconds that a look at a condition takes on an idle machine, at most: a request, or a page of the console."""
+_SHORTEST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.1
+"""Seconds between two looks. Most are requests, which cost both ends processor time."""
+_LATENESS = 0.1
+"""The next pause, as a part of the time waited so far."""
 
 
 class Child(Protocol):
@@ -89,9 +94,12 @@ def _crowd() -> float:
 
 
 def eventually(
-    condition: Callable[[], bool], *, within: float = 10.0, every: float = 0.02, said: Callable[[], str] = str
+    condition: Callable[[], bool], *, within: float = 10.0, every: float | None = None, said: Callable[[], str] = str
 ) -> float:
     """Wait until ``condition`` holds; return the seconds it took.
+
+    It looks each ``every`` seconds, or else often at first and each tenth of a second later: what it returns is late by
+    a tenth of it at most.
 
     Where one look takes long, because the machine is busy, what is waited for takes long as well: it has as many looks
     as an idle machine takes in the time, each process that wants a core lengthens the time, and five times the time is
@@ -100,12 +108,14 @@ def eventually(
     Raises:
         AssertionError: it did not hold in time; ``said`` tells what there was instead.
     """
-    looks, started = 0, time.monotonic()
+    # What the looks so far and their pauses take on an idle machine.
+    idle, started = 0.0, time.monotonic()
     while not condition():
-        looks += 1
         waited = time.monotonic() - started
-        enough = waited > within * _crowd() and looks > within / (every + _LOOK)
+        pause = every if every is not None else min(max(_SHORTEST_PAUSE, _LATENESS * waited), _LONGEST_PAUSE)
+        idle += pause + _LOOK
+        enough = waited > within * _crowd() and idle > within
         if enough or waited > 5 * within:
             raise AssertionError(f"not within {within} s: {said()}")
-        time.sleep(every)
+        time.sleep(pause)
     return time.monotonic() - started
