@@ -3,11 +3,9 @@
 import asyncio
 import os
 import platform
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import get_args
 
 import structlog
 
@@ -15,18 +13,14 @@ from registry import metrics
 from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import LoginRules
 from registry.auth.credential import Limits as IdentityLimits
-from registry.auth.load_balancer import LoadBalancer
-from registry.auth.load_balancer_keys import LoadBalancerKeys, key_base
-from registry.auth.oidc_provider import OidcProvider, OidcSettings
+from registry.auth.other_parties import oidc_provider_of, signed_headers_of, sts_of
 from registry.auth.policy import Policy
-from registry.auth.signed_headers import SignedHeaders
-from registry.auth.signed_token import check_installed
-from registry.auth.sts_client import StsClient
 from registry.auth.verbs import Verb
 from registry.background import access_feed, audit_writer, mesh_pruner, rejection_events
 from registry.background.access_feed import AccessFeed
 from registry.background.audit_writer import AuditWriter
 from registry.background.change_feed import ChangeFeed
+from registry.background.disk_copies import WRITE_INTERVAL, DiskCopies, PacedWrite
 from registry.background.ecs_tasks import REQUEST_INTERVAL, EcsTaskPoller
 from registry.background.errand_delivery import ErrandDelivery
 from registry.background.evidence import EvidenceReader
@@ -47,9 +41,6 @@ from registry.background.subscriber_sync import SubscriberSync
 from registry.background.sweeper import Sweeper
 from registry.background.traffic_exchange import EXCHANGE_INTERVAL, TrafficExchange
 from registry.background.traffic_metrics import TRAFFIC
-from registry.cache.disk_access import DiskAccess
-from registry.cache.disk_mesh import DiskMesh
-from registry.cache.disk_snapshot import DiskSnapshot
 from registry.cache.heartbeat_cache import HeartbeatCache
 from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
@@ -58,18 +49,17 @@ from registry.cooperative import cooperatively
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
-from registry.core.endpoint import Endpoint
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.shift_statistics import Counts
-from registry.core.silence import STATUSES_FOR_PEOPLE
-from registry.core.subscriber import PUBLISH_INTERVAL, State, SubscriberFilter
+from registry.core.subscriber import PUBLISH_INTERVAL, SubscriberFilter
 from registry.core.traffic_table import TrafficTable
 from registry.database_url import DatabaseUrl
 from registry.descriptors import cap_held_errands, descriptor_limit
-from registry.errors import BadSettingsError, UnavailableError
+from registry.errors import UnavailableError
 from registry.garbage_collection import settle, unsettle
 from registry.periodic import Periodic
+from registry.process_gauges import GAUGE_INTERVAL, ProcessGauges
 from registry.program import VERSION
 from registry.rollout.registered_services import RegisteredServices
 from registry.rollout.rollouts import LOOK_INTERVAL as ROLLOUT_INTERVAL
@@ -129,15 +119,9 @@ log = structlog.get_logger()
 
 _PRUNE_INTERVAL = 30.0
 _FORGET_ERRANDS_INTERVAL = 60.0
-_METRICS_INTERVAL = 5.0
 _COUNT_INTERVAL = 5.0
 """Seconds between two counts of what instances and identities have registered."""
-_SNAPSHOT_INTERVAL = 5.0
-_MAX_SNAPSHOT_SHARE = 0.03
-"""Share of the time in which the snapshot is written: many endpoints under steady change do not keep the disk busy."""
 _REPORT_INTERVAL = 1.0
-_DISK_SNAPSHOT_DELAY = 2.0
-"""Seconds to wait for PostgreSQL at the start before the snapshot on disk is served."""
 _MAX_READS = 2
 """Connections to PostgreSQL that people and consoles share, so that heartbeats always have theirs."""
 
@@ -184,13 +168,7 @@ class RegistryProcess:
         self._following_mesh: asyncio.Task[None] | None = None
         """Follows the mesh configuration, from the start to the stop."""
         self._fallback: asyncio.Task[None] | None = None
-        """Serves the snapshot on disk when PostgreSQL is not read soon."""
-        self._snapshot_due = 0.0
-        """When the snapshot may be written next, on the loop's clock."""
-        self._access_due = 0.0
-        """When the credentials may be written next, on the loop's clock."""
-        self._mesh_due = 0.0
-        """When the mesh configuration may be written next, on the loop's clock."""
+        """Serves the copies on disk when PostgreSQL is not read soon."""
 
     def _make_access(self) -> None:
         """Make what proves who sends a request, decides what it may, and notes what it did."""
@@ -202,12 +180,12 @@ class RegistryProcess:
         self.policy = Policy(settings.auth, verbs, self.audit.note_refusal)
         self.access = AccessTable()
         self.access_feed = AccessFeed(self.database, self.access, self.cache.clock)
-        self.signed_headers = _signed_headers_of(settings)
+        self.signed_headers = signed_headers_of(settings)
         """Tells whom the load balancer has signed in; None where none does."""
         self.authentication = Authentication(
             self.access, self.access_feed, self.cache.clock, self.signed_headers, settings.trusted_proxies
         )
-        self.sts = StsClient(settings.aws_sts_endpoint) if settings.aws_regions else None
+        self.sts = sts_of(settings)
         """AWS STS; None where AWS login is off."""
         self.logins = Logins(
             self.database,
@@ -219,7 +197,7 @@ class RegistryProcess:
             login_limit(settings.unlimited_networks) if settings.auth == "on" else None,
         )
         # The sign-in provider of people; None without one.
-        self.oidc = _provider_of(settings)
+        self.oidc = oidc_provider_of(settings)
 
     def _make_writes(self) -> None:
         """Make what follows the database, and what changes it for registrars and operators."""
@@ -323,9 +301,7 @@ class RegistryProcess:
     def _make_use_cases(self) -> None:
         """Make what stands beside the routes, which `_parts_of_routes` completes."""
         settings = self.settings
-        self.disk_snapshot = DiskSnapshot(settings.data_dir / "snapshot.msgpack")
-        self.disk_access = DiskAccess(settings.data_dir / "access.msgpack")
-        self.disk_mesh = DiskMesh(settings.data_dir / "mesh.msgpack")
+        self.disk_copies = DiskCopies(settings.data_dir, self.cache, self.access, self.mesh)
         self.probe_planner = ProbePlanner(self.cache, Limits.of(settings).networks)
         self.heartbeats = Heartbeats(
             self.policy,
@@ -339,6 +315,9 @@ class RegistryProcess:
         v1_hosts = HostsV1(self.cache, settings.environment)
         self.hosts = DropInHosts(self.policy, self.cache, v1_hosts, self.subscribers, self.registrations)
         self.silences = Silences(self.cache, settings.last_endpoint_hold)
+        self._gauges = ProcessGauges(
+            self.cache, self.silences, self.subscriber_sync, self.subscribers, self.edge_discovery
+        )
         self.catalog = Catalog(self.policy, self.cache, self.silences)
         self.health = ProcessHealth(self.policy, self.cache, settings, self.change_feed, self.sweeper, self.abilities)
         """Tells whether this process can answer."""
@@ -416,7 +395,7 @@ class RegistryProcess:
             database=database,
             reads=reads,
             cache=cache,
-            disk_snapshot=self.disk_snapshot,
+            disk_snapshot=self.disk_copies.snapshot,
             change_feed=self.change_feed,
             sweeper=self.sweeper,
             reports=self.reports,
@@ -480,10 +459,9 @@ class RegistryProcess:
         self._jobs.every(self.settings.sweep_interval, "sweep", self.sweeper.sweep)
         self._jobs.every(_PRUNE_INTERVAL, "prune", self.sweeper.prune)
         self._jobs.every(_PRUNE_INTERVAL, "prune_logins", self.logins.prune)
-        self._jobs.every(_METRICS_INTERVAL, "count", self._set_gauges)
-        self._jobs.every(_SNAPSHOT_INTERVAL, "snapshot_on_disk", self._write_snapshot)
-        self._jobs.every(_SNAPSHOT_INTERVAL, "access_on_disk", self._write_access)
-        self._jobs.every(_SNAPSHOT_INTERVAL, "mesh_on_disk", self._write_mesh)
+        self._jobs.every(GAUGE_INTERVAL, "count", self._gauges.set)
+        for name, write in self.disk_copies.writes().items():
+            self._jobs.every(WRITE_INTERVAL, name, PacedWrite(write))
         self._jobs.every(_REPORT_INTERVAL, "report", self._report)
         self._jobs.every(access_feed.INTERVAL, "access", self.access_feed.follow)
         self._jobs.every(access_feed.INTERVAL, "expire_credentials", self._expire_credentials)
@@ -514,7 +492,7 @@ class RegistryProcess:
             self._jobs.every(RELOAD_INTERVAL, "tls", tls.follow)
         if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
             self._jobs.every(REAP_INTERVAL, "orphans", self._reap_orphans)
-        self._fallback = asyncio.create_task(self._fall_back())
+        self._fallback = asyncio.create_task(self.disk_copies.restore())
 
     def release(self) -> None:
         """Answer every held poll now, so that stopping does not wait for them."""
@@ -527,9 +505,7 @@ class RegistryProcess:
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "loops": self._stop_loops,
             "audit": self.audit_writer.finish,
-            "snapshot_on_disk": partial(self.disk_snapshot.keep, self.cache),
-            "access_on_disk": self._keep_access,
-            "mesh_on_disk": partial(self.disk_mesh.keep, self.mesh),
+            **self.disk_copies.writes(),
             "searches": self.access_feed.stop,
             "streams": self._withdraw_streams,
             "lead": self.sweeper.resign,
@@ -574,17 +550,6 @@ class RegistryProcess:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    async def _fall_back(self) -> None:
-        """Serve the snapshot on disk, to the clients that it knew, when PostgreSQL is not read in time."""
-        await asyncio.sleep(_DISK_SNAPSHOT_DELAY)
-        # The credentials first: where access is on, nothing is answered without them.
-        if not self.access.ready:
-            self.disk_access.restore(self.access)
-        if not self.mesh.ready:
-            self.disk_mesh.restore(self.mesh)
-        if not self.cache.ready:
-            self.disk_snapshot.restore(self.cache)
-
     async def _prepare(self) -> None:
         """Bring the schema up, and read the credentials: nothing is answered before they are known."""
         if self.settings.migrate:
@@ -618,75 +583,11 @@ class RegistryProcess:
         if self.mesh.ready and self.mesh_feed.read_at is not None:
             await self.sightings.tell(self.mesh.database_id)
 
-    async def _write_snapshot(self) -> None:
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        if begun >= self._snapshot_due:
-            await self.disk_snapshot.keep(self.cache)
-            self._snapshot_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
-
-    async def _write_access(self) -> None:
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        if begun >= self._access_due:
-            await self._keep_access()
-            self._access_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
-
-    async def _write_mesh(self) -> None:
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        if begun >= self._mesh_due:
-            await self.disk_mesh.keep(self.mesh)
-            self._mesh_due = begun + (loop.time() - begun) / _MAX_SNAPSHOT_SHARE
-
-    async def _keep_access(self) -> None:
-        await self.disk_access.keep(self.access, self.cache.clock.now())
-
-    async def _set_gauges(self) -> None:
-        counts: Counter[str] = Counter()
-        silent: dict[str, Sequence[Endpoint]] = {}
-        quarantined = lost = below_strength = 0
-        now = self.cache.clock.now()
-        snapshots = list(self.cache.services().values())
-        async for snapshot in cooperatively(snapshots):
-            counts.update(snapshot.counts_for_people)
-            if snapshot.silent:
-                silent[snapshot.service] = snapshot.silent
-            quarantined += len(snapshot.quarantined)
-            presence = snapshot.presence(now, self.cache.desired_counts)
-            lost += len(presence.lost)
-            below_strength += presence.missing > 0
-        for status in STATUSES_FOR_PEOPLE:
-            metrics.ENDPOINTS.labels(status).set(counts[status])
-        self._set_silence(silent)
-        metrics.QUARANTINED.set(quarantined)
-        metrics.CLOCK_ERROR.set(self.cache.clock.error)
-        metrics.STALE.set(int(self.cache.stale))
-        metrics.SERVICES.set(len(snapshots))
-        metrics.LOST.set(lost)
-        metrics.BELOW_STRENGTH.set(below_strength)
-        states = await self.subscriber_sync.states()
-        for state in get_args(State):
-            metrics.SUBSCRIBERS.labels(state).set(states[state])
-        metrics.EDGES.set(self.edge_discovery.edge_count)
-        metrics.EDGE_SUBSCRIBERS.set(self.edge_discovery.subscriber_count)
-        metrics.SIGHTINGS.set(self.subscribers.sightings)
-        metrics.SIGHTINGS_REFUSED.inc(self.subscribers.take_refused())
-        await TRAFFIC.share()
-
     def _endpoint_figures(self, service: str, within: float) -> EndpointTotals:
         """Return what Envoys counted for the endpoints of a service under a shift, as shifts take it."""
         counted = self.traffic.endpoint_counts(service, within)
         totals = {name: Counts(each.attempts, each.errors) for name, each in counted.endpoints.items()}
         return EndpointTotals(totals, counted.reporting.expected, counted.reporting.reported)
-
-    def _set_silence(self, silent: Mapping[str, Sequence[Endpoint]]) -> None:
-        metrics.SUSPECTS.set(sum(map(len, silent.values())))
-        held = {service: self.silences.longest(endpoints) for service, endpoints in silent.items()}
-        # Both gauges name the same services, because the alert joins them.
-        longest = sorted(held, key=lambda service: -held[service])[: metrics.MAX_SERVICE_SERIES]
-        metrics.SILENT_SECONDS.set({service: held[service] for service in longest})
-        metrics.SILENT_ENDPOINTS.set({service: len(silent[service]) for service in longest})
 
 
 async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:
@@ -694,36 +595,3 @@ async def _stop_part(name: str, stop: Callable[[], Awaitable[None]]) -> None:
         await stop()
     except Exception:
         log.exception("part_not_stopped", part=name)
-
-
-def _signed_headers_of(settings: Settings) -> SignedHeaders | None:
-    """Return what tells whom the load balancer has signed in; None where none does.
-
-    Raises:
-        BadSettingsError: what it needs is not installed.
-    """
-    if settings.alb_arn is None or settings.alb_client_id is None or settings.alb_issuer is None:
-        return None
-    check_installed("REGISTRY_ALB_ARN")
-    ours = LoadBalancer(settings.alb_arn, settings.alb_client_id, settings.alb_issuer)
-    return SignedHeaders(ours, LoadBalancerKeys(settings.alb_keys_endpoint or key_base(settings.alb_arn)))
-
-
-def _provider_of(settings: Settings) -> OidcProvider | None:
-    """Return the sign-in provider that is set; None without one.
-
-    Raises:
-        BadSettingsError: what it needs is not installed, or its secret cannot be read.
-    """
-    if settings.oidc_issuer is None or settings.oidc_client_id is None:
-        return None
-    check_installed("REGISTRY_OIDC_ISSUER")
-    secret = "" if settings.oidc_client_secret is None else settings.oidc_client_secret.get_secret_value()
-    if settings.oidc_client_secret_file is not None:
-        try:
-            secret = settings.oidc_client_secret_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadSettingsError(f"REGISTRY_OIDC_CLIENT_SECRET_FILE cannot be read: {error}") from None
-        if not secret:
-            raise BadSettingsError("REGISTRY_OIDC_CLIENT_SECRET_FILE is empty; leave it out for a public client")
-    return OidcProvider(OidcSettings(settings.oidc_issuer, settings.oidc_client_id, secret, settings.oidc_redirect_url))

@@ -139,7 +139,11 @@ async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path
     async def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for part, name in ((replica.disk_snapshot, "keep"), (replica.reports, "leave"), (replica.registrations, "close")):
+    for part, name in (
+        (replica.disk_copies.snapshot, "keep"),
+        (replica.reports, "leave"),
+        (replica.registrations, "close"),
+    ):
         setattr(part, name, fail)
     await replica.stop()
     assert not leads(replica)

@@ -2,16 +2,19 @@
 
 import ipaddress
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from registry.auth.access_table import AccessTable
 from registry.auth.oidc import BadIdTokenError
 from registry.auth.principal import Principal
-from registry.auth.signed_headers import SignedHeaders
 from registry.auth.subject import Subject, rejected, undetermined
 from registry.background.access_feed import AccessFeed
 from registry.core.clock import Clock
 from registry.core.endpoint_networks import Network
 from registry.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from registry.auth.signed_headers import SignedHeaders
 
 CertificateNames = Sequence[tuple[str, str]]
 """The names of a peer's certificate, as pairs of a source (spiffe, dns) and a name."""
@@ -75,7 +78,7 @@ class Authentication:
         table: AccessTable,
         feed: AccessFeed,
         clock: Clock,
-        signed_headers: SignedHeaders | None = None,
+        signed_headers: "SignedHeaders | None" = None,
         proxies: Sequence[Network] = (),
     ) -> None:
         self._table = table
@@ -129,7 +132,7 @@ class Authentication:
         )
         return Principal(address, actor, subject)
 
-    async def _person(self, signed_headers: SignedHeaders, statements: Sequence[bytes]) -> Subject:
+    async def _person(self, signed_headers: "SignedHeaders", statements: Sequence[bytes]) -> Subject:
         if len(statements) > 1:
             # One of them was not written by the load balancer, and nobody knows which.
             return rejected("the request has x-amzn-oidc-data more than once; the load balancer sends it once")

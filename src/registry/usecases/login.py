@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct
@@ -13,8 +14,6 @@ from registry.auth.access_table import AccessTable
 from registry.auth.aws_login import MAX_AGE, BadLoginError, LoginRules, SignedRequest, read_login
 from registry.auth.credential import Credential, Identity
 from registry.auth.principal import Principal
-from registry.auth.sts_answer import AwsCaller
-from registry.auth.sts_client import StsClient
 from registry.auth.subject import Subject
 from registry.auth.tokens import SESSION, NewToken, new_token
 from registry.auth.verbs import Verb
@@ -34,6 +33,10 @@ from registry.metrics import LOGINS
 from registry.store import logins as store
 from registry.store.database import Database
 from registry.usecases.audit import Audit
+
+if TYPE_CHECKING:
+    from registry.auth.sts_answer import AwsCaller
+    from registry.auth.sts_client import StsClient
 
 log = structlog.get_logger()
 
@@ -103,7 +106,7 @@ class Logins:
         table: AccessTable,
         clock: Clock,
         rules: LoginRules,
-        sts: StsClient | None,
+        sts: "StsClient | None",
         audit: Audit,
         limit: PeerLimit | None = None,
     ) -> None:
@@ -287,7 +290,7 @@ class Logins:
         )
         return Login(sessions[0].name, registrar, envoy)
 
-    def _identity_of(self, caller: AwsCaller, request: SignedRequest) -> Identity:
+    def _identity_of(self, caller: "AwsCaller", request: SignedRequest) -> Identity:
         """Return the identity that matches a caller."""
         identity = self._table.find_identity(_AWS, caller.match)
         if identity is None:
@@ -324,7 +327,7 @@ def _session_of(principal: Principal) -> str:
     return subject.credential
 
 
-def _principal_of(caller: AwsCaller) -> str:
+def _principal_of(caller: "AwsCaller") -> str:
     return f"{_AWS}:{caller.match}/{caller.session}"
 
 
@@ -337,7 +340,7 @@ def _blank_sessions(tokens: Sequence[NewToken]) -> list[Credential]:
     ]
 
 
-def _of_caller(session: Credential, identity: Identity, caller: AwsCaller) -> Credential:
+def _of_caller(session: Credential, identity: Identity, caller: "AwsCaller") -> Credential:
     return replace(
         session,
         name=_principal_of(caller),

@@ -1,14 +1,17 @@
 """Sign-ins of people by an OpenID Connect provider."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from registry.auth.oidc import BadIdTokenError, check_state, new_attempt, read_attempt
-from registry.auth.oidc_provider import OidcProvider
 from registry.core.clock import Clock
 from registry.errors import NotFoundError
 from registry.usecases.sign_in import BrowserSession, ProvenPerson, SignIns
+
+if TYPE_CHECKING:
+    from registry.auth.oidc_provider import OidcProvider
 
 _MAX_ERROR = 64
 """Characters of an error code of the provider that is shown."""
@@ -50,7 +53,7 @@ class OidcSignIns:
         clock: PostgreSQL's time.
     """
 
-    def __init__(self, provider: OidcProvider | None, sign_ins: SignIns, clock: Clock) -> None:
+    def __init__(self, provider: "OidcProvider | None", sign_ins: SignIns, clock: Clock) -> None:
         self._provider = provider
         self._sign_ins = sign_ins
         self._clock = clock
@@ -97,13 +100,13 @@ class OidcSignIns:
         session = await self._sign_ins.by_provider(address, prove)
         return session, read_attempt(cookie, now).following
 
-    def _set(self) -> OidcProvider:
+    def _set(self) -> "OidcProvider":
         if self._provider is None:
             raise NotFoundError("no sign-in provider is set here (REGISTRY_OIDC_ISSUER); paste a token")
         return self._provider
 
 
-async def _prove(provider: OidcProvider, cookie: str, answer: Answer, now: float) -> ProvenPerson:
+async def _prove(provider: "OidcProvider", cookie: str, answer: Answer, now: float) -> ProvenPerson:
     """Return who has signed in, if the answer belongs to what this browser began."""
     attempt = read_attempt(cookie, now)
     check_state(attempt, answer.state)
