@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from registry.metrics import SILENT_ENDPOINTS, SILENT_SECONDS
-from registry.worker_metrics import VARIABLE
+from registry.worker_metrics import VARIABLE, settled
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -23,11 +23,12 @@ def expose() -> bytes:
     if directory is None:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # published without types
-    registry.register(Workers(Path(directory)))
-    for gauge in (SILENT_ENDPOINTS, SILENT_SECONDS):
-        registry.register(gauge)
-    return generate_latest(registry)
+    with settled(Path(directory)):
+        MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # published without types
+        registry.register(Workers(Path(directory)))
+        for gauge in (SILENT_ENDPOINTS, SILENT_SECONDS):
+            registry.register(gauge)
+        return generate_latest(registry)
 
 
 class Workers(Collector):

@@ -28,7 +28,7 @@ from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.http2.installed import check_installed
 from registry.process import RegistryProcess
 from registry.settings import Settings
-from registry.worker_metrics import forget_worker
+from registry.worker_metrics import forget_process, retire_workers
 from wire.orphans import OrphanReaper
 from wire.sd_notify import notify
 
@@ -343,7 +343,7 @@ class _Workers:
         ServerTls.of_http(self._settings)
         ServerTls.of_streams(self._settings)
         # What was counted so far, and would stand in the metrics as of a worker.
-        forget_worker(os.getpid(), everything=True)
+        forget_process(os.getpid())
         # What was imported is no garbage. Were it searched for some, each worker would copy its pages.
         gc.collect()
         gc.freeze()
@@ -397,9 +397,12 @@ class _Workers:
         raise SystemExit(status)
 
     def _remove_dead(self) -> None:
-        for child in [child for child in self._children if child.exitcode is not None]:
+        ended = [child for child in self._children if child.exitcode is not None]
+        for child in ended:
             self._children.remove(child)
-            forget_worker(child.pid or 0)
+        if ended and not self._stopping:
+            retire_workers({child.pid or 0 for child in self._children})
+        for child in ended:
             if not self._stopping:
                 log.error("worker_died", pid=child.pid, exitcode=child.exitcode)
                 self._pause()

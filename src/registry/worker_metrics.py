@@ -3,9 +3,10 @@
 prometheus_client decides when it is imported where values are kept, so this is called before anything imports it.
 """
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from registry.settings import Settings
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client finds the directory."""
+_LATEST = "gauge_mostrecent"
+_KEPT = ("counter", "histogram", _LATEST)
+"""Kinds of files whose values count on when their worker has ended; the rest tells of living workers."""
 
 
 @contextmanager
@@ -31,14 +35,89 @@ def worker_metrics(settings: Settings) -> Iterator[None]:
         yield
 
 
-def forget_worker(pid: int, *, everything: bool = False) -> None:
-    """Remove what a process that is no worker any more counted as living, or all of its files."""
+@contextmanager
+def settled(directory: Path, *, changing: bool = False) -> Iterator[None]:
+    """Keep files of ended workers from being added up in the middle of a scrape, for the length of the block.
+
+    Args:
+        directory: of the metrics.
+        changing: whether the block is what adds them up.
+    """
+    with (directory / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if changing else fcntl.LOCK_SH)
+        yield
+
+
+def forget_process(pid: int) -> None:
+    """Remove all that a process has counted which is no worker."""
     directory = os.environ.get(VARIABLE)
     if directory is not None:
-        for file in Path(directory).glob(f"{'' if everything else 'gauge_live'}*_{pid}.db"):
+        for file in Path(directory).glob(f"*_{pid}.db"):
             file.unlink(missing_ok=True)
-        if everything:
-            (Path(directory) / f"traffic_{pid}.msgpack").unlink(missing_ok=True)
+
+
+def retire_workers(living: Collection[int]) -> None:
+    """Keep what ended workers have counted in one file of each kind, and remove what they said of themselves.
+
+    So counters never fall, and there are no more files after a thousand crashes. A child process does it: where the
+    directory is full, or a file is damaged, that one fails, and the parent of the workers lives on. Then the files
+    stay, still count, and are added up when the next worker ends.
+
+    Args:
+        living: the process ids of all workers that run; none may be started meanwhile.
+    """
+    directory = os.environ.get(VARIABLE)
+    if directory is None:
+        return
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            add_up_ended(Path(directory), living)
+            status = 0
+        finally:
+            os._exit(status)
+    os.waitpid(child, 0)
+
+
+def add_up_ended(directory: Path, living: Collection[int]) -> None:
+    """Do so in this process, as ``retire_workers`` does in another one.
+
+    Raises:
+        OSError: the sums cannot be written; nothing is lost.
+    """
+    with settled(directory, changing=True):
+        for file in (*directory.glob("gauge_live*_*.db"), *directory.glob("traffic_*.msgpack")):
+            if _pid_of(file) not in living:
+                file.unlink(missing_ok=True)
+        for kind in _KEPT:
+            ended = [file for file in directory.glob(f"{kind}_[0-9]*.db") if _pid_of(file) not in living]
+            if ended:
+                _add_to(directory / f"{kind}_ended.db", ended, latest=kind == _LATEST)
+
+
+def _add_to(total: Path, ended: Sequence[Path], *, latest: bool) -> None:
+    """Add the values of some files to those of another, or keep the latest of them."""
+    from prometheus_client.mmap_dict import MmapedDict  # noqa: PLC0415  # not before the directory is chosen
+
+    values: dict[str, tuple[float, float]] = {}
+    for file in (total, *ended) if total.exists() else ended:
+        for key, value, at, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+            before, last = values.get(key, (0.0, 0.0))
+            values[key] = max((last, before), (at, value))[::-1] if latest else (before + value, at)
+    fresh = total.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    written = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
+    for key, (value, at) in values.items():
+        written.write_value(key, value, at)  # type: ignore[no-untyped-call]
+    written.close()  # type: ignore[no-untyped-call]
+    fresh.replace(total)
+    for file in ended:
+        file.unlink()
+
+
+def _pid_of(file: Path) -> int:
+    return int(file.stem.rpartition("_")[2])
 
 
 def _directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:

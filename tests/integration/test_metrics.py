@@ -1,11 +1,13 @@
 """What the registry counts, as Prometheus reads it."""
 
+import contextlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 from harness.calls import Call, digest
 from harness.process import eventually
 from harness.prometheus import promtool
@@ -78,7 +80,7 @@ def test_propagation_through_another_process_goes_by_the_databases_clock(
 
 
 def test_several_workers_answer_as_one(database: str, workplace: Path, service: str) -> None:
-    """Counters are sums over all workers, whichever is asked; of each gauge and each process metric there is one."""
+    """Counters are sums over all workers, ended ones too, whichever is asked; of each gauge there is one."""
     with registry(database, workplace, workers=2) as found:
         # Each reads the database for itself, and either may be the first.
         eventually(
@@ -111,6 +113,31 @@ def test_several_workers_answer_as_one(database: str, workplace: Path, service: 
             httpx.post(f"{found.url}/v1/traffic", json=sent, trust_env=False).raise_for_status()
         # A worker tells the others of its pairs every five seconds.
         eventually(lambda: [_requests(found) for _ in range(6)] == [1000.0] * 6, within=30, every=0.5)
+        # What an ended worker has counted still counts, and its files do not stay.
+        for _ in range(2):
+            directory, worker = _replaced_worker(found)
+            text = httpx.get(f"{found.url}/metrics", trust_env=False).text
+            assert (
+                sum(map(float, re.findall(r'^registry_polls_total{.*code="200".*} (.*)$', text, re.MULTILINE))) == asked
+            )
+            assert not list(directory.glob(f"*_{worker}.*"))
+        assert len(list(directory.glob("counter_*.db"))) <= 3
+
+
+def _replaced_worker(found: Registry) -> tuple[Path, int]:
+    """Kill a worker, wait until another one serves, and return the directory of metrics and the killed one's id."""
+    parent = psutil.Process(found.process.pid)
+    worker, *_ = before = parent.children()
+    (directory,) = {Path(file.path).parent for file in worker.open_files() if file.path.endswith(".db")}
+    worker.kill()
+
+    def replaced() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any(child.net_connections("tcp") for child in parent.children() if child not in before)
+        return False
+
+    eventually(replaced, within=60)
+    return directory, worker.pid
 
 
 def _requests(found: Registry) -> float:

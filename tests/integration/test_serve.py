@@ -154,17 +154,21 @@ def test_a_name_that_cannot_be_in_dns_is_told(database: str, host: str) -> None:
 
 
 def test_a_taken_address_is_told(database: str, workplace: Path) -> None:
-    """An address that another program listens on ends the start with a message, not a traceback."""
+    """An address that another program listens on ends the start with a message; httpx and rich are not imported."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = os.environ | {
             "REGISTRY_LISTEN": f"127.0.0.1:{taken.getsockname()[1]}",
             "REGISTRY_DATABASE_URL": database,
+            "PYTHONPROFILEIMPORTTIME": "1",
         }
         told = subprocess.run(
             [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=120, check=False
         )
     assert told.returncode == 2
     assert "Address already in use" in told.stderr
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", told.stderr, re.MULTILINE))
+    assert "registry.server" in imported
+    assert not imported & {"httpx", "rich.console", "pygments"}
     assert "Traceback" not in told.stderr
 
 

@@ -103,8 +103,13 @@ class TrafficMetrics:
             yield from ((_labels(pair), pair) for pair in self._source())
             return
         for path in sorted(Path(directory).glob("traffic_*.msgpack")):
+            try:
+                chunks = _chunks.decode(path.read_bytes())
+            except FileNotFoundError:
+                # Its worker has ended: the series end with it.
+                continue
             worker = path.stem.partition("_")[2]
-            for chunk in _chunks.decode(path.read_bytes()):
+            for chunk in chunks:
                 for pair in _decoder.decode(chunk):
                     yield f'{_labels(pair)},worker="{worker}"', pair
 

@@ -1,5 +1,6 @@
 """The traffic of pairs in Prometheus' text format."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from registry.background.traffic_metrics import TrafficMetrics
 from registry.core.traffic_table import TrafficTable
 from registry.core.traffic_totals import FAILURE_REASONS, PairTotals
-from registry.worker_metrics import VARIABLE, forget_worker
+from registry.worker_metrics import VARIABLE, add_up_ended
 from wire.traffic_digest import Edge, EdgeCounts, TrafficDigest
 
 PAIR = PairTotals("web", 'eu/a "b"\\\n', "shop", 12, (1, 0, 2, 0, 3), {0: 4, 33: 2})
@@ -74,15 +75,15 @@ async def test_a_reader_sees_the_pairs_of_its_services(metrics: TrafficMetrics) 
 async def test_each_worker_has_its_own_series(
     metrics: TrafficMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that is scraped has those of the others, and what is no worker any more can be forgotten."""
+    """The one that is scraped has those of the others; they end with their worker."""
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     await metrics.share()
     (own,) = tmp_path.glob("traffic_*.msgpack")
     own.rename(tmp_path / "traffic_1.msgpack")
     text = await text_of(metrics)
     assert len(re.findall(r"^headcount_traffic_requests_total\{.*,worker=\"\d+\"\} 12$", text, re.MULTILINE)) == 2
-    forget_worker(1, everything=True)
-    assert [path.name for path in tmp_path.iterdir()] == [own.name]
+    add_up_ended(tmp_path, {os.getpid()})
+    assert {path.name for path in tmp_path.iterdir()} == {own.name, "lock"}
 
 
 def test_totals_only_grow_and_go_with_their_pair() -> None:
