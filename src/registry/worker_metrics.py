@@ -37,7 +37,7 @@ def worker_metrics(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def settled(directory: Path, *, changing: bool = False) -> Iterator[None]:
-    """Keep files of ended workers from being added up in the middle of a scrape, for the length of the block.
+    """Keep files of ended workers from being added up in the middle of a scrape.
 
     Args:
         directory: of the metrics.
@@ -57,7 +57,7 @@ def forget_process(pid: int) -> None:
 
 
 def retire_workers(living: Collection[int]) -> None:
-    """Keep what ended workers have counted in one file of each kind, and remove what they said of themselves.
+    """Add up what ended workers have counted, and remove what they said of themselves.
 
     So counters never fall, and there are no more files after a thousand crashes. A child process does it: where the
     directory is full, or a file is damaged, that one fails, and the parent of the workers lives on. Then the files

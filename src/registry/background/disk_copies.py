@@ -1,4 +1,4 @@
-"""What a process keeps on disk for a start without PostgreSQL: endpoints, credentials and mesh configuration."""
+"""Copies on disk of what a process serves, for a start without PostgreSQL."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
