@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 _FORMAT = 1
 """The format of the file; another one is not read."""
-_NODES_PER_TURN = 20
+_NODES_PER_TURN = 5
 """node.clusters that are encoded in one turn of the event loop."""
 
 

@@ -19,6 +19,8 @@ _TIMEOUT = 150.0
 """Seconds for a job: reading, compiling, and the proof by an Envoy."""
 _END_TIMEOUT = 2.0
 """Seconds for the process to end after SIGTERM."""
+_PART = 65_536
+"""Bytes that are sent to the process, or read from it, in one turn of the event loop."""
 _MAX_CHANGES = 4
 """Applies that run or wait."""
 _MAX_ROLLBACKS = 2
@@ -77,7 +79,7 @@ async def _run(job: Job) -> Result:
     )
     try:
         async with asyncio.timeout(_TIMEOUT):
-            output, errors = await process.communicate(msgspec.msgpack.encode(job))
+            output, errors = await _talk(process, msgspec.msgpack.encode(job))
     except TimeoutError:
         raise UnavailableError(f"the compiler took longer than {_TIMEOUT:g} s and was ended") from None
     finally:
@@ -86,6 +88,34 @@ async def _run(job: Job) -> Result:
         log.error("compiler_died", status=process.returncode, said=errors.decode(errors="replace")[-2000:])
         raise UnavailableError(f"the compiler ended with status {process.returncode}; the registry's log says more")
     return _decoder.decode(output)
+
+
+async def _talk(process: asyncio.subprocess.Process, job: bytes) -> tuple[bytearray, bytearray]:
+    """Send a job to a process, and return its output and what it said.
+
+    ``communicate()`` joins the parts of the output at its end: 11 MB in 8 ms, in which no poll is answered.
+    """
+    output, errors, _ = await asyncio.gather(_read(process.stdout), _read(process.stderr), _send(process.stdin, job))
+    await process.wait()
+    return output, errors
+
+
+async def _read(stream: asyncio.StreamReader | None) -> bytearray:
+    content = bytearray()
+    while stream is not None and (part := await stream.read(_PART)):
+        content += part
+    return content
+
+
+async def _send(stream: asyncio.StreamWriter | None, content: bytes) -> None:
+    if stream is None:
+        return
+    with suppress(BrokenPipeError, ConnectionResetError):
+        # Its status and what it said tell of a process that ends before it has read the job.
+        for begin in range(0, len(content), _PART):
+            stream.write(content[begin : begin + _PART])
+            await stream.drain()
+    stream.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

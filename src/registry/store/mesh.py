@@ -35,8 +35,8 @@ WHOLE = 0.0
 """The share of the rows that hold for every Envoy of a node.cluster that is in no share."""
 _MAX_LOST = 100
 """Revisions, and steps of one, that a fail-over may lose: the next number after it is that much greater."""
-_ROWS_PER_STATEMENT = 1_000
-"""Rows that one statement writes."""
+_ROWS_PER_STATEMENT = 200
+"""Rows that one statement writes. SQLAlchemy takes some 5 µs for each, and no poll is answered meanwhile."""
 _KEYS_PER_STATEMENT = 200
 """Keys that one statement names, each by parameters of its own: SQLAlchemy writes its text anew each time."""
 
