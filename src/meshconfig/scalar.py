@@ -28,6 +28,8 @@ _NUMERIC = re.compile(
     re.ASCII,
 )
 """Plain texts that some reader of YAML takes for a number."""
+_DATE = re.compile(r"[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?(?:[Tt ].*)?", re.ASCII)
+"""Plain texts that some reader of YAML takes for a date."""
 _MAX_HINTED = 64
 """Letters of a text for which the most similar allowed one is looked for."""
 _MAX_DIGITS = 20
@@ -117,8 +119,7 @@ def _text(described: types.StrType, schema: dict[str, Any]) -> ScalarReader:
         if type(node) is not Scalar:
             raise RefusedValueError(f"{name} is {shown(node)}; it has to be a text.")
         text = node.text
-        if node.plain and (_is_numeric(text) or text.lower() in _OLD_BOOLEANS or text in BOOLEANS):
-            taken = "a number" if _is_numeric(text) else "a boolean"
+        if node.plain and (taken := _other_type(text)):
             message = f"{name} is {shortened(text)}, which readers of YAML take for {taken}."
             raise RefusedValueError(message, f'Write it in quotes: "{shortened(text)}".')
         if matches is not None and not matches(text):
@@ -199,8 +200,13 @@ def _bounds(described: types.IntType | types.FloatType) -> str:
     return f" of more than {described.gt:g}" if described.gt is not None else ""
 
 
-def _is_numeric(text: str) -> bool:
-    return _NUMERIC.fullmatch(text) is not None
+def _other_type(text: str) -> str:
+    """Return the type that some reader of YAML takes a plain text for; nothing where all of them take it for a text."""
+    if _NUMERIC.fullmatch(text):
+        return "a number"
+    if text.lower() in _OLD_BOOLEANS or text in BOOLEANS:
+        return "a boolean"
+    return "a date" if _DATE.fullmatch(text) else ""
 
 
 def _text_of(node: Node) -> str:

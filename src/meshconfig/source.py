@@ -4,6 +4,7 @@ Nodes are built from the events of libyaml, not composed by PyYAML: that recurse
 event at a time, a file is left where its limits end.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ MAX_NODES = 100_000
 MAX_DEPTH = 32
 """Levels of nesting."""
 
+_CONFLICT = re.compile(r"^<{7}(?: .*)?$", re.MULTILINE)
+"""The first line of a conflict that git could not merge."""
 _LINE_BREAKS = ("\r\n", "\n", "\r", "\x85", "\u2028", "\u2029")
 """Line breaks of YAML 1.1, by which libyaml counts lines."""
 
@@ -61,11 +64,12 @@ def decode(file: str, content: bytes) -> tuple[str, list[Fault]]:
         return "", [Fault(position, "The file is not UTF-8 from here.", "Save it as UTF-8.")]
 
 
-def parse(file: str, text: str) -> tuple[Node | None, list[Fault]]:
+def parse(file: str, text: str, *, several: bool = False) -> tuple[Node | None, list[Fault]]:
     """Return the nodes of a file, None where it cannot be read to its end, and all faults.
 
     A file without a document, such as one of comments alone, is an empty mapping. What stands in front of the place
-    where a file cannot be read on is not returned: half a file would seem to lack what follows.
+    where a file cannot be read on is not returned: half a file would seem to lack what follows. With ``several``, a
+    file may have further documents, which are held to the same limits together and of which the first is returned.
     """
     try:
         size = len(text.encode("utf-8"))
@@ -75,7 +79,7 @@ def parse(file: str, text: str) -> tuple[Node | None, list[Fault]]:
     if size > MAX_BYTES:
         message = f"The file has {size:,} bytes, and at most {MAX_BYTES:,} are allowed."
         return None, [Fault(Position(file, 1, 1), message, "Split it, or move what many share into a group.")]
-    builder = _Builder(file)
+    builder = _Builder(file, several=several)
     try:
         builder.build(yaml.parse(text, Loader=yaml.CSafeLoader))
     except _RefusedError as refused:
@@ -122,10 +126,11 @@ class _Builder:
         faults: duplicate keys; everything else that is refused ends the file.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, several: bool = False) -> None:
         self.root: Node | None = None
         self.faults: list[Fault] = []
         self._file = file
+        self._several = several
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Node, int] | None] = {}  # None while the anchored collection is open
         self._count = 0
@@ -155,7 +160,7 @@ class _Builder:
                 self._add_alias(event)
             elif kind is yaml.DocumentStartEvent:
                 self._documents += 1
-                if self._documents > 1:
+                if self._documents > 1 and not self._several:
                     raise self._refused(event, "The file has a second document.", "Make it a file of its own.")
 
     def _begin(self, event: Any, node: Node, size: int = 1) -> None:  # noqa: ANN401  # an event
@@ -243,6 +248,10 @@ def _character_fault(file: str, text: str, error: yaml.reader.ReaderError) -> Fa
 
 
 def _syntax_fault(file: str, text: str, error: yaml.MarkedYAMLError) -> Fault:
+    if marker := _CONFLICT.search(text):
+        begin = _end(file, text[: marker.start()])
+        message = "A conflict of two versions of the file is left here, as git marks it."
+        return Fault(begin, message, "Write what is meant, and remove the lines of <, = and >.")
     mark = error.problem_mark or error.context_mark
     position = _end(file, text) if mark is None else _within(file, text, mark.line, mark.column)
     if mark is not None and _character_at(text, position) == "\t":

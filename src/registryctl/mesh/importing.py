@@ -15,7 +15,7 @@ from meshconfig.importers.imported import Imported, NotImportableError
 from meshconfig.importers.itacho import import_itacho
 from meshconfig.importers.kumonos import import_kumonos
 from meshconfig.repository import read
-from meshconfig.source import MAX_BYTES
+from meshconfig.source import MAX_BYTES, clipped, parse
 from registryctl.errors import UsageError
 from registryctl.mesh.fault_lines import show_faults
 from registryctl.mesh.jsonnet import JsonnetError, evaluate
@@ -93,13 +93,36 @@ def _document(path: Path) -> object:
             return json.loads(evaluate(path.parent.resolve(), path.name, text).text)
         if path.suffix == ".json":
             # JSON is YAML, but for escapes that only JSON has.
-            return json.loads(text)
-        documents = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+            return json.loads(text, object_pairs_hook=_object)
+        return _yaml(path, text)
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: it nests too deep") from None
     except JsonnetError as error:
         raise UsageError(f"{path}: {error.fault.message}") from None
+
+
+def _yaml(path: Path, text: str) -> object:
+    """Return a document of YAML, or a list of several, which the reader of definitions has looked through first.
+
+    PyYAML's loader keeps the last of two equal keys, ends the process where a document nests too deep, and lets aliases
+    stand for more than a machine can hold.
+    """
+    _, faults = parse(str(path), text, several=True)
+    if faults:
+        raise UsageError(str(faults[0]))
+    documents = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
     return documents[0] if len(documents) == 1 else documents
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {clipped(twice)} is there twice in one object; remove one of them")
+    return document
 
 
 def _imported(source: str, documents: Mapping[str, object], service: str) -> Imported:

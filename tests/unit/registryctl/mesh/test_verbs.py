@@ -112,6 +112,17 @@ def test_a_mesh_is_published_in_phases(mesh: Path, tmp_path: Path) -> None:
     assert (refused.status, "--unproven" in refused.err) == (2, True)
 
 
+def test_the_longest_name_that_a_file_can_have_is_published(tmp_path: Path) -> None:
+    """What is written aside has a name of its own, of a length of its own."""
+    folder, name = tmp_path / "mesh" / "services", "s" * 250
+    folder.mkdir(parents=True)
+    (folder / f"{name}.yaml").write_text(f"service: {name}\n")
+    place = tmp_path / "published"
+    said = registryctl(None, "mesh", "publish", str(place), "--dir", str(folder.parent), "--unproven")
+    assert (said.status, (place / "bootstrap" / f"{name}.json").exists()) == (0, True), said.out
+    assert not [path for path in place.rglob("*") if path.name.endswith(".new")]
+
+
 def test_the_schema_of_each_kind_is_printed() -> None:
     """It is for editors; a misspelt kind gets the nearest."""
     assert registryctl(None, "mesh", "schema", "service").json["$ref"] == "#/$defs/Service"
@@ -139,6 +150,33 @@ def test_nothing_of_an_import_is_lost_silently(tmp_path: Path) -> None:
     assert registryctl(None, *command, "--accept-losses").status == 0
     assert registryctl(None, "mesh", "validate", str(out)).status == 0
     assert "is there already" in registryctl(None, *command, "--accept-losses").err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("twice.yml", "dependencies:\n- {name: a, name: b}\n", "twice.yml:2:13: The key 'name' is there twice"),
+        ("twice.json", '{"dependencies": [{"name": "a", "name": "b"}]}', "the key 'name' is there twice"),
+        ("deep.yml", "dependencies: " + "[" * 200_000, "nests deeper than 32 levels"),
+        ("deep.json", '{"dependencies": ' + "[" * 200_000, "it nests too deep"),
+        ("loop.yml", "dependencies: &a [*a]\n", "stands within itself"),
+        (
+            "bomb.yml",
+            "a: &a {x: 1}\n"
+            + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+            + "dependencies: *i\n",
+            "more than 100,000 nodes",
+        ),
+    ],
+    ids=lambda value: value if str(value).endswith(("yml", "json")) else "",
+)
+def test_a_hostile_import_is_refused_where_it_stands(tmp_path: Path, name: str, text: str, said: str) -> None:
+    """It neither loses the first of two keys, nor ends the process, nor takes its memory."""
+    document = tmp_path / name
+    document.write_text(text)
+    refused = registryctl(None, "mesh", "import", "kumonos", str(document), "--out", str(tmp_path / "out"))
+    assert (refused.status, said in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_foreign_formats_are_named(tmp_path: Path) -> None:
