@@ -52,6 +52,13 @@ class Envoy:
             for host in self._host_statuses(service)
         }
 
+    def active(self, service: str) -> dict[str, int]:
+        """Return the requests under way to each endpoint."""
+        return {
+            _name(host): sum(int(stat.get("value", 0)) for stat in host["stats"] if stat["name"] == "rq_active")
+            for host in self._host_statuses(service)
+        }
+
     def weights(self, service: str) -> dict[str, int]:
         """Return the weight of each endpoint."""
         return {_name(host): host.get("weight", 1) for host in self._host_statuses(service)}
