@@ -201,7 +201,7 @@ def _bounds(described: types.IntType | types.FloatType) -> str:
 
 
 def _other_type(text: str) -> str:
-    """Return the type that some reader of YAML takes a plain text for; nothing where all of them take it for a text."""
+    """Return what some reader of YAML takes a plain text for, or nothing where all take it for a text."""
     if _NUMERIC.fullmatch(text):
         return "a number"
     if text.lower() in _OLD_BOOLEANS or text in BOOLEANS:
