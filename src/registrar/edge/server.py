@@ -119,12 +119,15 @@ class EdgeServer:
         """Tell whether one more connection may be served.
 
         Where all are in use, an idle one is closed, or the poll that is held longest is answered 304: an Envoy with
-        more clusters than connections gets the changes of all, if a little later.
+        more clusters than connections gets the changes of all, if a little later. The connection of a probe is closed
+        last: if that happened as the next probe is sent, Envoy would take this edge for dead.
         """
         if len(self.connections) < MAX_CONNECTIONS:
             return True
-        ended = next((connection for connection in self.connections if connection.idle), None) or next(
-            (connection for connection in self.connections if connection.holds_current), None
+        ended = (
+            next((connection for connection in self.connections if connection.idle and not connection.probes), None)
+            or next((connection for connection in self.connections if connection.holds_current), None)
+            or next((connection for connection in self.connections if connection.idle), None)
         )
         if ended is None:
             return False
@@ -147,6 +150,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._give_up: Callable[[], None] | None = None
         # The token that it brings.
         self._brought = ""
+        self.probes = False
+        """Whether its last request was a probe: Envoy keeps a connection for those. Written by _handle()."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -241,6 +246,7 @@ class _Connection(asyncio.BufferedProtocol):
         path = head.target.partition(b"?")[0].decode("latin-1")
         headers = dict(head.headers)
         polled = BY_PATH.get(path)
+        self.probes = path == "/livez"
         if b"origin" in headers:
             # A web page in a browser on this machine reaches loopback too; Envoy never sends this header.
             self._refuse(403, "requests of web pages are refused")

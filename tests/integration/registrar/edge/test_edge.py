@@ -1,6 +1,7 @@
 """The edge over real HTTP, at a registry that does as it is told."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from harness.fake_registry import FakeRegistry
-from integration.registrar.edge.world import ENDPOINTS, HOSTS, World, addresses, world
+from integration.registrar.edge.world import ENDPOINTS, HOSTS, World, addresses, another_way, world
 
 from registrar.edge.disk_cache import DiskCache, Record, UnreadableNowError
 from registrar.edge.entry import Key
@@ -246,6 +247,27 @@ async def test_connections_are_bounded(edge: World, tmp_path: Path) -> None:
     await edge.registry.assign("shop", "db000001:6", *HOSTS)
     responses = await asyncio.gather(*left, further)
     assert {response.json()["version_info"] for response in responses} == {"db000001:6"}
+
+
+async def test_a_probes_connection_gives_way_last(edge: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envoy would take an edge for dead that closes it as the next probe is sent."""
+    monkeypatch.setattr("registrar.edge.server.MAX_CONNECTIONS", 3)
+    assert (await edge.client.get("/livez")).status_code == 200
+    (probing,) = edge.server.connections
+    envoys = [another_way(edge) for _ in range(3)]
+    async with contextlib.AsyncExitStack() as stack:
+        for envoy in envoys:
+            await stack.enter_async_context(envoy.client)
+        held = []
+        for envoy in envoys:
+            held.append(asyncio.create_task(envoy.poll(version="db000001:5", hold=20)))
+            most = min(len(held), 2)
+            await until(lambda most=most: len(edge.edge.held_polls) == most)  # type: ignore[misc]
+        ended, left = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result().status_code for task in ended] == [304]
+        assert probing in edge.server.connections
+        await edge.registry.assign("shop", "db000001:6", *HOSTS)
+        await asyncio.wait(left)
 
 
 async def test_no_connection_of_a_starting_envoy_gives_way(edge: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from integration.registrar.processes import admin, environment, registrar, run_v
 from prometheus_client.parser import text_string_to_metric_families
 
 from registrar.admin.metrics_text import METRICS
+from registrar.config.configuration import load_settings
+from registrar.errors import ConfigurationError
 
 EDGE_METRICS = [metric for metric in METRICS if metric.name.startswith("registrar_edge_")]
 
@@ -68,8 +70,11 @@ async def test_status_and_metrics(registry: FakeRegistry, app: FakeApp, tmp_path
             assert name["source"] == "disk"
 
 
-async def test_a_full_disk(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
-    """Envoys are served from memory; that it cannot be written is said, and it is written when there is room."""
+async def test_a_full_disk_and_no_descriptors(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
+    """Envoys are served from memory; that it cannot be written is said, and it is written when there is room.
+
+    Without descriptors held connections are served, and further ones as soon as there are some.
+    """
     where, file = f"unix:{tmp_path}/admin.sock", tmp_path / "state" / "edge" / "shop"
     port = free_port()
     settings = {"REGISTRAR_ADMIN_LISTEN": where, "REGISTRAR_EDGE_LISTEN": f"127.0.0.1:{port}"}
@@ -96,6 +101,17 @@ async def test_a_full_disk(registry: FakeRegistry, app: FakeApp, tmp_path: Path)
         # Without a change it would be tried again within 15 s.
         await registry.assign("shop", "db000001:7", "10.0.0.2:80")
         await _until(lambda: b"db000001:7" in file.read_bytes())
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as another:
+            waiting = asyncio.create_task(_poll(another, "shop"))
+            await asyncio.sleep(0.5)
+            assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:7"
+            assert not waiting.done()
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            assert (await waiting).json()["version_info"] == "db000001:7"
+        await registry.assign("shop", "db000001:8", "10.0.0.2:80")
+        await _until(lambda: b"db000001:8" in file.read_bytes())
 
 
 async def _until(holds: Callable[[], object]) -> None:
@@ -105,14 +121,14 @@ async def _until(holds: Callable[[], object]) -> None:
 
 
 async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
-    """Two registrars of one machine: the second one serves Envoys as soon as the first has gone."""
-    port = free_port()
-    environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"127.0.0.1:{port}", REGISTRAR_ON_SIGTERM="keep")
+    """Two registrars of one machine: the second serves Envoys as soon as the first is killed, whose socket stays."""
+    socket = tmp_path / "edge.sock"
+    environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"unix:{socket}", REGISTRAR_ON_SIGTERM="keep")
     second = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/second.sock"}
     first = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/first.sock"}
-    probe = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
     async with (
-        probe,
+        httpx.AsyncClient(transport=transport, base_url="http://edge", timeout=10) as probe,
         registrar(first) as before,
         admin(first["REGISTRAR_ADMIN_LISTEN"]),
         registrar(second),
@@ -122,6 +138,7 @@ async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: Fake
         assert (await probe.get("/livez")).status_code == 200
         before.kill()
         await before.wait()
+        assert socket.exists()
         assert await _lives(probe)
 
 
@@ -138,14 +155,21 @@ async def _lives(probe: httpx.AsyncClient) -> bool:
     ("setting", "value", "word"),
     [
         ("REGISTRAR_EDGE_LISTEN", "10.0.0.1:9903", "loopback"),
-        ("REGISTRAR_EDGE_LISTEN", "unix:/nowhere/edge.sock", "cannot listen"),
         ("REGISTRAR_EDGE_FALLBACK", "https://bucket/shop.json", "{service}"),
         ("REGISTRAR_EDGE_FALLBACK", "s3://bucket/{service}.json", "http"),
     ],
 )
 async def test_unusable_settings(registry: FakeRegistry, app: FakeApp, setting: str, value: str, word: str) -> None:
-    """They are refused at the start, and the message says what would do."""
-    status, _, err = await run_verb(environment(registry, app, **{setting: value}))
+    """They are refused, and the message says what would do."""
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({}, environment(registry, app, **{setting: value}))
+    (fault,) = refused.value.faults
+    assert setting in fault
+    assert word in fault
+
+
+async def test_a_path_that_nothing_can_listen_at(registry: FakeRegistry, app: FakeApp) -> None:
+    """It is refused at the start, as an unusable setting is."""
+    status, _, err = await run_verb(environment(registry, app, REGISTRAR_EDGE_LISTEN="unix:/nowhere/edge.sock"))
     assert status == 2
-    assert setting in err
-    assert word in err
+    assert "REGISTRAR_EDGE_LISTEN: cannot listen" in err

@@ -76,6 +76,12 @@ async def world(
             await asyncio.wait({running})
 
 
+def another_way(edge: World) -> World:
+    """Return the same edge, with connections of another Envoy; its client is to be closed."""
+    transport = httpx.AsyncHTTPTransport(uds=str(edge.server.address.path))
+    return World(edge.server, httpx.AsyncClient(transport=transport, base_url="http://registry"), edge.registry)
+
+
 def addresses(response: httpx.Response) -> list[str]:
     """Return the endpoints in an answer."""
     (assignment,) = response.json()["resources"]
