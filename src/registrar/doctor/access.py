@@ -34,10 +34,14 @@ _FIXES = {
 
 
 class Wanted(Struct, frozen=True):
-    """A registration that this process would make."""
+    """A registration that this process would make, or a service that its edge would discover for Envoys."""
 
     service: str
-    endpoint: str
+    endpoint: str = ""
+    """Empty for a service to discover."""
+
+    def __str__(self) -> str:
+        return f"register {self.service} at {self.endpoint}" if self.endpoint else f"discover {self.service}"
 
 
 class Whoami(Struct, frozen=True):
@@ -63,7 +67,7 @@ class AccessExamination:
         settings: the settings, or the valid part of them.
         identity: the instance.
         environ: the environment of the process.
-        wanted: the registrations to ask about.
+        wanted: what to ask about.
     """
 
     def __init__(
@@ -149,14 +153,14 @@ class AccessExamination:
             return [Diagnostic(serious, f"the credential is not accepted: {whoami.problem}", fix)]
         diagnostics = [Diagnostic(Severity.OK, f"requests are from {whoami.principal}; REGISTRY_AUTH is {whoami.mode}")]
         for wanted in self._wanted:
-            body = msgspec.json.encode(
-                {
+            asked = {"verb": "discover", "service": wanted.service}
+            if wanted.endpoint:
+                asked |= {
                     "verb": "register",
-                    "service": wanted.service,
                     "endpoint": wanted.endpoint,
                     "instance_id": self._identity.instance_id,
                 }
-            )
+            body = msgspec.json.encode(asked)
             response = await ask(registries, self._tls, "POST", "/v1/authorize", content=body, bearer=bearer)
             if response.status == 200:
                 answer = msgspec.json.decode(response.body, type=Authorization)
@@ -165,13 +169,13 @@ class AccessExamination:
 
 
 def _decision(wanted: Wanted, answer: Authorization) -> Diagnostic:
-    what = f"register {wanted.service} at {wanted.endpoint}"
     if answer.allowed:
-        return Diagnostic(Severity.OK, f"may {what}")
-    severity = Severity.FAIL if answer.enforced else Severity.WARN
+        return Diagnostic(Severity.OK, f"may {wanted}")
+    # Envoys may have polled for a service by a mistake of theirs.
+    severity = Severity.FAIL if answer.enforced and wanted.endpoint else Severity.WARN
     later = "" if answer.enforced else ", once access control is on"
     fix = "let somebody with the verb admin grant it; `registrar doctor` says when it is enough"
-    return Diagnostic(severity, f"may not {what}{later}: {answer.reason}", fix)
+    return Diagnostic(severity, f"may not {wanted}{later}: {answer.reason}", fix)
 
 
 def _envoy_token(settings: Settings) -> list[Diagnostic]:

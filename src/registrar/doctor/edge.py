@@ -10,6 +10,7 @@ from registrar.admin.client import AdminClient
 from registrar.config.listen import ListenAddress
 from registrar.config.settings import Settings, kept_directory
 from registrar.diagnostic import Diagnostic, Section, Severity
+from registrar.edge.disk_cache import DiskCache
 from registrar.edge.fallback import Fallback
 from registrar.errors import AdminRefused, AdminUnavailable
 from registrar.thread_call import call_in_thread
@@ -20,6 +21,8 @@ _TIMEOUT = 2.0
 _PROBE = b"ok\n"
 """The answer of an edge that is well."""
 _INOTIFY = "anon_inode:inotify"
+_MAX_SERVICES = 5
+"""Services of the edge whose grant is looked at."""
 _FULL = 0.75
 """Share of the instances in use above which one more Envoy may be too many."""
 
@@ -33,6 +36,14 @@ async def examine_edge(settings: Settings, environ: Mapping[str, str], proc: Pat
     listens = await call_in_thread(lambda: _listens(settings.edge_listen))
     disk = _disk(kept_directory(settings, environ))
     return Section("Edge", [listens, disk, *await _fallback(settings), *_inotify(proc)])
+
+
+def polled_services(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """Return services that Envoys have polled this machine's edge for, by its disk: those of the latest changes."""
+    directory = kept_directory(settings, environ)
+    if directory is None or settings.edge_listen.off:
+        return []
+    return DiskCache(directory / "edge").services(_MAX_SERVICES)
 
 
 def _listens(address: ListenAddress) -> Diagnostic:

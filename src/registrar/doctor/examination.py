@@ -12,7 +12,7 @@ from registrar.checks.threshold import OnFail
 from registrar.config.settings import Service, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.doctor.access import AccessExamination, Wanted
-from registrar.doctor.edge import examine_edge
+from registrar.doctor.edge import examine_edge, polled_services
 from registrar.endpoint.endpoints import identity_sources, with_task_defaults
 from registrar.errors import ConfigurationError, IdentityError
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
@@ -76,6 +76,7 @@ class Doctor:
             exposure = _exposure(url) if self._settings.has_credential else []
             yield Section(f"Registry {url}", [*await probe_registry(url, tls), *exposure])
         yield await examine_edge(self._settings, self._environ)
+        wanted += map(Wanted, polled_services(self._settings, self._environ))
         for section in await AccessExamination(self._settings, identity, self._environ, wanted).examine():
             yield section
 

@@ -12,7 +12,7 @@ import stat
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Struct
@@ -161,6 +161,11 @@ class DiskCache:
         if surplus > 0:
             for file in sorted(whole, key=_written_at)[:surplus]:
                 _remove(file)
+
+    def services(self, most: int) -> list[str]:
+        """Return services that are kept, those first that were written or confirmed last."""
+        names = {file: unquote(file.name) for file in self._files() if "@" not in file.name and file.name[0] != "."}
+        return [names[file] for file in sorted(names, key=_written_at, reverse=True)[:most]]
 
     def _files(self) -> list[Path]:
         try:

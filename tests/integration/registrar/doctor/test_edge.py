@@ -10,7 +10,8 @@ from registrar.config.fallback_url import FallbackUrl
 from registrar.config.listen import ListenAddress
 from registrar.config.settings import Service, Settings
 from registrar.diagnostic import Diagnostic, Severity
-from registrar.doctor.edge import examine_edge
+from registrar.doctor.edge import examine_edge, polled_services
+from registrar.edge.disk_cache import DiskCache, Record
 from registrar.identity.spec import EndpointSpec
 
 EDGE = Settings(edge_listen=ListenAddress("127.0.0.1", 9903))
@@ -84,3 +85,13 @@ async def test_the_fallback_is_asked() -> None:
             said = (await examine_edge(settings, {}, Path("/nowhere"))).diagnostics[-1]
         assert (said.severity, "/shop.json" in said.text, word in said.text) == (Severity.WARN, True, True)
         assert "REGISTRY_PUBLISH_TO" in said.fix
+
+
+def test_services_that_envoys_have_polled_for(tmp_path: Path) -> None:
+    """They are on the disk of the edge; clusters and routes are none of them."""
+    disk = DiskCache(tmp_path / "edge")
+    disk.write(Record(("endpoints", "shop:v2", "", ""), "db:1", 1.0, b"{}"))
+    disk.write(Record(("clusters", "*", "envoy-1", "web"), "db:1.1", 1.0, b"{}"))
+    environ = {"STATE_DIRECTORY": str(tmp_path)}
+    assert polled_services(EDGE, environ) == ["shop:v2"]
+    assert polled_services(Settings(), environ) == []
