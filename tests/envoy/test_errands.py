@@ -354,6 +354,8 @@ def test_a_log_level_goes_back_after_kill_minus_nine(
         assert world.answer("clusters")["outcome"] == "done"
         refused = {"outcome": "refused", "detail": "REGISTRAR_ERRANDS is read here, and tap needs debug"}
         assert world.answer("tap") == refused
+        said = registryctl(shared_registry.url, "tap", service).err
+        assert ("REGISTRAR_ERRANDS is read here" in said, "--caller" in said) == (True, False)
 
 
 def test_the_operators_command_shows_what_envoys_answer(world: World) -> None:

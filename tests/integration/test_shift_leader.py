@@ -20,7 +20,7 @@ from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
 from registry.core.history import EventFilter
 from registry.core.shares import Share
-from registry.core.shift import MAX_LOOK_GAP, Shift
+from registry.core.shift import GONE_AFTER, MAX_LOOK_GAP, Shift
 from registry.core.shift_plan import ShiftPlan
 from registry.core.shift_statistics import Counts
 from registry.errors import UnavailableError
@@ -328,3 +328,33 @@ async def test_of_many_shifts_one_that_is_locked_keeps_back_no_other(
         while (await world.shift("s007")).state != "done":
             await world.look()
     assert set(world.shifts._failures) == {"s005"}
+
+
+async def test_a_group_that_is_renamed_and_a_service_that_is_gone_end_their_shifts(
+    world: World, server: Postgres, database: str
+) -> None:
+    """Deployed in place as another revision, nothing is left of the group; a service that is gone loses its share."""
+    for service in ("renamed", "gone"):
+        await world.begin(service)
+        world.figures[service] = NOBODY
+    again = Registration("i-2", 2, ttl=600.0, revision="c")
+    await world.registrations.register(ANN, ("renamed", "10.0.0.2", 80), again)
+    removed = (
+        "WITH service AS (UPDATE services SET version = version + 1, change = change + 1 WHERE name = 'gone'"
+        " RETURNING change, pg_notify('headcount_changes', name || ' ' || change))"
+        " UPDATE endpoints SET removed_at = now(), change = service.change FROM service WHERE service = 'gone'"
+    )
+    await asyncio.to_thread(server.execute, removed, url=database)
+    async with asyncio.timeout(30):
+        while world.cache.get("gone").endpoints:
+            await asyncio.sleep(0.02)
+    for _ in range(int(GONE_AFTER / MAX_LOOK_GAP) + 2):
+        await world.look()
+    renamed, gone = await world.shift("renamed"), await world.shift("gone")
+    assert (renamed.state, gone.state) == ("aborted", "aborted")
+    assert renamed.reason == "aborted at 10 %: revision=b has had no endpoint for 10m"
+    assert gone.reason.startswith("aborted at 10 %: gone has had no endpoint for 10m")
+    await _until_served(world, {"renamed": 0.0})
+    async with asyncio.timeout(30):
+        while world.cache.get("gone").shares is not None:
+            await asyncio.sleep(0.02)

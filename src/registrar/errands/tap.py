@@ -239,7 +239,9 @@ async def choose_filter(admin: ErrandAdmin, wanted: Requests, callee: str) -> st
     preferred = {each.config_id for each in filters if (each.direction == "OUTBOUND") == bool(callee)}
     fitting = preferred or {each.config_id for each in filters}
     if len(fitting) > 1:
-        raise RefusedError(f"this Envoy has the tap filters {printable(names, 1000)}; name one by config_id")
+        raise RefusedError(
+            f"this Envoy has the tap filters {printable(names, 1000)}; name one by config_id (registryctl: --config-id)"
+        )
     return fitting.pop()
 
 
