@@ -22,7 +22,7 @@ _LENGTHS = (1, 6, 30)
 _KEPT = (6, 10, 12)
 """Slots that each level keeps: a minute, ten minutes, an hour."""
 LEVELS = range(3)
-_MAX_WAITING = 64
+_MAX_WAITING = 16
 """Digests that are added up at once at most, which bounds their memory."""
 
 Row = tuple[Sequence[int], Sequence[int]]

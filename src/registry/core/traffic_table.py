@@ -5,7 +5,6 @@ table has ages instead, so that another process can add it to its own whatever i
 """
 
 from collections.abc import Collection, Generator, Iterator
-from operator import add
 
 from msgspec.structs import astuple
 
@@ -21,7 +20,7 @@ from registry.core.traffic_images import (
 )
 from registry.core.traffic_map import UNHEALTHY_FROM
 from registry.core.traffic_sums import SLOT, WindowSums
-from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, failures_by_reason
+from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, add_failures
 from registry.errors import LimitError
 from wire.traffic_digest import MAX_COUNT, Edge, Route, TrafficDigest
 
@@ -109,7 +108,7 @@ class _Pair:
         )
         self.sums.add(slot, numbers, edge.buckets)
         if counts.failures:
-            self.failures = list(map(add, self.failures, failures_by_reason(counts)))
+            add_failures(self.failures, counts)
         known = self._state
         state = (slot, counts.healthy, counts.total)
         if slot > known[0]:
@@ -203,10 +202,13 @@ class TrafficTable:
         slot = int(now // SLOT)
         reporter.add(digest, location, slot, now)
         self._cover(owner, location, slot, digest.seconds)
+        find = self._pairs.get
         for edge in digest.edges:
             pair_key = (digest.caller, location, edge.callee)
-            self._pair(pair_key, slot, owner).add(slot, edge)
-            if edge.counts.failures and _fails(edge.counts.completed, edge.counts.failures):
+            pair = find(pair_key) or self._new_pair(pair_key, slot, owner)
+            pair.add(slot, edge)
+            failures = edge.counts.failures
+            if failures and failures >= UNHEALTHY_FROM * edge.counts.completed:
                 self._suspects.add(pair_key)
             if edge.callee in watched:
                 self.endpoints.take(edge, (digest.caller, digest.node), now)
@@ -310,11 +312,9 @@ class TrafficTable:
             self._coverage.add(key, coverage, owner)
         coverage.add(slot, (round(seconds * 1000),), ())
 
-    def _pair(self, key: PairKey, slot: int, owner: Owner) -> _Pair:
-        pair = self._pairs.get(key)
-        if pair is None:
-            pair = _Pair(slot)
-            self._pairs.add(key, pair, owner)
+    def _new_pair(self, key: PairKey, slot: int, owner: Owner) -> _Pair:
+        pair = _Pair(slot)
+        self._pairs.add(key, pair, owner)
         return pair
 
     def _take_route(self, owner: Owner, route: Route, slot: int) -> None:

@@ -30,19 +30,16 @@ class PairTotals(Struct, array_like=True, frozen=True, gc=False):
     buckets: Mapping[int, int]
 
 
-def failures_by_reason(counts: EdgeCounts) -> list[int]:
-    """Return the failed requests of a digest by ``FAILURE_REASONS``; their sum is all of them.
+def add_failures(totals: list[int], counts: EdgeCounts) -> None:
+    """Add the failed requests of a digest to totals by ``FAILURE_REASONS``; together they are all of them.
 
     Envoy counts attempts that reached no endpoint and connections that failed, of which a request with retries makes
     several, and which may succeed in the end. So each reason has at most what those before it leave.
     """
-    reasons = counts.timeouts, counts.none_healthy, counts.overflows, counts.connect_failures
-    left = counts.failures - sum(reasons)
-    if left >= 0:
-        return [*reasons, left]
     left = counts.failures
-    limited = []
-    for count in reasons:
-        limited.append(min(count, left))
-        left -= limited[-1]
-    return [*limited, left]
+    for place, count in enumerate((counts.timeouts, counts.none_healthy, counts.overflows, counts.connect_failures)):
+        if count:
+            taken = min(count, left)
+            totals[place] += taken
+            left -= taken
+    totals[-1] += left

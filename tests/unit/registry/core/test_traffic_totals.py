@@ -3,10 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.core.traffic_totals import FAILURE_REASONS, failures_by_reason
+from registry.core.traffic_totals import FAILURE_REASONS, add_failures
 from wire.traffic_digest import EdgeCounts
 
 _COUNTS = st.integers(0, 1000)
+
+
+def failures_by_reason(counts: EdgeCounts) -> list[int]:
+    """Return the failures of an edge in the order of reasons."""
+    totals = [0] * len(FAILURE_REASONS)
+    add_failures(totals, counts)
+    return totals
 
 
 def by_reason(**counts: int) -> dict[str, int]:
