@@ -9,7 +9,8 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import product
 
 import httpx
 import msgspec
@@ -22,10 +23,11 @@ from harness.registry import Registry
 
 from benchmarks.client import Client, request
 from benchmarks.footprint import MEBIBYTE, memory
+from benchmarks.held import KINDS, waves
 from benchmarks.plan import Plan
 from benchmarks.propagation import SERVICES, lags_of
 from benchmarks.report import Part, Table
-from benchmarks.rounds import percentile
+from benchmarks.rounds import interleaved, percentile
 from benchmarks.stage import Stage, cpu_seconds, seed, stage
 from registry_demo.envoy import find_envoy, read_version
 from wire.edge_assignments import EDGE_PATH
@@ -40,6 +42,9 @@ _SETTLE = 3.0
 """Seconds in which an Envoy has taken its first answers, and its edge has told the registry of that."""
 
 
+_ASKED = ("each builds on the one before", "each says everything again")
+_HELD = 1_000
+"""Polls or questions that one change wakes."""
 _CHANGES = 7
 _PAUSE = 0.02
 """Seconds between two requests through an Envoy."""
@@ -108,8 +113,10 @@ def run(part: Part, plan: Plan) -> None:
             _measure_network(part, plan, found, registry, proxy)
             with found.registry() as near:
                 _measure_lag(part, plan, found, near, registry)
+                _measure_waking(part, plan, near, registry)
             _measure_memory(part, plan, found, registry)
-            _measure_questions(part, plan, registry)
+            with found.registry(door="plain") as plain:
+                _measure_questions(part, plan, {"the fast protocol": registry, "the application": plain})
             _measure_end(part, plan, found, registry)
 
 
@@ -177,22 +184,37 @@ def _measure_lag(part: Part, plan: Plan, found: Stage, near: Registry, far: Regi
     table = part.table(
         "A report to another process, until a real Envoy's host set has it", **columns, changes="changes"
     )
-    changes = 2 * len(SERVICES) * (1 if plan.quick else 4)
-    for number in range(plan.rounds(3)):
-        for way in (_DIRECT, _BEHIND):
-            plan.doing(f"edge: {changes} changes, {way}, round {number + 1}")
-            with contextlib.ExitStack() as stack:
-                if way == _DIRECT:
-                    seen = stack.enter_context(_directly(found, far.port))
-                else:
-                    _, seen = stack.enter_context(_behind_edge(found, f"lag-{number}", far.port, far.port))
-                lags = asyncio.run(lags_of(near.port, seen.admin, changes))
+    # Each service there and back, in short rounds of either way while both Envoys run: whatever else the machine does
+    # meets both, and a round that it spoils is one of many.
+    changes = 2 * len(SERVICES)
+    plan.doing(f"edge: rounds of {changes} changes, {_DIRECT} and {_BEHIND}")
+    with _directly(found, far.port) as polling, _behind_edge(found, "lag", far.port, far.port) as (_, behind):
+        admins = {_DIRECT: polling.admin, _BEHIND: behind.admin}
+        for way in interleaved(list(admins), plan.rounds(15)):
+            lags = asyncio.run(lags_of(near.port, admins[way], changes))
             sent, accepted = [lag.sent for lag in lags], [lag.accepted for lag in lags]
             figures = {"sent50": percentile(sent, 0.5), "sent90": percentile(sent, 0.9)}
             table.add(way, **figures, accepted50=percentile(accepted, 0.5), changes=len(lags))
     for column, name in (("sent50", "p50"), ("sent90", "p90")):
         ours, direct = table.values(_BEHIND, column), table.values(_DIRECT, column)
         part.ratio(f"from the report to Envoy, {_BEHIND} against {_DIRECT}: {name}", ours, direct, at_most=1.2)
+
+
+def _measure_waking(part: Part, plan: Plan, near: Registry, far: Registry) -> None:
+    endpoints = 50
+    columns = {"last": "accepted → last answer ms", "middle": "half ms", "cpu": "CPU of the registry for each, µs"}
+    table = part.table(f"{_HELD:,} that are held, and a change of {endpoints} endpoints", **columns)
+    seed(near, "waking", range(endpoints))
+    changes = 2 if plan.quick else 5
+    for kind in interleaved(KINDS, plan.rounds(5)):
+        plan.doing(f"edge: {changes} changes to {_HELD:,} held {kind}")
+        before = cpu_seconds(far.process.pid)
+        woken = waves(near.port, far.port, "waking", _HELD, changes, kind)
+        used = cpu_seconds(far.process.pid) - before
+        last, middle = (percentile([getattr(wave, name) for wave in woken], 0.5) for name in ("last", "middle"))
+        table.add(f"held {kind}", last=last, middle=middle, cpu=1e6 * used / (_HELD * changes))
+    polls, questions = (table.values(f"held {kind}", "last") for kind in KINDS)
+    part.ratio(f"{_HELD:,} held questions against polls: the last answer", questions, polls, at_most=1.2)
 
 
 def _measure_memory(part: Part, plan: Plan, found: Stage, registry: Registry) -> None:
@@ -218,33 +240,47 @@ def _rss(beside: Registrar) -> float:
     return memory(beside.process.pid)["Rss"] * 1024 / MEBIBYTE
 
 
-def _measure_questions(part: Part, plan: Plan, registry: Registry) -> None:
+def _measure_questions(part: Part, plan: Plan, doors: Mapping[str, Registry]) -> None:
     table = part.table(
         f"Questions of {_CLUSTERS} names that are current", cpu="CPU of the registry, µs", count="questions"
     )
-    count = 200 if plan.quick else 4_000
-    for number in range(plan.rounds(3)):
-        plan.doing(f"edge: {count} questions, round {number + 1}")
+    count = 200 if plan.quick else 2_000
+    for number, (door, repeats) in enumerate(interleaved(list(product(doors, _ASKED)), plan.rounds(5))):
+        registry = doors[door]
+        plan.doing(f"edge: {count} questions by {door}, {repeats}")
         tokens = {service: registry.poll(service).json()["version_info"] for service in _ALL}
         before = cpu_seconds(registry.process.pid)
-        asyncio.run(_ask(registry.port, tokens, f"bench-{number}", count))
+        asyncio.run(_ask(registry.port, tokens, f"bench-{number:03}", count, repeats=repeats == _ASKED[1]))
         used = cpu_seconds(registry.process.pid) - before
-        table.add("each builds on the one before", cpu=1e6 * used / count, count=count)
+        table.add(f"{repeats}, by {door}", cpu=1e6 * used / count, count=count)
+    fast, slow = (table.values(f"{_ASKED[0]}, by {door}", "cpu") for door in doors)
+    part.bar(f"a question of {_CLUSTERS} names that is current", fast, "µs of CPU", at_most=100)
+    part.ratio("the same against a question through the application", fast, slow, at_most=0.3)
 
 
-async def _ask(port: int, tokens: dict[str, str], name: str, count: int) -> None:
+async def _ask(port: int, tokens: dict[str, str], name: str, count: int, *, repeats: bool) -> None:
     """Ask so often, each time on the other of two connections: a question ends the one before, which is held.
+
+    Args:
+        port: of the registry.
+        tokens: what is held.
+        name: of the node.
+        count: how often.
+        repeats: whether each question says again what is held, and what the Envoy beside has taken.
 
     Raises:
         RuntimeError: a question was not answered 304.
     """
     clients = [await Client.connect(port), await Client.connect(port)]
-    first = msgspec.json.encode({"node": name, "held": tokens, "id": f"{name}-0"})
+    taken = [{"node": name, "service": service, "version": token} for service, token in tokens.items()]
+    said = {"held": tokens, "taken": taken}
+    first = msgspec.json.encode({"node": name, "id": f"{name}-00000", **said})
     held = clients[0].send(request("POST", EDGE_PATH, first))
     # Else the second may come first.
     await asyncio.sleep(_SETTLE / 10)
     for number in range(1, count):
-        body = msgspec.json.encode({"after": f"{name}-{number - 1}", "id": f"{name}-{number}"})
+        question = {"after": f"{name}-{number - 1:05}", "id": f"{name}-{number:05}"} | (said if repeats else {})
+        body = msgspec.json.encode(question)
         newer = clients[number % 2].send(request("POST", EDGE_PATH, body))
         status, answer = await held
         if status != 304:

@@ -24,6 +24,7 @@ from wire.edge_assignments import EDGE_PATH
 
 Kind = Literal["polls", "questions"]
 """Polls of Envoys, each for one service, or questions of edges, each for twenty."""
+KINDS: tuple[Kind, Kind] = ("polls", "questions")
 
 _PATIENCE = 20.0
 _SETTLE = 0.05

@@ -1,7 +1,7 @@
 """Cooperative iteration: a process keeps answering polls while it goes through thousands of items."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from heapq import merge
 from time import monotonic
 from typing import Any, TypeVar
@@ -39,8 +39,13 @@ def _place(keyed: tuple[Any, int, Any]) -> tuple[Any, int]:
     return keyed[:2]
 
 
-async def in_turns(work: Generator[None, None, Result]) -> Result:
-    """Run work that says where it may be interrupted, yield to the event loop as often, and return its result."""
+async def in_turns(work: Generator[None, None, Result], between: Callable[[], Awaitable[None]] | None = None) -> Result:
+    """Run work that says where it may be interrupted, yield to the event loop as often, and return its result.
+
+    Args:
+        work: the work.
+        between: done between two turns, after the event loop had its own.
+    """
     end = monotonic() + _TURN
     while True:
         try:
@@ -50,6 +55,8 @@ async def in_turns(work: Generator[None, None, Result]) -> Result:
             return result
         if monotonic() >= end:
             await asyncio.sleep(0)
+            if between is not None:
+                await between()
             end = monotonic() + _TURN
 
 

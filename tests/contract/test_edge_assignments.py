@@ -171,6 +171,27 @@ def test_envoys_behind_an_edge_are_subscribers(each_front: Registry, service: st
     assert each_front.client.get(f"/v1/subscribers?service={service}-other").json()["subscribers"] == []
 
 
+@pytest.mark.parametrize("each_front", ["fast"], indirect=True)
+def test_an_explanation_names_envoys_behind_edges_that_go_by_older_endpoints(
+    each_front: Registry, service: str
+) -> None:
+    """A bounded number of them, with how old their edges' word is; and how many are current."""
+    each_front.register(service, "10.0.0.1:80")
+    each_front.register(service, "10.0.0.2:80")
+    newest = token(each_front, service)
+    database, _, number = newest.partition(":")
+    refusing = {"offered": newest, "refusals": 5, "refused_ago": 9.0, "version": f"{database}:{int(number) - 1}"}
+    taken = [{"node": f"envoy-{each}", "service": service, "version": newest} | refusing for each in range(5)]
+    taken.append({"node": "envoy-9", "service": service, "version": newest})
+    ask(each_front, {service: ""}, taken=taken, edge="web-1")
+    because = each_front.client.get(f"/v1/services/{service}/endpoints/10.0.0.1:80/explain").json()["because"]
+    named = [line for line in because if "it is behind the edge of web-1, which told of it" in line]
+    assert [line.split()[0] for line in named] == ["envoy-0", "envoy-1", "envoy-2"]
+    assert "2 more clients do not go by the newest endpoints either" in because
+    (summary,) = (line for line in because if "clients are behind an edge" in line)
+    assert summary.startswith("6 of 7 clients are behind an edge, and 1 of these are current, by what their edges told")
+
+
 def test_an_envoy_that_polls_itself_again_is_the_same_subscriber(each_front: Registry, service: str) -> None:
     """It is listed once, whoever answers it, so that an edge that dies leaves no silent copy."""
     each_front.register(service, "10.0.0.1:80")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
+from registry.core.snapshot import Snapshot
 from registry.errors import UnavailableError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
 from registry.store.database import Database
 from registry.usecases.audit import Audit
 from registry.usecases.registration import Registrations
+from registry.xds import eds
 from wire.model import Registration
 
 _CUT = text(
@@ -48,10 +50,10 @@ class Parts:
             Policy(), database, self.directory, self.changes, Abilities(20), admission, audit
         )
 
-    async def put(self, address: str) -> None:
+    async def put(self, address: str, service: str = "shop") -> None:
         """Register an endpoint."""
         told = Registration("i-1", 1, ttl=600.0)
-        await self.registrations.register(Principal("test"), ("shop", address, 80), told)
+        await self.registrations.register(Principal("test"), (service, address, 80), told)
 
     def lists(self, address: str) -> bool:
         """Tell whether an endpoint is listed."""
@@ -157,3 +159,29 @@ async def test_every_part_is_stopped_even_when_one_fails(database: str, tmp_path
             while (await connection.execute(open_connections)).scalar_one():
                 await asyncio.sleep(0.05)
     await other.close()
+
+
+async def test_changes_of_other_services_pass_a_large_one(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one service is applied in many turns the others are read, and the large one is there in the end."""
+    passed: list[bool] = []
+    reached, done = asyncio.Event(), asyncio.Event()
+
+    def slowly(snapshot: Snapshot, _database_id: str) -> Generator[None, None, None]:
+        while snapshot.service == "large" and not done.is_set():
+            reached.set()
+            # A turn is over by then.
+            time.sleep(0.001)
+            yield
+
+    monkeypatch.setattr(eds, "prepare", slowly)
+    large = asyncio.create_task(parts.put("10.0.0.1", "large"))
+    async with asyncio.timeout(10):
+        await reached.wait()
+        for number in (1, 2):
+            await parts.put(f"10.0.0.{number}")
+            passed.append(parts.directory.find(("large", "10.0.0.1", 80)) is None and parts.lists(f"10.0.0.{number}"))
+        done.set()
+        await large
+        while parts.directory.find(("large", "10.0.0.1", 80)) is None:
+            await asyncio.sleep(0.01)
+    assert passed == [True, True]

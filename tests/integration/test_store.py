@@ -46,7 +46,13 @@ from registry.store.migration import migrate_now
 from registry.store.restored import read_identity
 from registry.store.single_change import SINGLE_CHANGE
 from registry.store.tables import events
-from registry.store.transaction import StoredVersion, change_at_addresses, change_service
+from registry.store.transaction import (
+    StoredVersion,
+    change_at_addresses,
+    change_endpoint_by_operator,
+    change_service,
+    change_unroutable,
+)
 from registry.usecases.lease_renewal import LeaseRenewals
 from wire.address import parse_ip
 from wire.model import Registration, Report, check_metadata, same_json
@@ -117,6 +123,34 @@ async def renewed(connection: AsyncConnection, told: Collection[tuple[int, int, 
 async def remove(store: Database, key: Key) -> dict[str, StoredVersion]:
     """Remove an endpoint as the sweeper does."""
     return await change_service(store, key[0], lambda changeset, _expired: changeset.remove(key))
+
+
+async def test_a_large_service_is_not_loaded_for_one_endpoint(store: Database) -> None:
+    """A removal, and an operator's deregistration, load what they decide about: the service is locked meanwhile."""
+    keys: list[Key] = [("shop", f"10.0.0.{number}", 80) for number in range(1, 31)]
+    for number, key in enumerate(keys):
+        await register(store, key, told(health=Report.HEALTHY if number else Report.UNHEALTHY))
+    loaded: list[int] = []
+    counted: list[tuple[int, int]] = []
+
+    def deregister(changeset: Changeset, routable: int, recent: int) -> None:
+        loaded.append(len(changeset.all_listed()))
+        counted.append((routable, recent))
+        changeset.deregister_by_operator(keys[1], "", "test")
+
+    def remove_left(changeset: Changeset) -> None:
+        loaded.append(len(changeset.all_listed()))
+        assert any(endpoint.routable for endpoint in changeset.all_listed())
+        changeset.remove(keys[1])
+
+    await change_endpoint_by_operator(store, keys[1], 60.0, deregister)
+    await change_endpoint_by_operator(store, keys[2], 60.0, lambda _, *counts: counted.append(counts))
+    await change_unroutable(store, "shop", remove_left)
+    assert counted == [(29, 0), (28, 1)]
+    assert loaded == [1, 2 + 10]
+    assert len((await read(store)).endpoints) == 29
+    assert await change_unroutable(store, "unknown", remove_left) == {}
+    assert await change_endpoint_by_operator(store, ("unknown", "10.0.0.1", 80), 60.0, deregister) == {}
 
 
 async def read(store: Database, service: str = "shop", since: int = 0) -> Snapshot:

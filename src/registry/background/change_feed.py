@@ -82,6 +82,10 @@ class ChangeFeed:
         self._settings = settings
         # Services to read in the next pass; written by notifications, writes and comparisons.
         self._outdated: set[str] = set()
+        self._applying: set[str] = set()
+        """Services whose changes were read and are not all applied yet. Written by _read()."""
+        self._lets_pass = False
+        """Whether others are read while a large service is applied. Written by _let_others_pass()."""
         # Services that are served and that the database has lost, with the loop's time at which each was first missed.
         self._missing: dict[str, float] = {}
         # Services whose version PostgreSQL refused to raise; each is logged once.
@@ -333,13 +337,16 @@ class ChangeFeed:
     async def _catch_up(self, connection: Session) -> None:
         outdated, self._outdated = self._outdated, set()
         try:
-            names = sorted(outdated)
-            for start in range(0, len(names), _MAX_SERVICES_PER_READ):
-                await self._read(connection, names[start : start + _MAX_SERVICES_PER_READ])
+            await self._read_all(connection, outdated)
             await self._answer_claims(connection)
         except BaseException:
             self._outdated |= outdated
             raise
+
+    async def _read_all(self, connection: Session, services: Collection[str]) -> None:
+        names = sorted(services)
+        for start in range(0, len(names), _MAX_SERVICES_PER_READ):
+            await self._read(connection, names[start : start + _MAX_SERVICES_PER_READ])
 
     async def _read(self, connection: Session, names: Collection[str]) -> None:
         steps = await feed.steps(connection, self._cache.known_changes(names))
@@ -352,13 +359,38 @@ class ChangeFeed:
                 port=row.port,
                 reason=row.reason,
             )
-        for step in steps:
-            await self._apply(step)
+        between = partial(self._let_others_pass, connection)
+        applying = {step.service for step in steps}
+        self._applying |= applying
+        try:
+            # Large ones last, since the others would wait for them.
+            for step in sorted(steps, key=lambda step: len(self._cache.get(step.service).endpoints)):
+                await self._apply(step, between)
+        finally:
+            self._applying -= applying
 
-    async def _apply(self, step: SnapshotDelta) -> None:
+    async def _let_others_pass(self, connection: Session) -> None:
+        """Read and apply what has changed meanwhile of other services, between two turns of a large one."""
+        others = self._outdated - self._applying
+        if self._lets_pass or not others:
+            return
+        self._lets_pass = True
+        self._outdated -= others
+        try:
+            await self._read_all(connection, others)
+        except BaseException:
+            self._outdated |= others
+            raise
+        finally:
+            self._lets_pass = False
+
+    async def _apply(self, step: SnapshotDelta, between: Callable[[], Awaitable[None]]) -> None:
         """Apply the changes of one service; a defect with it leaves only this service as it was."""
         try:
-            await self._cache.apply_in_turns(step, eds.prepare)
+            await self._cache.apply_in_turns(step, eds.prepare, between)
+        except UnavailableError:
+            # Of PostgreSQL, while the others were read.
+            raise
         except Exception:
             if step.service not in self._not_followed:
                 log.exception("service_not_followed", service=step.service)

@@ -56,7 +56,7 @@ from registry.settings import Settings
 from registry.store import leases, pauses, pruning
 from registry.store.database import Database, Session, read_clock
 from registry.store.failures import translate_errors
-from registry.store.transaction import StoredVersion, change_at_addresses, change_service
+from registry.store.transaction import StoredVersion, change_at_addresses, change_service, change_unroutable
 from wire.address import format_endpoint
 
 log = structlog.get_logger()
@@ -480,9 +480,9 @@ class Sweeper:
             # Checked in memory first: endpoints that are held back are not worth a transaction in each sweep.
             if self._removable(self._cache.get(task.service).endpoints.values(), now):
                 remove = _at_time(now, partial(self._remove_due, now))
-                await self._change(connection, task, partial(change_service, self._database, task.service, remove))
+                await self._change(connection, task, partial(change_unroutable, self._database, task.service, remove))
 
-    def _remove_due(self, now: ClockReading, changeset: Changeset, _expired: Collection[int]) -> None:
+    def _remove_due(self, now: ClockReading, changeset: Changeset) -> None:
         for endpoint in self._removable(changeset.all_listed(), now):
             changeset.remove(endpoint.key)
 

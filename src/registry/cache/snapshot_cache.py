@@ -5,7 +5,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 
 from registry.cache.standing_watches import Changed, StandingWatch
 from registry.cache.watches import Watch, Watches
@@ -213,15 +213,18 @@ class SnapshotCache:
         for delta in deltas:
             self._replace(self.get(delta.service).advance(delta))
 
-    async def apply_in_turns(self, delta: SnapshotDelta, prepare: Prepare) -> None:
+    async def apply_in_turns(
+        self, delta: SnapshotDelta, prepare: Prepare, between: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Replace the snapshot that a delta advances, as ``apply``, in turns with other work where it is large.
 
         Args:
             delta: the delta.
             prepare: encodes the snapshot before anybody gets it, in turns as well.
+            between: done between two turns; it may not apply anything to the same service.
         """
-        snapshot = await in_turns(self.get(delta.service).advance_in_turns(delta))
-        await in_turns(prepare(snapshot, self._database_id))
+        snapshot = await in_turns(self.get(delta.service).advance_in_turns(delta), between)
+        await in_turns(prepare(snapshot, self._database_id), between)
         self._replace(snapshot)
 
     def _replace(self, after: Snapshot) -> None:

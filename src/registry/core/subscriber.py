@@ -466,7 +466,9 @@ def evaluate(report: SubscriberReport, ours: ServiceVersion, now: float, lag: fl
     """
     quiet = now - report.seen_at
     if not report.held and quiet > _patience(report.pause) + lag:
-        return Evaluation("silent", f"has not polled for {quiet:.0f} s{_usually(report.pause)}{_behind_edge(report)}")
+        return Evaluation(
+            "silent", f"has not polled for {quiet:.0f} s{_usually(report.pause)}{_behind_edge(report, quiet)}"
+        )
     if report.status in _REFUSED:
         return Evaluation("stuck", _REFUSED[report.status])
     if (
@@ -474,13 +476,13 @@ def evaluate(report: SubscriberReport, ours: ServiceVersion, now: float, lag: fl
         and report.refused_since is not None
         and now - report.refused_since > _STUCK_AFTER
     ):
-        return Evaluation("stuck", f"{_refusal(report)}{_behind_edge(report)}")
+        return Evaluation("stuck", f"{_refusal(report)}{_behind_edge(report, quiet)}")
     reason = _why_current(report, ours, quiet)
     if reason:
         return Evaluation("current", reason)
     late = now - ours.since - lag
     if late > _grace(report.pause):
-        reason = f"{_brings(report)}, and version {ours.version} is {late:.0f} s old{_behind_edge(report)}"
+        reason = f"{_brings(report)}, and version {ours.version} is {late:.0f} s old{_behind_edge(report, quiet)}"
         return Evaluation("behind", reason)
     return Evaluation("current", f"{_brings(report)}; version {ours.version} is new")
 
@@ -495,8 +497,11 @@ def _grace(pause: float | None) -> float:
     return _BEHIND_AFTER + 2 * (pause or 0.0)
 
 
-def _behind_edge(report: SubscriberReport) -> str:
-    return f"; the edge of {report.edge} answers it" if report.edge else ""
+def _behind_edge(report: SubscriberReport, quiet: float) -> str:
+    """Return which edge answers a subscriber, and how old its word is; empty for one that polls a registry itself."""
+    if not report.edge:
+        return ""
+    return f"; it is behind the edge of {report.edge}, which told of it {max(0.0, quiet):.0f} s ago"
 
 
 def _usually(pause: float | None) -> str:

@@ -128,6 +128,21 @@ _LOAD_SERVICE = Statement(
         & (endpoints.c.removed_at.is_(None) | endpoints.c.lost_at.is_not(None))
     )
 )
+_LOAD_UNROUTABLE = Statement(
+    select_endpoints(
+        (endpoints.c.service == bindparam("service"))
+        & endpoints.c.removed_at.is_(None)
+        & endpoints.c.unroutable_at.is_not(None)
+    )
+)
+# More than one, because a row may be one that cannot be read.
+_LOAD_SOME_ROUTABLE = Statement(
+    select_endpoints(
+        (endpoints.c.service == bindparam("service"))
+        & endpoints.c.removed_at.is_(None)
+        & endpoints.c.unroutable_at.is_(None)
+    ).limit(10)
+)
 _LOAD_LOST = Statement(
     select_endpoints((endpoints.c.service == any_(_names)) & endpoints.c.lost_at.is_not(None))
     .order_by(
@@ -148,6 +163,14 @@ _OVERRIDES = Statement(
 _DEREGISTERED_BY_OPERATORS = Statement(
     select(func.count()).where(
         events.c.service == bindparam("service"), events.c.kind == "expelled", events.c.at > bindparam("since")
+    )
+)
+# With those that cannot be read: no rule can tell whether Envoy may send traffic there.
+_ROUTABLE = Statement(
+    select(func.count()).where(
+        endpoints.c.service == bindparam("service"),
+        endpoints.c.removed_at.is_(None),
+        endpoints.c.unroutable_at.is_(None),
     )
 )
 # As one argument: a statement takes 32,767, and a service may have more endpoints at once.
@@ -308,6 +331,32 @@ async def change_service(
         )
 
 
+async def change_unroutable(
+    database: Database, service: str, decide: Callable[[Changeset], None]
+) -> dict[str, StoredVersion]:
+    """Apply ``decide`` to the endpoints of one service that may not receive traffic, and commit the changes.
+
+    The others are not loaded, so that a large service is not locked for the seconds that takes.
+
+    Args:
+        database: the database.
+        service: the service's name.
+        decide: gets a changeset with these endpoints, and with a few that may receive traffic if there are any.
+    """
+    async with database.driver_transaction() as driver:
+        await driver.run(_SHORT_LOCK)
+        locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
+        if not locked.numbers:
+            return {}
+        rows = [
+            *await driver.rows(_LOAD_UNROUTABLE, service=service),
+            *await driver.rows(_LOAD_SOME_ROUTABLE, service=service),
+        ]
+        changeset, _ = await _changeset(rows)
+        decide(changeset)
+        return await _save(driver, changeset, locked)
+
+
 async def _unrenewed(driver: Driver, expiries: Mapping[int, float]) -> set[int]:
     ids, moments = list(expiries), [moment(expires_at) for expires_at in expiries.values()]
     return {row.endpoint_id for row in await driver.rows(_STILL_EXPIRED, ids=ids, expiries=moments)}
@@ -334,6 +383,33 @@ async def change_by_operator(
             _DEREGISTERED_BY_OPERATORS, service=service, since=moment(changeset.now - window)
         )
         decide(changeset, counted[0])
+        return await _save(driver, changeset, locked)
+
+
+async def change_endpoint_by_operator(
+    database: Database, key: Key, window: float, decide: Callable[[Changeset, int, int], None]
+) -> dict[str, StoredVersion]:
+    """Apply ``decide`` to one endpoint, without loading the others of its service, and commit the change.
+
+    Args:
+        database: the database.
+        key: service, address and port.
+        window: as for ``change_by_operator``.
+        decide: gets the changeset, the number of the service's endpoints that may receive traffic, and the number that
+            operators have deregistered within the window. No other transaction can change either until the commit.
+    """
+    service = key[0]
+    async with database.driver_transaction() as driver:
+        locked = await _lock_services(driver, _LOCK_SERVICES, names=[service])
+        if not locked.numbers:
+            return {}
+        parameters = _at([(key[1], key[2])])
+        changeset, _ = await _changeset(await driver.rows(_LOAD_AT_ADDRESSES, names=[service], **parameters))
+        (routable,) = await driver.rows(_ROUTABLE, service=service)
+        (counted,) = await driver.rows(
+            _DEREGISTERED_BY_OPERATORS, service=service, since=moment(changeset.now - window)
+        )
+        decide(changeset, routable[0], counted[0])
         return await _save(driver, changeset, locked)
 
 

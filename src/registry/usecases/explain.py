@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import math
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -21,7 +22,7 @@ from registry.core.lease import Lease
 from registry.core.presence import is_lost, loss_in_words
 from registry.core.shares import share_of
 from registry.core.silence import Silence, is_silent, pause_of
-from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
+from registry.core.subscriber import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus
 from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
 from registry.store import history, leases, pauses
@@ -31,8 +32,10 @@ from wire.address import format_endpoint
 
 _MAX_EVENTS = 50
 """Events of an endpoint that its explanation shows."""
-_MAX_REJECTIONS = 3
-"""Clients that an explanation names because they reject the newest version."""
+_MAX_NAMED_CLIENTS = 3
+"""Clients that an explanation names because they go by older endpoints."""
+_OUTDATED: Sequence[State] = ("rejected", "stuck", "behind")
+"""States of clients that go by older endpoints, the clearest first. Silent ones may be gone."""
 _DATABASE_TIMEOUT = 1.5
 """Seconds to wait for PostgreSQL before an endpoint is explained from memory: people who ask are in a hurry."""
 
@@ -83,7 +86,7 @@ class Explanations:
         reads: held while the history is read, as in ``History``.
         silences: tells whether an endpoint is silent.
         evidence: reads the evidence of whether a silent endpoint is dead.
-        subscribers: knows who rejects the newest version of a service.
+        subscribers: knows which clients go by an older version of a service.
     """
 
     def __init__(  # noqa: PLR0913  # everything that an explanation comes from
@@ -118,7 +121,7 @@ class Explanations:
             self._explain_soon(principal, key), self._subscribers.list_subscribers(wanted)
         )
         explanation = explained.explanation
-        because = [*explanation.because, *_rejections(subscribers)]
+        because = [*explanation.because, *_clients(subscribers, self._cache.clock.now())]
         return replace(explained, explanation=replace(explanation, because=because))
 
     async def _explain_soon(self, principal: Principal, key: Key) -> ExplainedEndpoint:
@@ -229,15 +232,40 @@ class Explanations:
         return ExplainedEndpoint(endpoint.key, endpoint, lease, silence, explain(endpoint, around), events)
 
 
-def _rejections(subscribers: ClusterSubscribers) -> list[str]:
-    """Return who rejects the newest version of the service, in words: they go by an older list of endpoints."""
-    rejecting = [each for each in subscribers.statuses if each.evaluation.state == "rejected"]
+def _clients(subscribers: ClusterSubscribers, now: float) -> list[str]:
+    """Return who goes by an older list of the endpoints, and how many are behind edges, in at most five lines."""
+    outdated = sorted(
+        (each for each in subscribers.statuses if each.evaluation.state in _OUTDATED),
+        key=lambda each: (_OUTDATED.index(each.evaluation.state), each.report.identity),
+    )
     lines = [
         f"{each.report.node_id or 'a client without a node id'} at {each.report.address} {each.evaluation.reason}"
-        for each in rejecting[:_MAX_REJECTIONS]
+        for each in outdated[:_MAX_NAMED_CLIENTS]
     ]
-    others = len(rejecting) - len(lines)
-    return [*lines, f"{others} more clients refuse what they are sent"] if others else lines
+    others = len(outdated) - len(lines)
+    if others:
+        lines.append(f"{others} more clients do not go by the newest endpoints either")
+    return [*lines, *_behind_edges(subscribers.statuses, now)]
+
+
+def _behind_edges(clients: Sequence[SubscriberStatus], now: float) -> list[str]:
+    """Return how many clients are behind edges, whose word is all that is known of them; empty if none is."""
+    behind = [each for each in clients if each.report.edge]
+    if not behind:
+        return []
+    ages: dict[bool, list[float]] = {True: [], False: []}
+    for each in behind:
+        ages[each.evaluation.state == "silent"].append(max(0.0, now - each.report.seen_at))
+    current = sum(each.evaluation.state == "current" for each in behind)
+    words = f"{len(behind)} of {len(clients)} clients are behind an edge, and {current} of these are current"
+    if ages[False]:
+        words += f", by what their edges told within {math.ceil(max(ages[False]))} s"
+    if ages[True]:
+        words += (
+            f"; of {len(ages[True])} nothing was heard for up to {math.ceil(max(ages[True]))} s: they are gone, or "
+            "their edges go on with what they have"
+        )
+    return [words]
 
 
 def _candidate(endpoint: Endpoint, lease: Lease) -> Candidate:

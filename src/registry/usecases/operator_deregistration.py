@@ -1,6 +1,6 @@
 """Deregistration by an operator: one endpoint or a whole service, and never too much by accident."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -14,15 +14,12 @@ from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import GUARD_WINDOW, removals_allowed
 from registry.errors import GuardedError, UnknownEndpointError, UnknownServiceError
 from registry.store.database import Database
-from registry.store.transaction import change_by_operator
+from registry.store.transaction import StoredVersion, change_by_operator, change_endpoint_by_operator
 from registry.usecases.audit import Audit
 from wire.address import format_endpoint
 
 _MAX_NAMED = 10
 """Endpoints that a refusal names."""
-
-
-Choose = Callable[[Changeset], Sequence[Endpoint]]
 
 
 class Deregistered(Struct, frozen=True):
@@ -64,14 +61,17 @@ class OperatorDeregistration:
         name = format_endpoint(*key[1:])
         self._policy.allow(principal, Verb.OPERATE, key[0], name)
 
-        def choose(changeset: Changeset) -> list[Endpoint]:
+        def decide(changeset: Changeset, routable: int, recent: int) -> None:
             listed = changeset.listed(key)
             if listed is None:
                 raise UnknownEndpointError(key[0], name)
-            return [listed]
+            if not force:
+                _guard(key[0], [listed], routable, recent)
+            changeset.deregister_by_operator(key, reason, principal.name)
 
         with self._audit.noting(principal, "expelled", Verb.OPERATE, key[0], name, reason):
-            return await self._deregister(key[0], choose, principal.name, reason, force=force)
+            numbers = await change_endpoint_by_operator(self._database, key, GUARD_WINDOW, decide)
+            return await self._deregistered(key[0], numbers, [name])
 
     async def service(self, principal: Principal, service: str, reason: str, *, force: bool) -> Deregistered:
         """Deregister every endpoint of a service; the service stays known, and its version goes on.
@@ -85,41 +85,35 @@ class OperatorDeregistration:
         with self._audit.noting(principal, "expelled", Verb.OPERATE, service, reason=reason):
             if not self._cache.knows(service):
                 raise UnknownServiceError(service)
-            return await self._deregister(service, _whole(principal.name, reason), principal.name, reason, force=force)
+            deregistered: list[str] = []
 
-    async def _deregister(self, service: str, choose: Choose, actor: str, reason: str, *, force: bool) -> Deregistered:
-        deregistered: list[str] = []
+            def decide(changeset: Changeset, recent: int) -> None:
+                staying = [endpoint for endpoint in changeset.all_listed() if endpoint.leaving_at is None]
+                # The lost ones are missed by nobody then.
+                said = f"an operator deregistered the service{reason and ': '}{reason}"
+                changeset.acknowledge(None, principal.name, said)
+                chosen = sorted(staying, key=lambda endpoint: endpoint.id)
+                if not force:
+                    _guard(service, chosen, sum(endpoint.routable for endpoint in changeset.all_listed()), recent)
+                deregistered.extend(
+                    changeset.deregister_by_operator(endpoint.key, reason, principal.name).name for endpoint in chosen
+                )
 
-        def decide(changeset: Changeset, recent: int) -> None:
-            chosen = choose(changeset)
-            if not force:
-                _guard(service, chosen, changeset.all_listed(), recent)
-            deregistered.extend(
-                changeset.deregister_by_operator(endpoint.key, reason, actor).name for endpoint in chosen
-            )
+            numbers = await change_by_operator(self._database, service, GUARD_WINDOW, decide)
+            return await self._deregistered(service, numbers, deregistered)
 
-        numbers = (await change_by_operator(self._database, service, GUARD_WINDOW, decide)).get(service)
-        if numbers is None:
+    async def _deregistered(
+        self, service: str, numbers: Mapping[str, StoredVersion], endpoints: list[str]
+    ) -> Deregistered:
+        if service not in numbers:
             raise UnknownServiceError(service)
-        await self._change_feed.follow_own(service, numbers.change)
-        return Deregistered(service, numbers.version, deregistered)
+        await self._change_feed.follow_own(service, numbers[service].change)
+        return Deregistered(service, numbers[service].version, endpoints)
 
 
-def _whole(actor: str, reason: str) -> Choose:
-    """Return the choice of all endpoints of a service that have not left, the lost ones of which nobody misses."""
-
-    def choose(changeset: Changeset) -> Sequence[Endpoint]:
-        staying = [endpoint for endpoint in changeset.all_listed() if endpoint.leaving_at is None]
-        changeset.acknowledge(None, actor, f"an operator deregistered the service{reason and ': '}{reason}")
-        return sorted(staying, key=lambda endpoint: endpoint.id)
-
-    return choose
-
-
-def _guard(service: str, chosen: Sequence[Endpoint], listed: Collection[Endpoint], recent: int) -> None:
+def _guard(service: str, chosen: Sequence[Endpoint], routable: int, recent: int) -> None:
     """Refuse to take too many endpoints out of rotation; those that are not routable do not count."""
     losing = [endpoint.name for endpoint in chosen if endpoint.routable]
-    routable = sum(endpoint.routable for endpoint in listed)
     allowed = removals_allowed(routable, recent)
     if len(losing) <= allowed:
         return

@@ -57,8 +57,8 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
     change_feed: ("read_clock", "read_identity"),
     lease_renewal: ("is_closed",),
     registrations: ("change_at_addresses",),
-    operator_deregistration: ("change_by_operator",),
-    sweeper: ("change_at_addresses", "change_service", "read_clock"),
+    operator_deregistration: ("change_by_operator", "change_endpoint_by_operator"),
+    sweeper: ("change_at_addresses", "change_service", "change_unroutable", "read_clock"),
 }
 
 

@@ -379,6 +379,34 @@ class Store:
         link.database.committed()
         return after
 
+    async def change_unroutable(
+        self, link: Link, service: str, decide: Callable[[Changeset], None]
+    ) -> dict[str, StoredVersion]:
+        """Let ``decide`` work on the endpoints of one service that may not receive traffic, and on one that may."""
+        link.reach(write=True)
+        now = self._postgres.now
+        with self._postgres.transaction() as tables:
+            locked = self._lock(tables, {service})
+            listed = [row for row in tables.listed_and_lost(service) if row.removed_at is None]
+            routable = [row for row in listed if row.unroutable_at is None]
+            changeset = Changeset(now, [row for row in listed if row.unroutable_at is not None] + routable[:1])
+            decide(changeset)
+            after = self._save(tables, changeset, locked)
+        await link.database.fsync()
+        link.database.committed()
+        return after
+
+    async def change_endpoint_by_operator(
+        self, link: Link, key: Key, window: float, decide: Callable[[Changeset, int, int], None]
+    ) -> dict[str, StoredVersion]:
+        """Let ``decide`` work on one endpoint; it gets how many may receive traffic and were expelled lately, too."""
+
+        def decide_about_all(changeset: Changeset, recent: int) -> None:
+            routable = sum(endpoint.unroutable_at is None for endpoint in changeset.all_listed())
+            decide(changeset, routable, recent)
+
+        return await self.change_by_operator(link, key[0], window, decide_about_all)
+
     async def change_by_operator(
         self, link: Link, service: str, window: float, decide: Callable[[Changeset, int], None]
     ) -> dict[str, StoredVersion]:

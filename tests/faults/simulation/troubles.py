@@ -47,6 +47,7 @@ _IN_A_SWEEP = (
     "count_endpoints",
     "in_force",
     "change_service",
+    "change_unroutable",
     "services_with_departed",
 )
 """Statements of a sweep after which something may happen: mostly between what is judged and what is done about it."""
