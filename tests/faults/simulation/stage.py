@@ -21,7 +21,7 @@ from registry.cache import snapshot_cache as cache
 from registry.core import versions as numbers
 from registry.errors import RegistryError
 from registry.store import change_feed as feed
-from registry.store import leases, pauses, processes
+from registry.store import leases, pauses, processes, pruning
 from registry.usecases import lease_renewal, operator_deregistration
 from registry.usecases import registration as registrations
 from registry.xds import discovery
@@ -40,8 +40,8 @@ _STATEMENTS: dict[Any, tuple[str, ...]] = {
         "ended_overrides",
         "endpoints_without_lease",
         "grant_missing",
-        "prune",
     ),
+    pruning: ("prune",),
     pauses: ("in_force",),
     evidence: ("read_statements",),
     prober: ("replace_statements",),
