@@ -309,7 +309,9 @@ def _note_subscriber(
     subscription = poll.subscriptions.get(key)
     if subscription is None or not subscription.remembered:
         subscription = path.subscribers.find(node, address, asked.request.names, path.api, now)
-        poll.subscriptions[key] = subscription
+        if subscription.remembered:
+            # Others are listed nowhere, and a node id costs an edge nothing.
+            poll.subscriptions[key] = subscription
     else:
         # As find() does.
         subscription.node = node

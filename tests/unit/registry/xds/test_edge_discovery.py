@@ -140,6 +140,16 @@ def test_the_oldest_questions_are_forgotten_when_there_are_too_many_names() -> N
     assert world.ask(after="q9") is not None
 
 
+def test_made_up_envoys_take_no_more_room_than_there_is_for_subscribers() -> None:
+    """However many an edge names, in one question after the other."""
+    world = World()
+    world.ask(node="i-1", held={"shop": ""}, id="q0")
+    for number in range(5):
+        made_up = [TakenVersion(f"envoy-{number}-{each}", "shop", "") for each in range(90)]
+        assert world.ask(after=f"q{number}", id=f"q{number + 1}", taken=made_up) is not None
+    assert world.edge.subscriber_count == len(list(world.subscribers())) == 100
+
+
 def test_a_question_that_grows_has_the_bound_of_a_whole_one() -> None:
     """A thousand names, however many questions they came in."""
     world = World(max_names=10_000)
