@@ -233,7 +233,10 @@ class Explanations:
 
 
 def _clients(subscribers: ClusterSubscribers, now: float) -> list[str]:
-    """Return who goes by an older list of the endpoints, and how many are behind edges, in at most five lines."""
+    """Return in words which clients go by older endpoints, in at most five lines.
+
+    The last line says how many are behind edges.
+    """
     outdated = sorted(
         (each for each in subscribers.statuses if each.evaluation.state in _OUTDATED),
         key=lambda each: (_OUTDATED.index(each.evaluation.state), each.report.identity),
