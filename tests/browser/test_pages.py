@@ -1,6 +1,6 @@
 """Every page of the console in a real browser: readable by everybody, on any screen, and closed in itself."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -9,6 +9,7 @@ import pytest
 from browser.visit import HOSTILE_SERVICE, Visit
 from harness.registry import Registry
 from harness.routes import every_route
+from playwright.async_api import Browser, Page
 from starlette.routing import compile_path
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text()
@@ -22,6 +23,14 @@ _RUN = """async (rules) => {
 _OVERFLOWING = """[...document.querySelectorAll("thead th")]
   .filter((head) => head.clientWidth > 1 && head.scrollWidth > head.clientWidth).map((head) => head.textContent)"""
 """Heads of columns that reach over the next one."""
+
+_BAR_COVERS_NOTHING = """() => {
+  scrollTo({top: document.body.scrollHeight, behavior: "instant"});
+  const bar = document.getElementById("picked").getBoundingClientRect();
+  const pressed = [...document.querySelectorAll("#endpoints a, #endpoints button, #endpoints input")];
+  return bar.height > 0 && pressed.every((one) => one.getBoundingClientRect().bottom <= bar.top);
+}"""
+"""The end of the page is in view, where the bar of actions lies below all rows; it moves while rows come or change."""
 
 PAGES = {
     "overview": "/ui/overview",
@@ -68,17 +77,34 @@ def test_every_page_is_looked_at() -> None:
 SCREENS: dict[Literal["light", "dark"], tuple[int, int]] = {"light": (1360, 900), "dark": (390, 844)}
 
 
+@pytest.fixture(scope="module")
+async def tour(chromium: Browser, console: Registry) -> AsyncIterator[Visit]:
+    """One tab for all pages, since each tab is one more process of Chromium."""
+    context = await chromium.new_context(base_url=console.url)
+    context.set_default_timeout(30_000)
+    yield Visit(await context.new_page(), console.url)
+    await context.close()
+
+
+async def _show(page: Page, scheme: Literal["light", "dark"]) -> None:
+    width, height = SCREENS[scheme]
+    await page.emulate_media(color_scheme=scheme)
+    await page.set_viewport_size({"width": width, "height": height})
+
+
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
-async def test_a_page_is_for_everybody(visit: Visit, path: str) -> None:
+async def test_a_page_is_for_everybody(tour: Visit, path: str) -> None:
     """In the light on a desk, in the dark on a phone: axe finds nothing against WCAG 2.2 AA, and nothing sticks out."""
-    page = await visit.open(path)
+    tour.complaints.clear()
+    await _show(tour.page, "light")
+    page = await tour.open(path)
     await page.evaluate(AXE)
-    for scheme, (width, height) in SCREENS.items():
-        await page.emulate_media(color_scheme=scheme)
-        await page.set_viewport_size({"width": width, "height": height})
+    for scheme in SCREENS:
+        await _show(page, scheme)
         assert await page.evaluate(_RUN, _RULES) == [], scheme
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
         assert await page.evaluate(_OVERFLOWING) == [], scheme
+    assert (tour.complaints, tour.strangers) == ([], [])
 
 
 async def test_a_shift_has_the_curve_of_both_groups_and_its_orders(visit: Visit) -> None:
@@ -136,8 +162,8 @@ async def test_selected_rows_and_their_dialogs_are_for_everybody(visit: Visit) -
     for scheme, (width, height) in SCREENS.items():
         await page.emulate_media(color_scheme=scheme)
         await page.set_viewport_size({"width": width, "height": height})
-        # Where the bar lies over nothing: of what it covers, axe says that it is too small to be pressed.
-        await page.evaluate("scrollTo({top: document.body.scrollHeight, behavior: 'instant'})")
+        # Of what the bar covers, axe says that it is too small to be pressed.
+        await page.wait_for_function(_BAR_COVERS_NOTHING)
         assert await page.evaluate(_RUN, _RULES) == [], scheme
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), scheme
         for action in ("drain", "weight", "deregister"):
