@@ -114,7 +114,7 @@ def prove(
     Raises:
         UnprovenError: a run came to no verdict.
     """
-    # What all bootstraps have in common is refused in each of them.
+    # A part that all bootstraps have in common is refused in each of them.
     return list(dict.fromkeys(part.fault for part in refused_parts(bootstraps, validate, configuration)))
 
 

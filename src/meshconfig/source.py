@@ -67,7 +67,7 @@ def decode(file: str, content: bytes) -> tuple[str, list[Fault]]:
 def parse(file: str, text: str, *, several: bool = False) -> tuple[Node | None, list[Fault]]:
     """Return the nodes of a file, None where it cannot be read to its end, and all faults.
 
-    A file without a document, such as one of comments alone, is an empty mapping. What stands in front of the place
+    A file without a document, such as one of comments alone, is an empty mapping. The part in front of the place
     where a file cannot be read on is not returned: half a file would seem to lack what follows. With ``several``, a
     file may have further documents, which are held to the same limits together and of which the first is returned.
     """

@@ -102,7 +102,7 @@ def static_bootstraps(
     return [*_shards(_base(served), embedding.parts()), *_distinct(served)]
 
 
-# What stands in a bootstrap.
+# The content of a bootstrap.
 
 
 class _Part(Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The ways of an Envoy's statistics to Prometheus and to an agent of DogStatsD.
 
-Prometheus gets a listener that reaches two paths of the admin interface and no other. Whoever reaches the admin
-interface itself can stop Envoy, so it stays on loopback.
+Prometheus gets a listener that reaches two paths of the admin interface and no other. The admin interface itself,
+by which anybody can stop Envoy, stays on loopback.
 """
 
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ _MAX_PATH = 107
 
 
 class LocalAddress:
-    """A loopback address or a unix socket. What is written for it, and what else is allowed, is the subclass's.
+    """A loopback address or a unix socket. A subclass says how it is written, and what else is allowed.
 
     Attributes:
         host: a loopback address; empty for a unix socket.

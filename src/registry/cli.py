@@ -186,7 +186,7 @@ def create_token(
 ) -> None:
     """Make the first token, with which `registryctl` makes all others. It needs REGISTRY_DATABASE_URL, and no server.
 
-    Whoever can run this on the database can do everything anyway.
+    Everybody who can run this on the database can do everything anyway.
     """
     with _without_garbage_collection():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415

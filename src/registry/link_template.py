@@ -38,7 +38,7 @@ class LinkTemplate(Struct, frozen=True):
         parts = urlsplit(url)
         if parts.port == 0:
             raise ValueError(f"the link {name} has no port that can be connected to")
-        # What registrars send must not choose the host that people are sent to.
+        # Metadata, which registrars send, must not choose the host that people are sent to.
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ValueError(f"the link {name} has to begin with http:// or https:// and a host, without a user")
         if not url.isascii() or not url.isprintable() or "\\" in url or "{" in parts.netloc:

@@ -85,7 +85,7 @@ class _Job:
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            # What the pass awaited was cancelled, and not the job itself.
+            # Something that the pass awaited was cancelled, and not the job itself.
             self._note_failure(error)
         except Exception as error:  # noqa: BLE001  # the next pass may succeed, whatever the error is
             self._note_failure(error)

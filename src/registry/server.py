@@ -342,9 +342,9 @@ class _Workers:
             listener.close()
         ServerTls.of_http(self._settings)
         ServerTls.of_streams(self._settings)
-        # What was counted so far, and would stand in the metrics as of a worker.
+        # The counts so far, which would stand in the metrics as those of a worker.
         forget_process(os.getpid())
-        # What was imported is no garbage. Were it searched for some, each worker would copy its pages.
+        # Imported modules are no garbage. Were it searched for some, each worker would copy its pages.
         gc.collect()
         gc.freeze()
         for number in STOP_SIGNALS:

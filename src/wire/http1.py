@@ -95,7 +95,7 @@ class Http1Protocol:
     """
 
     def __init__(self, *, ignore_framing: bool = False) -> None:
-        # What came of the head while its framing may have to be ignored; None where it is not, or the head was read.
+        # The head as far as it came, while its framing may have to be ignored; None where it is not, or after the head.
         self._raw_head: bytes | None = b"" if ignore_framing else None
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         # Bytes of the response that came so far; set back with each request.

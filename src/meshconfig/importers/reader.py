@@ -1,6 +1,6 @@
 """Reading a foreign document so that nothing of it is lost silently.
 
-A reader notes each key that is taken. What nobody took when the import ends is a loss, so that a field that the
+A reader notes each key that is taken. A key that nobody took when the import ends is a loss, so that a field that the
 importer does not know, or forgot, is always printed.
 """
 

@@ -1,8 +1,8 @@
 """Service definitions of kumonos and itacho (version 1): one document a service, with its dependencies.
 
 Both read the same documents, and differ in what they made of them: kumonos sends HTTP/2 to discovered services and
-HTTP/1.1 to load balancers, itacho speaks what the client speaks. What they left to Envoy's defaults is written out
-here, so that an import changes as little as it can.
+HTTP/1.1 to load balancers, itacho speaks what the client speaks. Fields that they left to Envoy's defaults are written
+out here, so that an import changes as little as it can.
 """
 
 from collections.abc import Callable

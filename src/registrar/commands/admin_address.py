@@ -9,7 +9,7 @@ from registrar.errors import ConfigurationError
 
 _VARIABLE = "REGISTRAR_ADMIN_LISTEN"
 DEFAULT = "127.0.0.1:9902"
-# What identifies the registrar that is meant: query parameters of the admin API, and the variables of their defaults.
+# The identity of the registrar that is meant: query parameters of the admin API, and the variables of their defaults.
 _TARGET_VARIABLES = {
     "service": "REGISTRAR_SERVICE",
     "endpoint": "REGISTRAR_ENDPOINT",

@@ -157,7 +157,7 @@ def _prepare(directory: Path, bootstrap: Mapping[str, Any], identity: Identity, 
     for path in (*directory.iterdir(), directory):
         os.chown(path, *owner)
     directory.chmod(_DIRECTORY_MODE)
-    # What follows talks to the network, and needs no right of root.
+    # The steps that follow talk to the network, and need no right of root.
     os.setgroups([])
     os.setgid(owner[1])
     os.setuid(owner[0])

@@ -55,8 +55,8 @@ log = EventLogger(__name__)
 class Sidecar:
     """Runs all tasks of the process.
 
-    An unexpected error in one that the heartbeats depend on stops the process with status 70. What runs beside them is
-    begun again: no operator's question is worth the registration of an app.
+    An unexpected error in one that the heartbeats depend on stops the process with status 70. Work beside them is begun
+    again: no operator's question is worth the registration of an app.
 
     Args:
         settings: the settings of the start; a reload replaces them.

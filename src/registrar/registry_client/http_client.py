@@ -37,7 +37,7 @@ class Origin(Struct, frozen=True):
 
 class _IdleConnection(Struct, frozen=True):
     connection: Http1Connection
-    # What it was opened with; None for plain http.
+    # The context that it was opened with; None for plain http.
     context: ssl.SSLContext | None
     # Ends when the connection cannot be used any more; then it is no longer kept.
     watch: asyncio.Task[None]

@@ -21,7 +21,7 @@ _LOOKUP_TIMEOUT = 1.0
 """Seconds that an attempt waits for the resolver; an answer that comes later is used then."""
 # A name or an address; underscores are in names that container platforms give.
 _HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+")
-# Those that may stand in a path as they are (RFC 3986, 3.3), and the % of others that are quoted already.
+# Characters that may stand in a path as they are (RFC 3986, 3.3), and the % of others that are quoted already.
 _PATH_CHARACTERS = "/:@!$&'()*+,;=%~-._"
 
 log = EventLogger(__name__)

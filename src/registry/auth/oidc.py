@@ -1,7 +1,7 @@
 """OpenID Connect, the rules: what a sign-in of a browser is bound to, and which ID tokens prove a person.
 
-The code flow with PKCE (RFC 7636), and the checks of OpenID Connect Core 1.0, 3.1.3.7. What may vary by the standard is
-fixed here: the algorithms, one audience, one issuer, a nonce. Nothing here does any I/O.
+The code flow with PKCE (RFC 7636), and the checks of OpenID Connect Core 1.0, 3.1.3.7. Parts that the standard leaves
+open are fixed here: the algorithms, one audience, one issuer, a nonce. Nothing here does any I/O.
 """
 
 import base64

@@ -126,7 +126,7 @@ class ChangeFeed:
     async def follow_own(self, service: str, change: int) -> None:
         """Read at once what this process has stored, and wait until it serves that: for a second at most.
 
-        The response to a write comes after it. What was stored stands either way.
+        The response to a write comes after it. The change stands either way.
 
         Args:
             service: the service's name.

@@ -126,7 +126,7 @@ def target_of(text: str) -> PublishTarget:
 
 def object_name(service: str) -> str:
     """Return the name of a service's object."""
-    # What a service may be called is a file's name; anything else leads nowhere.
+    # Every name that a service may have is one of a file; anything else leads nowhere.
     return f"{quote(service, safe=':@~')}{_SUFFIX}"
 
 

@@ -4,8 +4,8 @@ The process that sweeps publishes for all, at most each ten seconds, one object 
 other one from being published. Nothing is published from doubt, and a service without endpoints keeps its last object:
 old hosts, of which Envoy ejects the dead, are better than none for a task that starts while all else is away.
 
-What is there is looked through every ten minutes. A rule of the bucket deletes what is old, also where it is still
-right, and the last request of a process that was frozen while it led may arrive after the next leader has published.
+The objects that are there are listed every ten minutes. A rule of the bucket deletes what is old, also where it is
+still right, and the last request of a process that was frozen while it led may arrive after the next leader's.
 """
 
 import asyncio

@@ -79,7 +79,7 @@ class StreamSync:
         """Tell of streams that are new or have changed, and take back those that have ended.
 
         Raises:
-            UnavailableError: PostgreSQL is away. What was told before is compared with what is stored afterwards.
+            UnavailableError: PostgreSQL is away. Rows of before are compared with what is stored afterwards.
         """
         now = time.monotonic()
         ended = [entry for entry in self._published if entry.stream is None]
@@ -99,7 +99,7 @@ class StreamSync:
             record = _endpoints_of(entry)
             if record is None:
                 continue
-            # What it does not hold yet is told as well, because all else counts as acknowledged.
+            # Names that it does not hold yet are told as well, because all else counts as acknowledged.
             names_told = {*troubled_names(record, now), *record.unheld}
             troubles = [trouble_of(each) for each in self._maker.reports(entry, record, names_told, now)]
             substance = _substance(record, troubles)

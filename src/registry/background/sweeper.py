@@ -1,6 +1,6 @@
 """The job that expires leases, removes departed endpoints and ends overrides, in one leading process for all.
 
-What happens when a lease lapses is written in six files; read them in this order:
+Six files say what happens when a lease lapses; read them in this order:
 
 1. here, ``Sweeper.sweep``: once a sweep interval the leading process looks for expired leases;
 2. ``registry.store.leases``: which leases have expired (``expired_leases``), and how many endpoints each service has

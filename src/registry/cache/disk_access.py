@@ -1,7 +1,7 @@
 """The credentials and identities on disk, by which a process that starts while PostgreSQL is away knows its clients.
 
-The file has digests of tokens, which nobody can turn back into tokens. Who can write it can let himself in, so one that
-others can write is not read.
+The file has digests of tokens, which nobody can turn back into tokens. A person who can write it can let himself in, so
+one that others can write is not read.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The mesh configuration in memory, as Envoys are served it, and the watches of its next change.
 
 ``registry.background.mesh_feed`` replaces nodes; ``registry.xds.mesh`` answers polls from them. Nothing here asks
-PostgreSQL. What is in doubt is never taken for nothing: an Envoy without clusters drops every request.
+PostgreSQL. A node in doubt is never taken for nothing: an Envoy without clusters drops every request.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,6 @@
 """The resources of node.clusters on their way to the compiler's process and back: a document for each.
 
-Those of five hundred node.clusters in one document take the event loop 20 ms to read; one by one, polls are answered in
-between.
+Five hundred node.clusters in one document take the event loop 20 ms to read; one by one, polls are answered in between.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """The audit: entries that wait to be stored, and what is counted instead of repeated.
 
-An allowed write is an entry of its own. What was not done, because it was refused or failed, is repeated by clients for
-ever: the same is one entry a minute, with a count. All of it is bounded, so that neither a flood of refusals nor an
-outage of PostgreSQL takes memory, and nothing here ever waits. Times are seconds of the process's monotonic clock, but
-those of entries, which are seconds since 1970 by PostgreSQL's clock.
+An allowed write is an entry of its own. A write that was refused or failed is repeated by clients for ever: the same
+is one entry a minute, with a count. All of it is bounded, so that neither a flood of refusals nor an outage of
+PostgreSQL takes memory, and nothing here ever waits. Times are seconds of the process's monotonic clock, but those of
+entries, which are seconds since 1970 by PostgreSQL's clock.
 """
 
 from collections import Counter, deque

@@ -117,7 +117,7 @@ def named_ecs_services(listed: Tally, lost: Collection[Endpoint]) -> Mapping[Ecs
 
     Args:
         listed: the listed endpoints in numbers.
-        lost: the lost endpoints. Those of an ECS service that has no other ones count too: it is missed as a whole.
+        lost: the lost endpoints, also of an ECS service that has no other ones, which is missed as a whole.
     """
     of_lost = endpoints_per_task(lost)
     return {} if listed.per_task is None or of_lost is None else {**of_lost, **listed.per_task}

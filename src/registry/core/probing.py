@@ -348,7 +348,7 @@ class SuspectQueue:
     def __init__(self) -> None:
         # Every suspect that there is now.
         self._targets: dict[Subject, Target] = {}
-        # Those whose attempts have yet to agree, with the time of the next attempt; infinite while one is under way.
+        # Subjects whose attempts have yet to agree, with the time of the next attempt; infinite while one is under way.
         self._active: dict[Subject, float] = {}
         # A heap of the others by the time of the next attempt; suspects that are gone are skipped.
         self._waiting: list[tuple[float, Subject]] = []

@@ -103,7 +103,7 @@ class Quotas:
 
     async def count(self, endpoints: AsyncIterable[Endpoint]) -> None:
         """Count all endpoints anew; called every few seconds."""
-        # What is stored by now is found by this count; what is let in meanwhile may be, and is held by itself.
+        # This count finds all that is stored by now. It may find what is let in meanwhile, which is held by itself.
         settled = {key: reservation for key, reservation in self._reserved.items() if reservation.stored}
         counted = Holdings()
         async for endpoint in endpoints:
@@ -146,7 +146,7 @@ class Quotas:
         before = self._reserved.get(key)
         if before is not None:
             if before.holding == holding:
-                # Whoever made it ends it.
+                # Its maker ends it.
                 return None
             self._release(key, before)
         reservation = self._reserved[key] = _Reservation(holding)

@@ -1,1 +1,1 @@
-"""The gRPC listener: HTTP/2 connections and their streams. What the methods mean is the business of a ``Service``."""
+"""The gRPC listener: HTTP/2 connections and their streams. A ``Service`` knows what the methods mean."""

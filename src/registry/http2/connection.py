@@ -190,7 +190,7 @@ class Connection:
         out, self._sender.out = self._sender.out, []
         return out
 
-    # What comes from the transport.
+    # Called by the transport.
 
     def receive(self, data: bytes | memoryview, now: float) -> bool:
         """Read what came; return whether the rest is to be read in a later turn, by a call without data."""
@@ -291,7 +291,7 @@ class Connection:
         vars(self._h2).clear()
         del self._flush
 
-    # What comes from the clock, and from the listener.
+    # Called by the clock, and by the listener.
 
     def on_time(self, now: float) -> None:
         """Do what is due, and set when something is due next."""
@@ -324,7 +324,7 @@ class Connection:
         """End the connection at once."""
         self._fail(frames.NO_ERROR, reason, reason, now)
 
-    # What comes from the turns.
+    # Called by the turns.
 
     def make_ready(self, stream: Stream) -> None:
         """Have a stream run in a turn of its own."""
@@ -342,7 +342,7 @@ class Connection:
             self._fail(frames.INTERNAL_ERROR, "failed", "the registry failed to send a frame", now)
         self._flush()
 
-    # What follows is private: frames that come.
+    # All that follows is private: frames that come.
 
     def _read_preface(self, buffer: bytes | memoryview, now: float) -> int:
         """Return how many bytes of the buffer were the preface, which h2 checks as far as it has come."""
@@ -612,7 +612,7 @@ class Connection:
         stream.trailers = ((b"grpc-status", b"%d" % status), (b"grpc-message", words.encode()))
         if not stream.started:
             stream.drop_data()
-        # What is left then needs no window.
+        # The rest then needs no window.
         stream.waits = stream.waits and stream.left > 0
         self.make_ready(stream)
 

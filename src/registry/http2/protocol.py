@@ -111,7 +111,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         self._timer_at = 0.0
         """When the timer calls (monotonic)."""
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as of all sockets
         """Note a connection, which begins with the first bytes of the client."""
@@ -182,7 +182,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self.on_lost()
         self._host.on_closed(self, reason)
 
-    # What the host calls.
+    # Called by the host.
 
     @property
     def is_idle(self) -> bool:
@@ -206,7 +206,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
             self._early_end = reason
             self._transport.abort()
 
-    # What the turns call.
+    # Called by the turns.
 
     def run(self, now: float) -> None:
         """Read what waits."""
@@ -245,7 +245,7 @@ class Http2Protocol(asyncio.BufferedProtocol):
         elif self._timer is None or connection.due < self._timer_at:
             self._arm()
 
-    # What follows is private.
+    # All that follows is private.
 
     def _begin(self, now: float) -> None:
         transport = self._transport

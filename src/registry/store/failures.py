@@ -94,7 +94,7 @@ class ConnectTimeoutError(ConnectionError):
 
 
 _NOBODY_LISTENS = "start PostgreSQL there (listen_addresses), or correct host and port in REGISTRY_DATABASE_URL"
-# What to do about a connection that could not be made; the first kind that fits.
+# The fix of a connection that could not be made; the first kind that fits.
 _NETWORK_FIXES: tuple[tuple[type[OSError], str], ...] = (
     (socket.gaierror, "correct the host in REGISTRY_DATABASE_URL, or the DNS of this machine"),
     (

@@ -165,7 +165,7 @@ async def add_bodies(connection: AsyncConnection, resources: Iterable[Resource])
         stored = await find_whole(connection, digests)
         rows = [_body_row(distinct[digest]) for digest in digests if digest not in stored]
         if rows:
-            # What a person has spoilt is mended.
+            # A body that a person has spoilt is mended.
             statement = upsert(mesh_bodies)
             await connection.execute(
                 statement.on_conflict_do_update(

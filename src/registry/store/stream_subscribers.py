@@ -79,7 +79,7 @@ async def delete_orphans(database: Database) -> None:
 async def streams_of_others(database: Database, process_id: str, wanted: SubscriberFilter) -> list[SeenRow]:
     """Return the streams that the other processes have told of, as far as they match a filter.
 
-    Those of a process that is gone are among them, for as long as a subscriber is remembered that is not seen.
+    The streams of a process that is gone are among them, for as long as a subscriber is remembered that is not seen.
 
     Raises:
         UnavailableError: they cannot be read.

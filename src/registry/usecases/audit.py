@@ -55,7 +55,7 @@ class Audit:
     ) -> bool:
         """Note something that a principal did, or that failed; return whether it is new, and not one that is counted.
 
-        No text may be a secret. What is no name of this registry is made printable and cut.
+        No text may be a secret. A text that is no name of this registry is made printable and cut.
 
         Args:
             principal: who; of a login, the principal that has signed in, or the bare address of one that could not.
@@ -75,7 +75,7 @@ class Audit:
     ) -> Iterator[None]:
         """Note an action as allowed when the block is done, and as failed when it raises.
 
-        What the policy refuses in the block is not noted again.
+        A refusal of the policy in the block is not noted again.
         """
         try:
             yield

@@ -110,7 +110,7 @@ class Heartbeats:
     ) -> asyncio.Future[list[bool]]:
         """Renew the leases of endpoints of which one request says nothing new.
 
-        What is refused here is not noted, because each endpoint is registered then, and that is refused and noted.
+        A refusal here is not noted, because each endpoint is registered then, and that is refused and noted.
         The future tells for each endpoint whether its lease was renewed; one that was not has to be registered.
 
         Args:

@@ -1,7 +1,7 @@
 """Access on streams: who opens one, what it may ask for, and when its credential or a grant ends.
 
-A stream is decided when it opens and when a name is asked for, as a poll is each time. What is decided stands as long
-as what it rests on: every second those streams are looked at whose credential has ended or changed.
+A stream is decided when it opens and when a name is asked for, as a poll is each time. A decision stands as long as
+what it rests on: every second those streams are looked at whose credential has ended or changed.
 """
 
 import asyncio
@@ -154,7 +154,7 @@ class StreamAccess:
                 try:
                     await self._review_stream(entry, guard, stream)
                 except Exception:
-                    # Whatever it is of this stream, the credentials of the others are looked at.
+                    # A defect in one of them keeps no other from being looked at.
                     log.exception("stream_not_reviewed", principal=guard.principal.name, node=entry.node.id)
                     guard.generation = self._authentication.generation
                     if self._policy.enforces(_DISCOVER):

@@ -116,13 +116,13 @@ class _Publishing:
         self._failed: dict[str, str] = {}
         self._written: dict[str, int] = {}
         self._left: tuple[str, ...] = ()
-        # What is there, as far as it was read or written; None where nothing is.
+        # The objects that are there, as far as they were read or written; None where nothing is.
         self._there: dict[str, bytes | None] = {}
 
     def run(self, settle: float, report: Callable[[str], None], pause: Callable[[float], None]) -> None:
         """Read what is there and write what differs."""
         self._each([*self._wanted, MANIFEST], self._read)
-        # What could not be read is not written over: it may have clusters that its routes name.
+        # An object that could not be read is not written over: it may have clusters that its routes name.
         wanted = {key: body for key, body in self._wanted.items() if node_of(key) not in self._broken()}
         existing = {key: body for key, body in self._there.items() if body is not None}
         for step in steps(existing, wanted):

@@ -109,7 +109,7 @@ class EndpointDocuments:
         )
         page.document = kept.document if kept is not None and kept.document.body == body else Document(body)
         settled = max((settled_at(each.endpoint, each.lease) for each in listed), default=-inf)
-        # What depends on the time is of this moment alone.
+        # A part that depends on the time is of this moment alone.
         page.begin = settled if settled <= moment.now else inf
         size = sum(encoded.size for encoded in page.endpoints)
         self._pages.put(request, page, page.document.size + size + _ENTRY_SIZE)

@@ -138,7 +138,7 @@ def _read(url: bytes) -> ListRequest | None:
             request = ServiceRequest(match["service"].decode())
     except (KeyError, ValueError):
         return None
-    # What is left is no parameter of the list.
+    # A key that is left is no parameter of the list.
     return None if query else request
 
 

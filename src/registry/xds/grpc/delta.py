@@ -1,6 +1,6 @@
 """The incremental variant: a request changes what the client asks for, an answer brings what changed.
 
-A client names the versions that it holds from an earlier stream, perhaps from another process. What is equal is not
+A client names the versions that it holds from an earlier stream, perhaps from another process. An equal one is not
 sent again, and a process that is behind says nothing about it.
 """
 

@@ -1,6 +1,6 @@
 """CDS, LDS and RDS over streams: the mesh configuration of a node.cluster, as REST serves it, in protobuf.
 
-What it tells an Envoy to poll for comes over the stream of the Envoy itself instead.
+Resources that it tells an Envoy to poll for come over the stream of the Envoy itself instead.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from registry.xds.version_info import parse_version_info
 from wire.node import Node
 
 _MAX_ENTRIES = 16_384
-"""Resources whose bytes are kept. Those that many callers have alike are kept once."""
+"""Resources whose bytes are kept; equal ones of many callers are kept once."""
 _NOT_ENCODED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """Raised for a body that is no resource of Envoy's API: by msgspec, by protobuf, or where an object is expected."""
 

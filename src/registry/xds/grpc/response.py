@@ -56,8 +56,8 @@ class WholeResponse(Struct, frozen=True, gc=False):
 class ResponseTails:
     """The ends of responses: their type, their nonce and the control plane.
 
-    Nonces count the answers of one type on one stream, so streams share them. Those of whole responses are counted by
-    the process, and begin with a letter: so the two are never equal.
+    Nonces count the answers of one type on one stream, so streams share them. The nonces of whole responses are counted
+    by the process, and begin with a letter: so the two are never equal.
 
     Args:
         identifier: names this process, and Envoys show it.

@@ -1,7 +1,7 @@
 """The protocol of a discovery stream, without I/O: requests come in, and answers are asked for. Time is an argument.
 
-The rules are those of the xDS protocol (envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol). What state of the world
-and delta have in common is here:
+The rules are those of the xDS protocol (envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol). The parts that state of
+the world and delta have in common are here:
 
 - One answer of a type is in flight. Until the client has accepted or rejected it, changes only mark names as dirty, so
   a slow client costs nothing and gets the newest state. One that does neither for ten seconds gets the next answer.

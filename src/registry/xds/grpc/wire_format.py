@@ -1,7 +1,7 @@
 """The wire format of protobuf, as far as encoded messages are joined (protobuf.dev/programming-guides/encoding).
 
-An answer has thousands of endpoints that were encoded before. What stands around them is made here, so that their bytes
-are joined and not parsed.
+An answer has thousands of endpoints that were encoded before. The message around them is made here, so that their
+bytes are joined and not parsed.
 """
 
 _LENGTH_DELIMITED = 2
