@@ -83,7 +83,26 @@ def serve() -> None:
 
             with database_url(settings) as url:
                 check_database(url, settings.database_timeout)
-                raise typer.Exit(serve_until_stopped(settings, url))
+                raise typer.Exit(serve_until_stopped(settings, url, embedded=not _names_database(settings)))
+
+
+@main.command(hidden=True)
+def worker(alive: int, ready: int, ended: str) -> None:
+    """Serve as a worker that a supervisor has started, in place of some that ended."""
+    with _without_garbage_collection(), _without_rich():
+        from registry.embedded_postgresql import database_url  # noqa: PLC0415
+        from registry.event_log import configure_logs  # noqa: PLC0415
+        from registry.server import log_ended, serve_as_worker  # noqa: PLC0415
+        from registry.settings import load_settings  # noqa: PLC0415
+        from registry.supervisor import Ended  # noqa: PLC0415
+
+    _exit_at_stop_signals()
+    with _errors_as_lines():
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        log_ended([Ended(*worker) for worker in json.loads(ended)])
+        with database_url(settings) as url:
+            raise typer.Exit(serve_as_worker(settings, url, alive, ready))
 
 
 @main.command()
@@ -251,12 +270,16 @@ def _require_database(settings: "Settings") -> None:
     """
     from registry.errors import BadSettingsError  # noqa: PLC0415
 
-    named = settings.database_url is not None or settings.database_url_file is not None
-    if not named and not (settings.data_dir / "postgresql").is_dir():
+    if not _names_database(settings) and not (settings.data_dir / "postgresql").is_dir():
         raise BadSettingsError(
             f"REGISTRY_DATABASE_URL is not set, and there is no embedded PostgreSQL in {settings.data_dir}; set it "
             "as for the registry, or run this in the directory where the registry was started"
         )
+
+
+def _names_database(settings: "Settings") -> bool:
+    """Tell whether there is a database; otherwise the registry brings its own."""
+    return settings.database_url is not None or settings.database_url_file is not None
 
 
 @contextmanager

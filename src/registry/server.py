@@ -2,12 +2,12 @@
 
 import asyncio
 import gc
-import multiprocessing
 import os
 import signal
 import socket
+import sys
+import traceback
 from collections.abc import Sequence
-from multiprocessing.connection import wait as wait_for
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,8 +28,9 @@ from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.http2.installed import check_installed
 from registry.process import RegistryProcess
 from registry.settings import Settings
-from registry.worker_metrics import forget_process, retire_workers
-from wire.orphans import OrphanReaper
+from registry.supervisor import STOP_SIGNALS, Ended, Supervised, Supervisor, become
+from registry.worker_metrics import VARIABLE as METRICS_DIRECTORY
+from registry.worker_metrics import forget_process
 from wire.sd_notify import notify
 
 if TYPE_CHECKING:
@@ -37,25 +38,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The last one is sent by a terminal that closes."""
-
 _LISTEN, _PLAIN_LISTEN, _XDS_LISTEN = "REGISTRY_LISTEN", "REGISTRY_PLAIN_LISTEN", "REGISTRY_XDS_LISTEN"
 _HTTP = (_LISTEN, _PLAIN_LISTEN)
 """The settings of the addresses that serve HTTP."""
 
-_RESTART_PAUSE = 1.0
-"""Seconds before a worker that ended is replaced."""
-_SIGNAL_INTERVAL = 1.0
-"""Seconds after which workers that have not ended are told to stop once more."""
 _FILES = 32
 """Descriptors for the snapshot on disk, metrics, names and the like."""
 _OWN_DESCRIPTORS = 20
 """Descriptors that are open before the first client connects: logs, event loop, listener."""
 
 
-def serve(settings: Settings, database_url: DatabaseUrl) -> int:
+def serve(settings: Settings, database_url: DatabaseUrl, *, embedded: bool = False) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status.
+
+    Args:
+        settings: of the registry.
+        database_url: of its database.
+        embedded: whether this process runs the database, and stops it at its end.
 
     Raises:
         BadSettingsError: the process cannot serve with these settings on this machine.
@@ -69,7 +68,7 @@ def serve(settings: Settings, database_url: DatabaseUrl) -> int:
     _warn_of_open_access(settings)
     if settings.workers == 1:
         return _serve_one(settings, database_url)
-    return _Workers(settings, database_url).run()
+    return _Workers(settings, database_url).run(lasting=embedded)
 
 
 def _warn_of_open_access(settings: Settings) -> None:
@@ -317,7 +316,7 @@ def bind(variable: str, listen: str, *, shared: bool) -> socket.socket:
 
 
 class _Workers:
-    """The parent of several server processes: starts them, replaces those that die, stops them all.
+    """The parent of several server processes, until it becomes the supervisor of the first ones.
 
     The kernel spreads connections over sockets of one address, but not over processes that share one socket. Workers
     are forks of this process, which has imported everything and runs no thread and no event loop: so they start at
@@ -327,16 +326,20 @@ class _Workers:
     def __init__(self, settings: Settings, database_url: DatabaseUrl) -> None:
         self._settings = settings
         self._database_url = database_url
-        self._context = multiprocessing.get_context("fork")
-        alive, self._alive = os.pipe()
-        self._ready, ready = os.pipe()
-        self._parent = _Parent(alive, ready)
-        """This process as its workers see it. The other end of ``alive`` is open in this process alone."""
-        self._children: list[multiprocessing.process.BaseProcess] = []
-        self._stopping = False
-        self._orphans = OrphanReaper()
+        alive, own = os.pipe()
+        ready, serving = os.pipe()
+        self._parent = _Parent(alive, serving)
+        """This process as its workers see it."""
+        self._supervised = Supervised(
+            settings.workers, [], os.environ[METRICS_DIRECTORY], alive=alive, own=own, ready=ready, serving=serving
+        )
 
-    def run(self) -> int:
+    def run(self, *, lasting: bool) -> int:
+        """Start the workers and supervise them until they have ended; return the exit status.
+
+        Args:
+            lasting: whether this process has to stay as it is, because it has something to stop at its end.
+        """
         # Checked here, once, instead of in each child.
         for listener in _bind_all(self._settings, shared=False).values():
             listener.close()
@@ -347,79 +350,64 @@ class _Workers:
         # Imported modules are no garbage. Were it searched for some, each worker would copy its pages.
         gc.collect()
         gc.freeze()
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._on_stop)
-        self._fill()
-        while self._children:
-            # A signal does not end the wait, and workers that are just starting lose what they are sent then: so it is
-            # looked for again and again.
-            ended = wait_for([self._ready, *(child.sentinel for child in self._children)], timeout=_SIGNAL_INTERVAL)
-            # A worker may become ready when this process has said that it stops: systemd would take that back.
-            if self._ready in ended and os.read(self._ready, 1) and not self._stopping:
-                notify("READY=1")
-            self._remove_dead()
-            if os.getpid() == 1:  # of a container: it inherits the orphans of other processes
-                self._orphans.reap()
-            self._fill()
-            self._signal_children()
-        return 0
-
-    def _fill(self) -> None:
-        while not self._stopping and len(self._children) < self._settings.workers:
-            self._children.append(self._start())
-
-    def _start(self) -> multiprocessing.process.BaseProcess:
-        child = self._context.Process(target=self._work, daemon=False)
-        # Until the worker has handlers of its own, a signal would reach those of its parent.
+        # A signal waits until the supervisor takes it.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            child.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        return child
+        for _ in range(self._settings.workers):
+            self._supervised.children.append(self._start())
+        if not lasting:
+            become(self._supervised)
+        return Supervisor(self._supervised, self._start).run()
 
-    def _work(self) -> None:
-        """Serve, as a worker."""
-        os.close(self._alive)
-        os.close(self._ready)
+    def _start(self, ended: Sequence[Ended] = ()) -> int:
+        log_ended(ended)
+        child = os.fork()
+        if child != 0:
+            return child
+        try:
+            status = self._work()
+        except BaseException:  # noqa: BLE001  # what the parent would do at its end is not to be done here
+            traceback.print_exc()
+            status = 1
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _work(self) -> int:
+        """Serve, as a worker that was forked."""
+        os.close(self._supervised.own)
+        os.close(self._supervised.ready)
         # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
         os.setsid()
-        for number in STOP_SIGNALS:
-            signal.signal(number, _ignore)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        configure_logs(self._settings.log_level)
-        try:
-            status = _serve_one(self._settings, self._database_url, self._parent)
-        except BadSettingsError as error:
-            # They were good when the parent started: files have changed since, or the address is taken.
-            log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
-            status = 2
-        raise SystemExit(status)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return serve_as_worker(self._settings, self._database_url, *self._parent)
 
-    def _remove_dead(self) -> None:
-        ended = [child for child in self._children if child.exitcode is not None]
-        for child in ended:
-            self._children.remove(child)
-        if ended and not self._stopping:
-            retire_workers({child.pid or 0 for child in self._children})
-        for child in ended:
-            if not self._stopping:
-                log.error("worker_died", pid=child.pid, exitcode=child.exitcode)
-                self._pause()
 
-    def _pause(self) -> None:
-        """Wait a moment: a worker that dies at once must not be restarted as fast as the machine can."""
-        signal.sigtimedwait([], _RESTART_PAUSE)
+def serve_as_worker(settings: Settings, database_url: DatabaseUrl, alive: int, ready: int) -> int:
+    """Serve as one of several workers until it is told to stop; return the exit status.
 
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
-        notify("STOPPING=1")
-        self._signal_children()
+    Args:
+        settings: of the registry.
+        database_url: of its database.
+        alive: a descriptor that reads the end of a file when the parent has ended.
+        ready: a descriptor to which a byte is written once the worker serves.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    configure_logs(settings.log_level)
+    try:
+        return _serve_one(settings, database_url, _Parent(alive, ready))
+    except BadSettingsError as error:
+        # They were good when the parent started: files have changed since, or the address is taken.
+        log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
+        return 2
 
-    def _signal_children(self) -> None:
-        for child in self._children if self._stopping else ():
-            if child.pid is not None and child.exitcode is None:
-                os.kill(child.pid, signal.SIGTERM)
+
+def log_ended(ended: Sequence[Ended]) -> None:
+    """Write which workers have ended without being told to."""
+    for worker in ended:
+        log.error("worker_died", pid=worker.pid, exitcode=worker.exitcode)
 
 
 def _as_sigterm(_number: int, _frame: FrameType | None) -> None:

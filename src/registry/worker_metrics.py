@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.errors import BadSettingsError
-from registry.settings import Settings
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client finds the directory."""
@@ -21,7 +24,7 @@ _KEPT = ("counter", "histogram", _LATEST)
 
 
 @contextmanager
-def worker_metrics(settings: Settings) -> Iterator[None]:
+def worker_metrics(settings: "Settings") -> Iterator[None]:
     """Have the metrics of several workers kept in a new directory for the length of the block.
 
     Raises:
@@ -56,32 +59,14 @@ def forget_process(pid: int) -> None:
             file.unlink(missing_ok=True)
 
 
-def retire_workers(living: Collection[int]) -> None:
+def add_up_ended(directory: Path, living: Collection[int]) -> None:
     """Add up what ended workers have counted, and remove what they said of themselves.
 
-    So counters never fall, and there are no more files after a thousand crashes. A child process does it: where the
-    directory is full, or a file is damaged, that one fails, and the parent of the workers lives on. Then the files
-    stay, still count, and are added up when the next worker ends.
+    So counters never fall, and there are no more files after a thousand crashes.
 
     Args:
+        directory: of the metrics.
         living: the process ids of all workers that run; none may be started meanwhile.
-    """
-    directory = os.environ.get(VARIABLE)
-    if directory is None:
-        return
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            add_up_ended(Path(directory), living)
-            status = 0
-        finally:
-            os._exit(status)
-    os.waitpid(child, 0)
-
-
-def add_up_ended(directory: Path, living: Collection[int]) -> None:
-    """Do so in this process, as ``retire_workers`` does in another one.
 
     Raises:
         OSError: the sums cannot be written; nothing is lost.
@@ -120,7 +105,7 @@ def _pid_of(file: Path) -> int:
     return int(file.stem.rpartition("_")[2])
 
 
-def _directory(settings: Settings) -> tempfile.TemporaryDirectory[str]:
+def _directory(settings: "Settings") -> tempfile.TemporaryDirectory[str]:
     prefix = "headcount-metrics-"
     try:
         return tempfile.TemporaryDirectory(prefix=prefix)

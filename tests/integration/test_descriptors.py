@@ -43,7 +43,7 @@ def serving(parent: psutil.Process, workers: int) -> list[psutil.Process]:
     """Return the processes that listen: the children of several workers, the process itself otherwise."""
     if workers == 1:
         return [parent]
-    return [one for one in parent.children() if one.cmdline() == parent.cmdline() and one.net_connections("tcp4")]
+    return [one for one in parent.children() if {"serve", "worker"} & {*one.cmdline()} and one.net_connections("tcp4")]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,0 +1,220 @@
+"""The parent of several workers: replaces those that end, and stops them all.
+
+It imports next to nothing. A parent that has imported the registry forks the first workers, and then becomes this
+program (execve), with the same process id and the same children: otherwise it would keep 32 MiB of originals that its
+workers have copied.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from wire.sd_notify import notify
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The last one is sent by a terminal that closes."""
+
+_RESTART_PAUSE = 1.0
+"""Seconds between two starts of workers: one that ends at once is not restarted as fast as the machine can."""
+_SIGNAL_INTERVAL = 1.0
+"""Seconds after which workers that have not ended are told to stop once more."""
+
+
+class Ended(NamedTuple):
+    """A worker that has ended without being told to."""
+
+    pid: int
+    exitcode: int
+
+
+class Supervised(NamedTuple):
+    """What the parent has of its workers.
+
+    Attributes:
+        workers: how many there are to be.
+        children: the process ids of those that run.
+        metrics: the directory in which they share their metrics.
+        alive: a descriptor that reads the end of a file, in workers, when the parent has ended.
+        own: the other end of it, which is open in the parent alone.
+        ready: a descriptor from which the parent reads a byte for each worker that serves.
+        serving: the other end of it, to which a worker writes.
+    """
+
+    workers: int
+    children: list[int]
+    metrics: str
+    alive: int
+    own: int
+    ready: int
+    serving: int
+
+
+Start = Callable[[Sequence[Ended]], int]
+"""Starts a worker, in place of those that have ended, and returns its process id."""
+
+
+class Supervisor:
+    """Keeps as many workers as there are to be, until it is told to stop.
+
+    Args:
+        supervised: the workers.
+        start: starts another one, while signals to stop are blocked.
+    """
+
+    def __init__(self, supervised: Supervised, start: Start) -> None:
+        self._workers = supervised.workers
+        self._children = list(supervised.children)
+        self._metrics = Path(supervised.metrics)
+        self._ready = supervised.ready
+        self._start = start
+        self._ended: list[Ended] = []
+        """Workers that have ended and have not been replaced."""
+        self._start_due = 0.0
+        """When a worker may be started next (monotonic)."""
+        self._stopping = False
+        self._woken, self._wake = os.pipe()
+        """A byte is written here for each signal, so that the wait ends."""
+
+    def run(self) -> int:
+        """Return the exit status once all workers have ended; signals to stop may be blocked before."""
+        for descriptor in (self._woken, self._wake):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _note)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        while True:
+            self._reap()
+            self._fill()
+            # Workers that are just starting lose what they are sent: so they are told again and again.
+            self._signal_children()
+            if self._stopping and not self._children:
+                return 0
+            self._wait()
+
+    def _wait(self) -> None:
+        readable, _, _ = select.select([self._ready, self._woken], [], [], _SIGNAL_INTERVAL)
+        if self._woken in readable:
+            os.read(self._woken, 4_096)
+        # A worker may become ready when this process has said that it stops: systemd would take that back.
+        if self._ready in readable and os.read(self._ready, 1) and not self._stopping:
+            notify("READY=1")
+
+    def _reap(self) -> None:
+        """Take note of workers that have ended, and of other processes where this is process 1 of a container."""
+        ended: list[Ended] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid in self._children:
+                self._children.remove(pid)
+                ended.append(Ended(pid, os.waitstatus_to_exitcode(status)))
+        if ended and not self._stopping:
+            self._ended += ended
+            retire_workers(self._metrics, self._children)
+
+    def _fill(self) -> None:
+        missing = self._workers - len(self._children)
+        if self._stopping or missing <= 0 or time.monotonic() < self._start_due:
+            return
+        # Until the child has handlers of its own, a signal would reach those of its parent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._children.append(self._start(self._ended))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        self._ended = []
+        self._start_due = time.monotonic() + _RESTART_PAUSE
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        notify("STOPPING=1")
+
+    def _signal_children(self) -> None:
+        for pid in self._children if self._stopping else ():
+            os.kill(pid, signal.SIGTERM)
+
+
+def retire_workers(directory: Path, living: Sequence[int]) -> None:
+    """Add up the metrics of workers that have ended, in a child process, and wait for it.
+
+    Where the directory is full, or a file is damaged, that process fails, and the parent of the workers lives on. Then
+    the files stay, still count, and are added up when the next worker ends.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            from registry.worker_metrics import add_up_ended  # noqa: PLC0415  # the parent stays small
+
+            add_up_ended(directory, living)
+            status = 0
+        finally:
+            os._exit(status)
+    os.waitpid(child, 0)
+
+
+def become(supervised: Supervised) -> None:
+    """Go on as the small program; signals to stop are blocked, and stay so until it takes them.
+
+    Raises:
+        OSError: Python cannot be executed any more.
+    """
+    for descriptor in (supervised.alive, supervised.own, supervised.ready, supervised.serving):
+        os.set_inheritable(descriptor, True)  # positional alone
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "registry.supervisor", json.dumps(supervised)])  # noqa: S606  # no shell is wanted
+
+
+def main() -> int:
+    """Supervise the workers that the arguments name."""
+    supervised = Supervised(*json.loads(sys.argv[1]))
+    for descriptor in (supervised.alive, supervised.own, supervised.ready, supervised.serving):
+        os.set_inheritable(descriptor, False)  # positional alone
+    try:
+        return Supervisor(supervised, partial(_start_worker, supervised)).run()
+    finally:
+        import shutil  # noqa: PLC0415  # at the end alone
+
+        shutil.rmtree(supervised.metrics, ignore_errors=True)
+
+
+def _start_worker(supervised: Supervised, ended: Sequence[Ended]) -> int:
+    """Start a process that imports the registry for itself: it shares no memory, and is told what it replaces."""
+    child = os.fork()
+    if child != 0:
+        return child
+    try:
+        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
+        os.setsid()
+        for descriptor in (supervised.alive, supervised.serving):
+            os.set_inheritable(descriptor, True)  # positional alone
+        arguments = [str(supervised.alive), str(supervised.serving), json.dumps(ended)]
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "registry.cli", "worker", *arguments])  # noqa: S606
+    finally:
+        os._exit(1)
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """Let the wait end: a child has ended."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
