@@ -355,7 +355,11 @@ class _Workers:
         for _ in range(self._settings.workers):
             self._supervised.children.append(self._start())
         if not lasting:
-            become(self._supervised)
+            try:
+                become(self._supervised)
+            except OSError as error:
+                # It costs memory, and nothing else.
+                log.warning("supervisor_not_executed", reason=str(error))
         return Supervisor(self._supervised, self._start).run()
 
     def _start(self, ended: Sequence[Ended] = ()) -> int:

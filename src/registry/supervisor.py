@@ -124,7 +124,10 @@ class Supervisor:
                 ended.append(Ended(pid, os.waitstatus_to_exitcode(status)))
         if ended and not self._stopping:
             self._ended += ended
-            retire_workers(self._metrics, self._children)
+            try:
+                retire_workers(self._metrics, self._children)
+            except OSError as error:
+                _say("worker_metrics_not_added_up", error)
 
     def _fill(self) -> None:
         missing = self._workers - len(self._children)
@@ -132,12 +135,15 @@ class Supervisor:
             return
         # Until the child has handlers of its own, a signal would reach those of its parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        self._start_due = time.monotonic() + _RESTART_PAUSE
         try:
             self._children.append(self._start(self._ended))
+        except OSError as error:
+            _say("worker_not_started", error)
+        else:
+            self._ended = []
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        self._ended = []
-        self._start_due = time.monotonic() + _RESTART_PAUSE
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -208,8 +214,17 @@ def _start_worker(supervised: Supervised, ended: Sequence[Ended]) -> int:
             os.set_inheritable(descriptor, True)  # positional alone
         arguments = [str(supervised.alive), str(supervised.serving), json.dumps(ended)]
         os.execv(sys.executable, [sys.executable, "-P", "-m", "registry.cli", "worker", *arguments])  # noqa: S606
+    except OSError as error:
+        _say("worker_not_started", error)
     finally:
         os._exit(1)
+
+
+def _say(event: str, error: OSError) -> None:
+    """Write an event as the log has them; the parent has no logger, and tries again."""
+    line = {"reason": str(error), "event": event, "level": "error"}
+    sys.stderr.write(f"{json.dumps(line)}\n")
+    sys.stderr.flush()
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
