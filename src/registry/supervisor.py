@@ -36,7 +36,7 @@ class Ended(NamedTuple):
 
 
 class Supervised(NamedTuple):
-    """What the parent has of its workers.
+    """A parent and its workers: their process ids, and the descriptors between them.
 
     Attributes:
         workers: how many there are to be.
