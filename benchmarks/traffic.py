@@ -140,11 +140,12 @@ def _alone(part: Part, plan: Plan, process: Registry, lines: Path) -> None:
         begun = cpu_seconds(process.process.pid)
         time.sleep(seconds)
         idle = cpu_seconds(process.process.pid) - begun
-        before, begun = _taken(process), cpu_seconds(process.process.pid)
         with _reporting(process, lines, sends=True):
+            # Reading the count makes the metrics of all pairs, which is no part of it.
+            before, begun = _taken(process), cpu_seconds(process.process.pid)
             time.sleep(seconds)
-        used = cpu_seconds(process.process.pid) - begun - idle
-        count = max(1.0, _taken(process) - before)
+            used = cpu_seconds(process.process.pid) - begun - idle
+            count = max(1.0, _taken(process) - before)
         shares.append(used / count * 1e6)
         cores.append(100 * used / count * _REGISTRARS / _INTERVAL)
     part.bar(f"CPU for the digests of {_REGISTRARS:,} registrars", cores, "% of a core", at_most=3.0)
