@@ -24,7 +24,7 @@ from wire.traffic_digest import (
 )
 
 _COUNTERS = range(Statistic.ACTIVE)
-_STATES = (Statistic.ACTIVE, Statistic.HEALTHY, Statistic.TOTAL)
+_MEMBERSHIP = (Statistic.HEALTHY, Statistic.TOTAL)
 _MAX_ROUTE_NAME = 255
 EndpointTries = Mapping[tuple[str, str], Tries]
 """Attempts by service and endpoint."""
@@ -66,9 +66,8 @@ def difference(
         # The larger of both, not their sum: a response of Envoy itself to a gRPC request, as when no endpoint is there,
         # is counted as 503 and as status 14.
         counted[Statistic.SERVER_ERRORS] = max(counted[Statistic.SERVER_ERRORS], counted[Statistic.GRPC_FAILURES])
-        total = rows.setdefault(cluster.service, [0] * len(Statistic))
-        for place, number in enumerate(counted):
-            total[place] += number
+        earlier = rows.get(cluster.service)
+        rows[cluster.service] = counted if earlier is None else _together(earlier, counted)
         buckets = _grown(before.latencies.get(name, {}), after.latencies.get(name, {}))
         _add(latencies.setdefault(cluster.service, {}), buckets)
     edges = [
@@ -99,6 +98,23 @@ def attempts_since(before: EndpointTries, after: EndpointTries) -> dict[str, tup
     return {service: tuple(counted[:MAX_ENDPOINTS]) for service, counted in services.items()}
 
 
+def _together(row: Row, other: Row) -> Row:
+    """Return the row of one callee from those of two of its clusters.
+
+    They have the same endpoints, so these are not added up: those of the cluster with the smaller healthy part count,
+    since requests through that one fail. A cluster without endpoints, such as one that warms, says nothing.
+    """
+    added = [min(old + new, MAX_COUNT) for old, new in zip(row, other, strict=True)]
+    worse = min(
+        (each for each in (row, other) if each[Statistic.TOTAL]),
+        key=lambda each: each[Statistic.HEALTHY] / each[Statistic.TOTAL],
+        default=row,
+    )
+    for place in _MEMBERSHIP:
+        added[place] = worse[place]
+    return added
+
+
 def _edge(service: str, row: Row, buckets: Counts, endpoints: tuple[EdgeEndpoint, ...]) -> Edge:
     counts = EdgeCounts(
         completed=row[Statistic.COMPLETED],
@@ -117,7 +133,8 @@ def _edge(service: str, row: Row, buckets: Counts, endpoints: tuple[EdgeEndpoint
 
 
 def _routes(before: Reading, after: Reading, clusters: Mapping[str, Cluster]) -> list[Route]:
-    routes = []
+    counts: dict[tuple[str, str], Row] = {}
+    latencies: dict[tuple[str, str], Counts] = {}
     for name, row in after.routes.items():
         host, route = name
         # The virtual hosts of the project's configurations have the names of their clusters.
@@ -127,8 +144,12 @@ def _routes(before: Reading, after: Reading, clusters: Mapping[str, Cluster]) ->
         counted = _counted_route(before, name, row)
         buckets = _grown(before.route_latencies.get(name, {}), after.route_latencies.get(name, {}))
         if any(counted) or buckets:
-            routes.append(Route(cluster.service, route, RouteCounts(*counted), _flat(buckets)))
-    return routes
+            # Several virtual hosts may lead to one service, as one with retries and one without.
+            key = (cluster.service, route)
+            earlier = counts.get(key, [0, 0, 0])
+            counts[key] = [min(old + new, MAX_COUNT) for old, new in zip(earlier, counted, strict=True)]
+            _add(latencies.setdefault(key, {}), buckets)
+    return [Route(*key, RouteCounts(*row), _flat(latencies[key])) for key, row in counts.items()]
 
 
 def _counted(before: Row | None, after: Row) -> Row:

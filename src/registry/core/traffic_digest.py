@@ -1,6 +1,6 @@
 """The rules of a digest beyond the types of its fields; one that breaks any is refused whole."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from registry.errors import InvalidError, TooLargeError
 from wire.address import parse_endpoint
@@ -42,8 +42,7 @@ def check_digest(digest: TrafficDigest) -> None:
             _check_endpoints(edge, f"$.edges[{number}]")
     for number, route in enumerate(digest.routes):
         _check_buckets(route.buckets, "routes", number)
-    _check_unique([edge.callee for edge in digest.edges], "edges")
-    _check_unique([(route.callee, route.route) for route in digest.routes], "routes")
+    _check_callees([edge.callee for edge in digest.edges])
 
 
 def _check_buckets(buckets: Sequence[int], place: str, number: int) -> None:
@@ -54,14 +53,12 @@ def _check_buckets(buckets: Sequence[int], place: str, number: int) -> None:
         raise InvalidError(f"bucket {max(indexes)} is not from 0 to {LAST_BUCKET}", f"$.{place}[{number}]")
 
 
-def _check_unique(names: Sequence[Hashable], place: str) -> None:
-    """Refuse what occurs twice: its states are those of one moment, and cannot be added up."""
-    if len(set(names)) == len(names):
+def _check_callees(callees: Sequence[str]) -> None:
+    """Refuse a callee that occurs twice: its states are those of one moment, and cannot be added up. Routes can."""
+    if len(set(callees)) == len(callees):
         return
-    number = next(number for number, name in enumerate(names) if name in names[:number])
-    name = names[number]
-    shown = " ".join(name) if isinstance(name, tuple) else name
-    raise InvalidError(f"{shown} occurs twice; add it up and send it once", f"$.{place}[{number}]")
+    number = next(number for number, callee in enumerate(callees) if callee in callees[:number])
+    raise InvalidError(f"{callees[number]} occurs twice; add it up and send it once", f"$.edges[{number}]")
 
 
 def _check_endpoints(edge: Edge, pointer: str) -> None:

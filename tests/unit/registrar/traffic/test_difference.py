@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from registrar.traffic.difference import attempts_since, difference
 from registrar.traffic.statistics import Reading, Statistic
 from registrar.traffic.topology import Cluster, Tries
-from wire.traffic_digest import MAX_EDGES, EdgeCounts, EdgeEndpoint, EndpointAttempts
+from wire.traffic_digest import MAX_EDGES, EdgeCounts, EdgeEndpoint, EndpointAttempts, Route, RouteCounts
 
 
 def reading(rows: dict[str, dict[Statistic, int]], **latencies: dict[int, int]) -> Reading:
@@ -68,6 +68,31 @@ def test_clusters_of_one_service_are_one_callee() -> None:
     rows["no|name"] = {Statistic.COMPLETED: 1}
     (edge,) = difference(reading({}), reading(rows), both, {}).edges
     assert (edge.callee, edge.counts.completed, edge.counts.failures) == ("shop", 20, 7)
+
+
+def test_a_callee_has_the_endpoints_of_its_worse_cluster() -> None:
+    """Clusters of one service have the same endpoints; one that warms has none yet, and says nothing."""
+    states = {"sound": (4, 4), "ejecting": (3, 4), "warming": (0, 0)}
+    rows = {
+        name: {Statistic.COMPLETED: 1, Statistic.HEALTHY: healthy, Statistic.TOTAL: total}
+        for name, (healthy, total) in states.items()
+    }
+    several = [Cluster(name, name, "shop") for name in states]
+    (edge,) = difference(reading({}), reading(rows), several, {}).edges
+    assert (edge.counts.completed, edge.counts.healthy, edge.counts.total) == (3, 3, 4)
+
+
+def test_routes_of_one_name_and_service_are_one() -> None:
+    """Two virtual hosts lead to one service, as one with retries and one without."""
+    after = reading({})
+    after.routes = {("a", "all"): [10, 1, 2], ("b", "all"): [5, 0, 1], ("b", "pay"): [1, 0, 0]}
+    after.route_latencies = {("a", "all"): {3: 10}, ("b", "all"): {3: 4, 7: 1}}
+    both = [Cluster("a", "a", "shop"), Cluster("b", "b", "shop")]
+    counted = difference(reading({}), after, both, {}).routes
+    assert counted == (
+        Route("shop", "all", RouteCounts(15, 1, 3), (3, 14, 7, 1)),
+        Route("shop", "pay", RouteCounts(1, 0, 0), ()),
+    )
 
 
 def test_the_busiest_callees_are_kept() -> None:
