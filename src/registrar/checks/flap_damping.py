@@ -39,4 +39,4 @@ class FlapDamping:
             return 1
         # Doubled with each change, so that the second failure within a minute gets the whole factor. With half of it an
         # app that flaps every 3 s and is checked four times a second recovered twice in a minute.
-        return min(_MAX_FACTOR, 1 << self._changes)
+        return min(_MAX_FACTOR, 1 << min(self._changes, _MAX_FACTOR.bit_length()))

@@ -1,6 +1,7 @@
 """Errands of operators: the registrar asks for them, does one at a time, and answers."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Never, Protocol
@@ -34,10 +35,10 @@ from wire.errand import (
     verb_of,
 )
 
-_MIN_DELAY = 1.0
-"""Seconds before the next request after one that failed; each further one waits twice as long."""
-_MAX_DELAY = 30.0
-"""Seconds between two requests at most while they fail."""
+_BACKOFF_BASE = 2.0
+"""Seconds at most before the next request after one that failed; each further one may wait twice as long."""
+_MAX_BACKOFF = 30.0
+"""Seconds between two requests at most while they fail, unless the registry asks for more."""
 _UNKNOWN_DELAY = 60.0
 """Seconds before the next request to a registry that knows no errands, or refuses."""
 _UNREGISTERED_DELAY = 2.0
@@ -101,7 +102,7 @@ class Errands:
                 tasks.create_task(self._take(), name="errands")
 
     async def _take(self) -> Never:
-        failures = 0
+        backoff = jitter.Backoff(_BACKOFF_BASE, _MAX_BACKOFF)
         while True:
             registered = [each for each in self._endpoints() if each.lease.grant is not None]
             if not registered:
@@ -111,11 +112,10 @@ class Errands:
             names = [f"{each.service.service}/{each.name}" for each in registered[:MAX_ENDPOINTS]]
             try:
                 errand, delay = await self._registry.next_errand(instance, names)
-                failures, self._refused = 0, ""
+                backoff.reset()
+                self._refused = ""
             except RegistryUnavailable as error:
-                failures += 1
-                delay = max(error.retry_after or 0.0, min(_MIN_DELAY * 2 ** (failures - 1), _MAX_DELAY))
-                errand = None
+                errand, delay = None, backoff.failed(math.inf, error.retry_after)
             except RegistryRefused as error:
                 # One that knows errands says so of an endpoint that it does not know (yet).
                 errand, delay = None, _UNREGISTERED_DELAY if _is_unregistered(error) else _UNKNOWN_DELAY
