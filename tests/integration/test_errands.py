@@ -290,6 +290,31 @@ def test_one_at_a_time_and_six_in_a_minute(shared_registry: Registry, service: s
     assert len(everyone.json()["errands"]) == 23
 
 
+def test_after_postgresqls_clock_was_set_back_an_errand_is_over(
+    server: Postgres, database: str, tmp_path: Path
+) -> None:
+    """It is not handed out when its time comes again, counts for no limit, and its row is deleted."""
+    with registry(database, tmp_path) as process:
+        register(process, "shop", ONE)
+        old = [ask(process, service="shop").json()["errands"][0]["id"] for _ in range(6)]
+        # As if the clock of PostgreSQL had been set back an hour since.
+        server.execute(
+            "UPDATE errands SET asked_at = asked_at + interval '1 h', collect_until = collect_until + interval '1 h'",
+            url=database,
+        )
+        fake = FakeRegistrar(process, "shop", ONE, wait=1)
+        with contextlib.closing(fake):
+            assert fake.take() is None
+            shown = process.client.get(f"/v1/errands/{old[0]}").json()
+            assert (shown["state"], "clock was set back" in shown["explanation"]) == ("not_collected", True)
+            new = ask(process, service="shop")
+            assert new.status_code == 201, new.text
+            errand = fake.take()
+            assert errand is not None
+            assert errand["id"] == new.json()["errands"][0]["id"]
+            assert process.client.get(f"/v1/errands/{old[0]}").status_code == 404
+
+
 def test_many_errands_of_one_service_keep_no_other_from_being_asked(
     server: Postgres, database: str, tmp_path: Path
 ) -> None:

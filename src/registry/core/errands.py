@@ -38,6 +38,12 @@ MAX_PER_MINUTE = 6
 MAX_KEPT = 500
 """Errands that are kept at once, with results of 256 kB at most."""
 
+MAX_CLOCK_STEP = 5.0
+"""Seconds that a time may lie in the future: what comes later was noted before PostgreSQL's clock was set back.
+
+Nobody knows how old such an errand is, so it is over: a log level must not change an hour after it was asked.
+"""
+
 State = Literal["asked", "collected", "answered", "not_collected", "not_answered", "lost"]
 """``asked``: waits for its registrar. ``collected``: its registrar has it. ``answered``: there is a result.
 
@@ -92,6 +98,11 @@ class StoredErrand(Struct, frozen=True):
         return max(0.0, since + self.answer_seconds - self.now)
 
     @property
+    def clock_set_back(self) -> bool:
+        """Whether PostgreSQL's clock was set back since it was asked or collected."""
+        return max(self.asked_at, self.collected_at or 0.0) > self.now + MAX_CLOCK_STEP
+
+    @property
     def state(self) -> State:
         """The state at that moment."""
         if self.result is not None:
@@ -99,8 +110,9 @@ class StoredErrand(Struct, frozen=True):
         if self.ended_at is not None:
             return "lost"
         if self.collected_at is None:
-            return "asked" if self.now <= self.collect_until else "not_collected"
-        return "collected" if self.seconds_left > 0 else "not_answered"
+            waits = self.now <= self.collect_until and not self.clock_set_back
+            return "asked" if waits else "not_collected"
+        return "collected" if self.seconds_left > 0 and not self.clock_set_back else "not_answered"
 
     @property
     def over(self) -> bool:
@@ -110,6 +122,8 @@ class StoredErrand(Struct, frozen=True):
     @property
     def explanation(self) -> str:
         """The reason why there is no result, and what to do; empty where there is one or may be one."""
+        if self.clock_set_back and self.state in ("not_collected", "not_answered"):
+            return "PostgreSQL's clock was set back, so that it is not known how old the errand is; ask again"
         if self.state == "not_collected":
             return (
                 f"its registrar did not ask for errands within {COLLECT_TIMEOUT:g} s: it is not running, is older than "
@@ -201,9 +215,9 @@ def spare_seconds(ages: Sequence[float]) -> float:
     """Return the seconds until a registrar may be asked again; 0: it may be now.
 
     Args:
-        ages: the seconds since each of its errands was asked.
+        ages: the seconds since each of its errands was asked; one that is far in the future is not counted.
     """
-    recent = sorted(age for age in ages if age < 60.0)
+    recent = sorted(max(0.0, age) for age in ages if -MAX_CLOCK_STEP <= age < 60.0)
     return 0.0 if len(recent) < MAX_PER_MINUTE else max(1.0, 60.0 - recent[MAX_PER_MINUTE - 1])
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.core.endpoint import Key
 from registry.core.errands import (
     COLLECT_TIMEOUT,
+    MAX_CLOCK_STEP,
     MAX_KEPT,
     RETENTION,
     StoredErrand,
@@ -61,20 +62,31 @@ _COLUMNS = (
     _seconds(errands.c.collected_at, "collected"),
     _seconds(errands.c.ended_at, "ended"),
 )
+
+
+def _ago(seconds: float) -> Any:  # noqa: ANN401  # an expression of SQLAlchemy
+    return _now - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+_BEFORE_CLOCK_STEP = errands.c.asked_at > _ago(-MAX_CLOCK_STEP)
+"""Asked before PostgreSQL's clock was set back; such an errand is over."""
 _WAITING = errands.c.collected_at.is_(None) & errands.c.ended_at.is_(None) & (errands.c.collect_until >= _now)
 _HELD = errands.c.collected_at.is_not(None) & errands.c.ended_at.is_(None)
 _ACTIVE = (
-    select(*_COLUMNS).where(errands.c.ended_at.is_(None)).where(_WAITING | _HELD).order_by(errands.c.asked_at)
+    select(*_COLUMNS)
+    .where(errands.c.ended_at.is_(None), ~_BEFORE_CLOCK_STEP)
+    .where(_WAITING | _HELD)
+    .order_by(errands.c.asked_at)
 ).limit(_MAX_ACTIVE)
 _ONE = select(*_COLUMNS, errands.c.result).where(errands.c.id == bindparam("wanted"))
 _NOTIFY = text("SELECT pg_notify(:channel, :id)").bindparams(channel=ERRANDS_CHANNEL)
 _TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK)
 _COUNT = select(func.count()).select_from(errands)
-_FORGET = delete(errands).where(errands.c.asked_at < _now - func.make_interval(0, 0, 0, 0, 0, 0, RETENTION + 120.0))
+_FORGET = delete(errands).where((errands.c.asked_at < _ago(RETENTION + 120.0)) | _BEFORE_CLOCK_STEP)
 _MAKE_ROOM = delete(errands).where(
     errands.c.id.in_(
         select(errands.c.id)
-        .where(errands.c.asked_at < _now - func.make_interval(0, 0, 0, 0, 0, 0, _SETTLED_AGE))
+        .where(errands.c.asked_at < _ago(_SETTLED_AGE))
         .order_by(errands.c.asked_at)
         .limit(bindparam("surplus", type_=Integer))
     )

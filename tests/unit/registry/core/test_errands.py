@@ -41,6 +41,11 @@ ERRAND = StoredErrand(
         ({}, "asked", ""),
         ({"now": 115.0}, "asked", ""),
         ({"now": 115.1}, "not_collected", "did not ask for errands within 15 s"),
+        # A step back of PostgreSQL's clock: a small one changes nothing; after a large one nobody knows its age.
+        ({"now": 95.0}, "asked", ""),
+        ({"now": 94.9}, "not_collected", "clock was set back"),
+        ({"collected_at": 110.0, "now": 104.0}, "not_answered", "clock was set back"),
+        ({"collected_at": 110.0, "now": 94.0, "result": b"{}"}, "answered", ""),
         ({"collected_at": 110.0, "now": 124.9}, "collected", ""),
         ({"collected_at": 110.0, "now": 125.0}, "not_answered", "has not answered within 15 s"),
         ({"collected_at": 110.0, "now": 111.0, "ended_at": 111.0, "lost": "was restarted"}, "lost", "was restarted"),
@@ -56,6 +61,12 @@ def test_the_state_of_an_errand_follows_from_its_times(changes: dict[str, Any], 
     assert errand.over == (state not in ("asked", "collected"))
     assert explained in errand.explanation
     assert bool(errand.explanation) == bool(explained)
+
+
+def test_errands_of_a_time_to_come_are_not_counted() -> None:
+    """PostgreSQL's clock was set back an hour; no wait is longer than a minute."""
+    assert spare_seconds([-3_600.0] * 6) == 0
+    assert spare_seconds([-5.0] * 6) == 60.0
 
 
 @given(st.lists(st.floats(0, 600)))
