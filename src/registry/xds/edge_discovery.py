@@ -138,7 +138,7 @@ class EdgeDiscovery:
             return self._answer(poll, (), now)
         if poll.is_remembered:
             poll.watch()
-            poll.changed = set()
+            poll.changed = set(poll.unsure)
         return None
 
     async def later(self, poll: EdgePoll) -> DiscoveryResponse:
@@ -255,23 +255,38 @@ class EdgeDiscovery:
     def _compare(self, poll: EdgePoll, places: Iterable[Place]) -> list[Part]:
         """Return the responses to the polls for some places that have any; these remain to be compared.
 
+        So do places of which this process is not sure, which are left out: a mesh configuration that cannot be read
+        keeps no endpoint from the edge.
+
+        Raises:
+            UnavailableError: this process is sure of nothing that is asked for.
+        """
+        parts, unsure = [], set()
+        for place in places:
+            try:
+                response = self._response(poll.asked[place])
+            except UnavailableError:
+                unsure.add(place)
+                if len(unsure) == len(poll.asked):
+                    raise
+                continue
+            if response is not None:
+                parts.append((place, response))
+        poll.unsure = unsure
+        poll.changed = unsure.union(place for place, _ in parts) if poll.watches else None
+        return parts
+
+    def _response(self, asked: AskedName) -> DiscoveryResponse | None:
+        """Return the response to the poll for one name; None if the edge holds it, or may not have it.
+
         Raises:
             UnavailableError: this process is not sure.
         """
-        parts = []
-        for place in places:
-            asked = poll.asked[place]
-            request = asked.request
-            if not asked.refused:
-                response = self._discovery.changes(asked.path, request)
-            elif request.version_info:
-                continue
-            else:
-                response = self._discovery.without_resources(asked.path, request)
-            if response is not None:
-                parts.append((place, response))
-        poll.changed = {place for place, _ in parts} if poll.watches else None
-        return parts
+        if not asked.refused:
+            return self._discovery.changes(asked.path, asked.request)
+        if asked.request.version_info:
+            return None
+        return self._discovery.without_resources(asked.path, asked.request)
 
     def _look(self, poll: EdgePoll) -> DiscoveryResponse | None:
         """Return what a held question has not seen yet; None if that is nothing, or this process is unsure."""

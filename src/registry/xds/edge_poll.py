@@ -71,6 +71,7 @@ class EdgePoll:
         "refused",
         "subscriptions",
         "taken",
+        "unsure",
         "wake",
         "watches",
     )
@@ -102,6 +103,9 @@ class EdgePoll:
         """The places that may be newer than what the edge holds; None: all, as long as nothing is watched. Written by
         update(), by the watches, and by EdgeDiscovery, which leaves those that it has answered: an edge may not get its
         answer."""
+        self.unsure: set[Place] = set()
+        """The places of which this process was not sure when they were last compared; they remain to be. Written by
+        EdgeDiscovery."""
         self.checked_at = 0.0
         """Monotonic time at which all places were compared. Written by EdgeDiscovery."""
         self.watches: list[StandingWatch] = []

@@ -15,6 +15,7 @@ from unit.registry.making import endpoint
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.subject import Subject
+from registry.cache.mesh_cache import MeshCache
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Subscription
@@ -25,8 +26,9 @@ from registry.xds.edge_answer import EdgeResponse
 from registry.xds.edge_discovery import EdgeDiscovery
 from registry.xds.edge_poll import EdgePoll
 from registry.xds.eds import AssignmentCache
+from registry.xds.mesh import MeshResources
 from registry.xds.resource_cache import ServedType
-from registry.xds.resources import ENDPOINTS
+from registry.xds.resources import ENDPOINTS, MESH_TYPES
 from wire.edge_assignments import EdgeAnswer, EdgeQuestion, TakenVersion
 
 SENDER = Principal("10.0.0.9")
@@ -41,7 +43,11 @@ class World:
         self.cache.set_database("db")
         if ready:
             self.cache.mark_ready(0.0)
+        self.mesh = MeshCache()
+        self.mesh.set_database("db")
+        self.mesh.mark_ready()
         served = [ServedType(ENDPOINTS, AssignmentCache(self.cache))]
+        served += [ServedType(each, MeshResources(each, self.mesh)) for each in MESH_TYPES]
         self.discovery = Discovery(served, Policy(), max_held=100, max_sightings=100)
         self.edge = EdgeDiscovery(self.discovery, Policy(), max_names)
         self.answers: list[DiscoveryResponse] = []
@@ -176,6 +182,30 @@ async def test_doubt_is_no_answer() -> None:
     await asyncio.sleep(0.05)
     (answer,) = world.answers
     assert msgspec.json.decode(answer.body, type=EdgeAnswer).assignments["shop"].version_info == "other:5"
+
+
+async def test_a_mesh_configuration_that_cannot_be_read_keeps_no_endpoint_from_an_edge() -> None:
+    """Its names wait until this process is sure of them; a question that has nothing else is refused."""
+    world = World()
+    world.change("shop", 1)
+    clusters = {MESH_TYPES[0].type_urls["v3"]: {"*": ""}}
+    world.mesh.note_unreadable({"web": "a defect"})
+    with pytest.raises(UnavailableError):
+        world.ask(node="i-1", cluster="web", resources=clusters)
+    answer = world.ask(node="i-1", cluster="web", held={"shop": ""}, resources=clusters, id="a")
+    assert answer is not None
+    assert (answer.assignments["shop"].version_info, answer.resources) == ("db:1", {})
+    poll = world.read(after="a", id="b", held={"shop": "db:1"})
+    assert world.edge.now(poll, "10.0.0.9") is None
+    world.edge.hold(poll, world.answers.append)
+    world.change("shop", 2)
+    await asyncio.sleep(0.05)
+    (response,) = world.answers
+    assert msgspec.json.decode(response.body, type=EdgeAnswer).assignments["shop"].version_info == "db:2"
+    world.mesh.note_unreadable({})
+    answer = world.ask(after="b", held={"shop": "db:2"})
+    assert answer is not None
+    assert (answer.assignments, list(answer.resources)) == ({}, list(clusters))
 
 
 async def test_a_credential_that_ends_gives_nothing_more() -> None:
