@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
@@ -18,11 +19,12 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission, Limits
 from registry.core.audit import AuditQueue
-from registry.core.snapshot import Snapshot
+from registry.core.snapshot import Snapshot, SnapshotDelta
 from registry.errors import UnavailableError
 from registry.process import RegistryProcess
 from registry.settings import load_settings
-from registry.store.database import Database
+from registry.store import change_feed as feed
+from registry.store.database import Database, Session
 from registry.usecases.audit import Audit
 from registry.usecases.registration import Registrations
 from registry.xds import eds
@@ -185,3 +187,40 @@ async def test_changes_of_other_services_pass_a_large_one(parts: Parts, monkeypa
         while parts.directory.find(("large", "10.0.0.1", 80)) is None:
             await asyncio.sleep(0.01)
     assert passed == [True, True]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_others_that_pass_neither_stop_a_large_service_nor_hold_it_up(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, failing: bool
+) -> None:
+    """Others that always change have half of the time; a defect in reading them leaves the large one as it is."""
+    applying, passes, read = False, 0, feed.steps
+
+    def prepare(snapshot: Snapshot, _database_id: str) -> Generator[None, None, None]:
+        nonlocal applying
+        if snapshot.service == "large":
+            applying = True
+            for _ in range(60):
+                parts.changes.nudge("shop")
+                time.sleep(0.001)
+                yield
+            applying = False
+
+    async def steps(connection: Session, held: Mapping[str, int]) -> list[SnapshotDelta]:
+        nonlocal passes
+        if applying:
+            passes += 1
+            if failing:
+                raise ValueError("a defect")
+            await asyncio.sleep(0.2)
+        return await read(connection, held)
+
+    monkeypatch.setattr(eds, "prepare", prepare)
+    monkeypatch.setattr(feed, "steps", steps)
+    with capture_logs() as logs:
+        await parts.put("10.0.0.1", "large")
+        async with asyncio.timeout(10):
+            while parts.directory.find(("large", "10.0.0.1", 80)) is None:
+                await asyncio.sleep(0.01)
+    assert 1 <= passes <= 20
+    assert not [each for each in logs if each["event"] == "service_not_followed"]

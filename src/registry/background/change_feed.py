@@ -10,6 +10,7 @@ snapshot and wakes the polls that wait for it), ``registry.xds.discovery`` (answ
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -84,8 +85,9 @@ class ChangeFeed:
         self._outdated: set[str] = set()
         self._applying: set[str] = set()
         """Services whose changes were read and are not all applied yet. Written by _read()."""
-        self._lets_pass = False
-        """Whether others are read while a large service is applied. Written by _let_others_pass()."""
+        self._next_pass = 0.0
+        """The loop's time from which others may be read while a large service is applied. Written by
+        _let_others_pass(), and by _catch_up(), which begins anew."""
         # Services that are served and that the database has lost, with the loop's time at which each was first missed.
         self._missing: dict[str, float] = {}
         # Services whose version PostgreSQL refused to raise; each is logged once.
@@ -336,6 +338,7 @@ class ChangeFeed:
 
     async def _catch_up(self, connection: Session) -> None:
         outdated, self._outdated = self._outdated, set()
+        self._next_pass = 0.0
         try:
             await self._read_all(connection, outdated)
             await self._answer_claims(connection)
@@ -370,27 +373,33 @@ class ChangeFeed:
             self._applying -= applying
 
     async def _let_others_pass(self, connection: Session) -> None:
-        """Read and apply what has changed meanwhile of other services, between two turns of a large one."""
+        """Read and apply what has changed meanwhile of other services, between two turns of a large one.
+
+        They get half of the time, so that a large service is applied however much others change. If they cannot be
+        read, the large one is applied first: the next pass reads them, and says why it cannot.
+        """
+        loop = asyncio.get_running_loop()
         others = self._outdated - self._applying
-        if self._lets_pass or not others:
+        began = loop.time()
+        if not others or began < self._next_pass:
             return
-        self._lets_pass = True
+        self._next_pass = math.inf
         self._outdated -= others
         try:
             await self._read_all(connection, others)
+        except Exception:  # noqa: BLE001  # whatever it is, it is none of the large service
+            self._outdated |= others
+            self._wake.set()
         except BaseException:
             self._outdated |= others
             raise
-        finally:
-            self._lets_pass = False
+        else:
+            self._next_pass = 2 * loop.time() - began
 
     async def _apply(self, step: SnapshotDelta, between: Callable[[], Awaitable[None]]) -> None:
         """Apply the changes of one service; a defect with it leaves only this service as it was."""
         try:
             await self._cache.apply_in_turns(step, eds.prepare, between)
-        except UnavailableError:
-            # Of PostgreSQL, while the others were read.
-            raise
         except Exception:
             if step.service not in self._not_followed:
                 log.exception("service_not_followed", service=step.service)
