@@ -87,20 +87,18 @@ def serve() -> None:
 
 
 @main.command(hidden=True)
-def worker(alive: int, ready: int, ended: str) -> None:
+def worker(alive: int, ready: int) -> None:
     """Serve as a worker that a supervisor has started, in place of some that ended."""
     with _without_garbage_collection(), _without_rich():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
         from registry.event_log import configure_logs  # noqa: PLC0415
-        from registry.server import log_ended, serve_as_worker  # noqa: PLC0415
+        from registry.server import serve_as_worker  # noqa: PLC0415
         from registry.settings import load_settings  # noqa: PLC0415
-        from registry.supervisor import Ended  # noqa: PLC0415
 
     _exit_at_stop_signals()
     with _errors_as_lines():
         settings = load_settings()
         configure_logs(settings.log_level)
-        log_ended([Ended(*worker) for worker in json.loads(ended)])
         with database_url(settings) as url:
             raise typer.Exit(serve_as_worker(settings, url, alive, ready))
 

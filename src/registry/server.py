@@ -28,7 +28,7 @@ from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.http2.installed import check_installed
 from registry.process import RegistryProcess
 from registry.settings import Settings
-from registry.supervisor import STOP_SIGNALS, Ended, Supervised, Supervisor, become
+from registry.supervisor import STOP_SIGNALS, Supervised, Supervisor, become
 from registry.worker_metrics import VARIABLE as METRICS_DIRECTORY
 from registry.worker_metrics import forget_process
 from wire.sd_notify import notify
@@ -362,8 +362,7 @@ class _Workers:
                 log.warning("supervisor_not_executed", reason=str(error))
         return Supervisor(self._supervised, self._start).run()
 
-    def _start(self, ended: Sequence[Ended] = ()) -> int:
-        log_ended(ended)
+    def _start(self) -> int:
         child = os.fork()
         if child != 0:
             return child
@@ -399,6 +398,8 @@ def serve_as_worker(settings: Settings, database_url: DatabaseUrl, alive: int, r
     for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    for descriptor in (alive, ready):
+        os.set_inheritable(descriptor, False)  # positional alone
     configure_logs(settings.log_level)
     try:
         return _serve_one(settings, database_url, _Parent(alive, ready))
@@ -406,12 +407,6 @@ def serve_as_worker(settings: Settings, database_url: DatabaseUrl, alive: int, r
         # They were good when the parent started: files have changed since, or the address is taken.
         log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
         return 2
-
-
-def log_ended(ended: Sequence[Ended]) -> None:
-    """Write which workers have ended without being told to."""
-    for worker in ended:
-        log.error("worker_died", pid=worker.pid, exitcode=worker.exitcode)
 
 
 def _as_sigterm(_number: int, _frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -24,15 +25,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _RESTART_PAUSE = 1.0
 """Seconds between two starts of workers: one that ends at once is not restarted as fast as the machine can."""
+_LONGEST_PAUSE = 10.0
+"""Seconds to which the pause grows while no worker that is started comes to serve: each takes 2 s of processor time."""
+_STDERR = 2
 _SIGNAL_INTERVAL = 1.0
 """Seconds after which workers that have not ended are told to stop once more."""
-
-
-class Ended(NamedTuple):
-    """A worker that has ended without being told to."""
-
-    pid: int
-    exitcode: int
 
 
 class Supervised(NamedTuple):
@@ -57,8 +54,8 @@ class Supervised(NamedTuple):
     serving: int
 
 
-Start = Callable[[Sequence[Ended]], int]
-"""Starts a worker, in place of those that have ended, and returns its process id."""
+Start = Callable[[], int]
+"""Starts a worker, and returns its process id."""
 
 
 class Supervisor:
@@ -75,8 +72,8 @@ class Supervisor:
         self._metrics = Path(supervised.metrics)
         self._ready = supervised.ready
         self._start = start
-        self._ended: list[Ended] = []
-        """Workers that have ended and have not been replaced."""
+        self._pause = _RESTART_PAUSE
+        """Seconds until another worker is started; it doubles with each start, until a worker serves."""
         self._start_due = 0.0
         """When a worker may be started next (monotonic)."""
         self._stopping = False
@@ -105,13 +102,16 @@ class Supervisor:
         readable, _, _ = select.select([self._ready, self._woken], [], [], _SIGNAL_INTERVAL)
         if self._woken in readable:
             os.read(self._woken, 4_096)
-        # A worker may become ready when this process has said that it stops: systemd would take that back.
-        if self._ready in readable and os.read(self._ready, 1) and not self._stopping:
-            notify("READY=1")
+        if self._ready in readable and os.read(self._ready, 1):
+            self._pause = _RESTART_PAUSE
+            self._start_due = min(self._start_due, time.monotonic() + self._pause)
+            # A worker may become ready when this process has said that it stops: systemd would take that back.
+            if not self._stopping:
+                notify("READY=1")
 
     def _reap(self) -> None:
         """Take note of workers that have ended, and of other processes where this is process 1 of a container."""
-        ended: list[Ended] = []
+        ended: list[tuple[int, int]] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -121,13 +121,16 @@ class Supervisor:
                 break
             if pid in self._children:
                 self._children.remove(pid)
-                ended.append(Ended(pid, os.waitstatus_to_exitcode(status)))
-        if ended and not self._stopping:
-            self._ended += ended
-            try:
-                retire_workers(self._metrics, self._children)
-            except OSError as error:
-                _say("worker_metrics_not_added_up", error)
+                ended.append((pid, os.waitstatus_to_exitcode(status)))
+        if self._stopping or not ended:
+            return
+        # Said here, and not by what replaces them: that may not come so far.
+        for pid, exitcode in ended:
+            _say("worker_died", pid=pid, exitcode=exitcode)
+        try:
+            retire_workers(self._metrics, self._children)
+        except OSError as error:
+            _say("worker_metrics_not_added_up", reason=str(error))
 
     def _fill(self) -> None:
         missing = self._workers - len(self._children)
@@ -135,13 +138,12 @@ class Supervisor:
             return
         # Until the child has handlers of its own, a signal would reach those of its parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        self._start_due = time.monotonic() + _RESTART_PAUSE
+        self._start_due = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         try:
-            self._children.append(self._start(self._ended))
+            self._children.append(self._start())
         except OSError as error:
-            _say("worker_not_started", error)
-        else:
-            self._ended = []
+            _say("worker_not_started", reason=str(error))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
@@ -157,8 +159,11 @@ class Supervisor:
 def retire_workers(directory: Path, living: Sequence[int]) -> None:
     """Add up the metrics of workers that have ended, in a child process, and wait for it.
 
-    Where the directory is full, or a file is damaged, that process fails, and the parent of the workers lives on. Then
-    the files stay, still count, and are added up when the next worker ends.
+    Where the directory is full, a file is damaged, or a worker hangs in a scrape, that process fails and says so, and
+    the parent of the workers lives on. Then the files stay, still count, and are added up when the next worker ends.
+
+    Raises:
+        OSError: there is no process to be had.
     """
     child = os.fork()
     if child == 0:
@@ -168,6 +173,8 @@ def retire_workers(directory: Path, living: Sequence[int]) -> None:
 
             add_up_ended(directory, living)
             status = 0
+        except Exception as error:  # noqa: BLE001  # whatever it is, the next worker that ends brings another try
+            _say("worker_metrics_not_added_up", reason=str(error) or type(error).__name__)
         finally:
             os._exit(status)
     os.waitpid(child, 0)
@@ -183,7 +190,7 @@ def become(supervised: Supervised) -> None:
         os.set_inheritable(descriptor, True)  # positional alone
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "registry.supervisor", json.dumps(supervised)])  # noqa: S606  # no shell is wanted
+    os.execv(sys.executable, [*_python(), "-m", "registry.supervisor", json.dumps(supervised)])  # noqa: S606  # no shell
 
 
 def main() -> int:
@@ -199,8 +206,17 @@ def main() -> int:
         shutil.rmtree(supervised.metrics, ignore_errors=True)
 
 
-def _start_worker(supervised: Supervised, ended: Sequence[Ended]) -> int:
-    """Start a process that imports the registry for itself: it shares no memory, and is told what it replaces."""
+def _python() -> list[str]:
+    """Return the command of a Python that finds modules where this process finds them."""
+    if sys.flags.isolated:  # as the packages start it: the environment and the user's modules are none of its business
+        return [sys.executable, "-I"]
+    if sys.path[:1] == [str(Path.cwd())]:  # `python -m registry.cli` among the sources
+        return [sys.executable]
+    return [sys.executable, "-P"]
+
+
+def _start_worker(supervised: Supervised) -> int:
+    """Start a process that imports the registry for itself: it shares no memory with the others."""
     child = os.fork()
     if child != 0:
         return child
@@ -212,19 +228,22 @@ def _start_worker(supervised: Supervised, ended: Sequence[Ended]) -> int:
         os.setsid()
         for descriptor in (supervised.alive, supervised.serving):
             os.set_inheritable(descriptor, True)  # positional alone
-        arguments = [str(supervised.alive), str(supervised.serving), json.dumps(ended)]
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "registry.cli", "worker", *arguments])  # noqa: S606
+        arguments = [str(supervised.alive), str(supervised.serving)]
+        os.execv(sys.executable, [*_python(), "-m", "registry.cli", "worker", *arguments])  # noqa: S606  # no shell
     except OSError as error:
-        _say("worker_not_started", error)
+        _say("worker_not_started", reason=str(error))
     finally:
         os._exit(1)
 
 
-def _say(event: str, error: OSError) -> None:
-    """Write an event as the log has them; the parent has no logger, and tries again."""
-    line = {"reason": str(error), "event": event, "level": "error"}
-    sys.stderr.write(f"{json.dumps(line)}\n")
-    sys.stderr.flush()
+def _say(event: str, **fields: str | int) -> None:
+    """Write an event as the log has them; the parent has no logger."""
+    now = time.time()
+    at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06}Z"
+    line = json.dumps(fields | {"event": event, "level": "error", "timestamp": at})
+    # Who reads the log may be gone, and the workers are to live on.
+    with suppress(OSError):
+        os.write(_STDERR, f"{line}\n".encode())
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -6,10 +6,11 @@ prometheus_client decides when it is imported where values are kept, so this is 
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from registry.errors import BadSettingsError
 
@@ -21,6 +22,11 @@ VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _LATEST = "gauge_mostrecent"
 _KEPT = ("counter", "histogram", _LATEST)
 """Kinds of files whose values count on when their worker has ended; the rest tells of living workers."""
+
+_LONGEST_SCRAPE = 2.0
+"""Seconds for which the parent of workers waits for scrapes: meanwhile it starts no worker, and stops none."""
+_LOCK_INTERVAL = 0.01
+"""Seconds between two tries to have the metrics alone."""
 
 
 @contextmanager
@@ -45,10 +51,27 @@ def settled(directory: Path, *, changing: bool = False) -> Iterator[None]:
     Args:
         directory: of the metrics.
         changing: whether the block is what adds them up.
+
+    Raises:
+        TimeoutError: files are to be added up, and a scrape does not end, like that of a worker that was stopped.
     """
     with (directory / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if changing else fcntl.LOCK_SH)
+        if changing:
+            _lock_alone(lock)
+        else:
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield
+
+
+def _lock_alone(lock: BinaryIO) -> None:
+    last_try = time.monotonic() + _LONGEST_SCRAPE
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > last_try:
+                raise TimeoutError(f"a scrape of {lock.name} has not ended for {_LONGEST_SCRAPE:g} s") from None
+        time.sleep(_LOCK_INTERVAL)
 
 
 def forget_process(pid: int) -> None:
@@ -69,7 +92,7 @@ def add_up_ended(directory: Path, living: Collection[int]) -> None:
         living: the process ids of all workers that run; none may be started meanwhile.
 
     Raises:
-        OSError: the sums cannot be written; nothing is lost.
+        OSError: the sums cannot be written, or a scrape does not end; nothing is lost.
     """
     with settled(directory, changing=True):
         for file in (*directory.glob("gauge_live*_*.db"), *directory.glob("traffic_*.msgpack")):

@@ -24,17 +24,24 @@ from harness.postgres import Postgres
 from harness.process import end, eventually, free_port, running, script
 from harness.registry import Registry, registry
 
+from registry.worker_metrics import settled
+
 
 def test_workers_share_the_address_and_end_together(database: str, workplace: Path, service: str) -> None:
-    """REGISTRY_WORKERS=2 runs two processes; both answer, a dead one is replaced, SIGTERM ends all."""
+    """REGISTRY_WORKERS=2 runs two processes; both answer, a dead one is replaced, SIGTERM ends all.
+
+    One is replaced beside another that was stopped in the middle of a scrape, too.
+    """
     with registry(database, workplace, workers=2) as found:
         parent = psutil.Process(found.process.pid)
         eventually(lambda: len(_servers(parent)) == 2, within=10)
         found.register(service, "10.0.0.1:80")
         eventually(lambda: _answering(found, service) == {200}, within=5)
         victim = _servers(parent)[0]
-        victim.kill()
-        eventually(lambda: len(_servers(parent)) == 2 and victim not in _servers(parent), within=15)
+        with settled(Path(json.loads(parent.cmdline()[-1])[2])):
+            victim.kill()
+            eventually(lambda: len(_servers(parent)) == 2 and victim not in _servers(parent), within=15)
+        assert "worker_metrics_not_added_up" in found.log.read_text()
         # What is of its own is a bare Python, and not what it has imported to fork the first workers.
         assert parent.memory_full_info().uss < 20e6
         assert f'"pid": {victim.pid}' in found.log.read_text()

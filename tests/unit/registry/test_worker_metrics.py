@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from registry.worker_metrics import add_up_ended
+from registry import worker_metrics
+from registry.worker_metrics import add_up_ended, settled
 
 KINDS = ("counter", "histogram", "gauge_mostrecent", "gauge_livemax")
 
@@ -43,3 +45,15 @@ def test_sums_are_the_same_before_and_after_workers_are_added_up(tmp_path: Path)
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {f"{kind}_7.db" for kind in KINDS} | {f"{kind}_ended.db" for kind in KINDS[:3]} | {"lock"}
     assert before["counter_a"] == sum(10.0 + pid for pid in range(1, 8))
+
+
+def test_a_scrape_that_does_not_end_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may be stopped in the middle of one; the parent of workers has more to do, and nothing is lost."""
+    monkeypatch.setattr(worker_metrics, "_LONGEST_SCRAPE", 0.05)
+    count(tmp_path, 1, 10.0, at=1.0)
+    before = scrape(tmp_path)
+    with settled(tmp_path), pytest.raises(TimeoutError, match=r"has not ended for 0\.05 s"):
+        add_up_ended(tmp_path, set())
+    assert scrape(tmp_path) == before
+    add_up_ended(tmp_path, set())
+    assert (tmp_path / "counter_ended.db").exists()
