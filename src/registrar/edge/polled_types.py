@@ -45,5 +45,3 @@ ROUTES = _mesh_type("routes", "route.v3.RouteConfiguration", wildcard=False)
 
 TYPES = (ENDPOINTS, CLUSTERS, LISTENERS, ROUTES)
 BY_PATH = {polled.path: polled for polled in TYPES}
-BY_URL = {polled.type_url: polled for polled in TYPES}
-BY_KIND = {polled.kind: polled for polled in TYPES}

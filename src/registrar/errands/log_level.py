@@ -18,6 +18,7 @@ from msgspec import Struct
 from registrar.errands.refused import RefusedError
 from registrar.errors import EnvoyAdminError
 from registrar.event_log import EventLogger
+from wire.atomic_file import replace_file
 from wire.errand import Level, LogLevel, LogLevelResult
 
 _RETRY_INTERVAL = 2.0
@@ -260,14 +261,4 @@ def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if path.parent.stat(follow_symlinks=False).st_uid not in (os.getuid(), 0):
         raise PermissionError(1, f"{path.parent} belongs to another user")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_file(path, content)

@@ -30,7 +30,6 @@ class Statistic(IntEnum):
     TOTAL = 11
 
 
-FIRST_STATE = Statistic.ACTIVE
 _NAMES = {
     b"upstream_rq_completed": Statistic.COMPLETED,
     b"upstream_rq_4xx": Statistic.CLIENT_ERRORS,

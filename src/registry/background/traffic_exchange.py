@@ -161,7 +161,8 @@ class TrafficExchange:
             self._forget_due = now + _FORGET_INTERVAL
             async for _ in cooperatively(self.table.forget_in_steps(now)):
                 pass
-            self.table.endpoints.forget(now)
+            async for _ in cooperatively(self.table.endpoints.forget_in_steps(now)):
+                pass
         metrics.TRAFFIC_PAIRS.set(len(self.table))
         self._note_dropped(now)
         try:

@@ -1,9 +1,10 @@
 """Attempts at the endpoints of services under a shift, kept for an hour in slots that grow with age."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
+from registry.core.shared_table import SharedTable
 from registry.core.traffic import Attempts, EndpointCounts, Reporting
 from wire.traffic_digest import MAX_COUNT, Edge
 
@@ -18,6 +19,8 @@ _CALLER_OVERDUE = 30.0
 """Seconds after which a caller without traffic to the service counts no more."""
 MAX_WATCHED_ENDPOINTS = 2_000
 """Endpoints of one service that are counted; attempts at further ones are left out."""
+MAX_CALLERS = 10_000
+"""Envoys that are remembered as callers of one service; beyond them those of the callers with the most give way."""
 
 Envoy = tuple[str, str]
 """Caller and node."""
@@ -58,7 +61,7 @@ class _Service:
     def __init__(self) -> None:
         self.endpoints: dict[str, list[list[float]]] = {}
         """By endpoint: its slots, oldest first, each with its beginning, attempts and errors."""
-        self.callers: dict[Envoy, list[float]] = {}
+        self.callers: SharedTable[Envoy, list[float]] = SharedTable(MAX_CALLERS, lambda seen: seen[0])
         """By Envoy: when it last had traffic to the service, and when it last counted its endpoints."""
         self.touched = 0.0
         """When the last digest with traffic to the service came."""
@@ -70,11 +73,25 @@ class EndpointTable:
     def __init__(self) -> None:
         self._services: dict[str, _Service] = {}
 
-    def take(self, edge: Edge, envoy: Envoy, now: float) -> None:
-        """Add the endpoints of an edge."""
+    def take(
+        self, edge: Edge, envoy: Envoy, now: float, is_registered: Callable[[str], bool], principal: str = ""
+    ) -> None:
+        """Add the endpoints of an edge.
+
+        Args:
+            edge: its callee is under a shift.
+            envoy: whose edge it is.
+            now: this process's monotonic clock.
+            is_registered: whether the callee has this endpoint. One that it does not have is not counted, so that
+                invented ones take no place; one that was counted before is, after it has left too.
+            principal: who sent it, by which the callers are shared.
+        """
         service = self._services.setdefault(edge.callee, _Service())
         service.touched = now
-        seen = service.callers.setdefault(envoy, [now, float("-inf")])
+        seen = service.callers.get(envoy)
+        if seen is None:
+            seen = [now, float("-inf")]
+            service.callers.add(envoy, seen, (principal, envoy[0]))
         seen[0] = now
         if not edge.endpoints:
             return
@@ -83,7 +100,7 @@ class EndpointTable:
         for each in edge.endpoints:
             slots = service.endpoints.get(each.endpoint)
             if slots is None:
-                if len(service.endpoints) >= MAX_WATCHED_ENDPOINTS:
+                if len(service.endpoints) >= MAX_WATCHED_ENDPOINTS or not is_registered(each.endpoint):
                     continue
                 slots = service.endpoints[each.endpoint] = []
             if not slots or slots[-1][0] != beginning:
@@ -95,15 +112,18 @@ class EndpointTable:
         """Return whether there is traffic to a service under a shift."""
         return any(service.touched > now - _CALLER_OVERDUE for service in self._services.values())
 
-    def forget(self, now: float) -> None:
-        """Join old slots, and forget what is older than an hour."""
+    def forget_in_steps(self, now: float) -> Iterator[None]:
+        """Join old slots, and forget what is older than an hour, a step for each endpoint and caller."""
         for name, service in list(self._services.items()):
             if service.touched < now - _KEPT:
                 del self._services[name]
                 continue
-            service.callers = {envoy: seen for envoy, seen in service.callers.items() if seen[0] >= now - _KEPT}
-            joined = {endpoint: _join(slots, now) for endpoint, slots in service.endpoints.items()}
-            service.endpoints = {endpoint: slots for endpoint, slots in joined.items() if slots}
+            yield from service.callers.forget_in_steps(lambda seen: seen[0] < now - _KEPT)
+            for endpoint, slots in list(service.endpoints.items()):
+                slots[:] = _join(slots, now)
+                if not slots:
+                    del service.endpoints[endpoint]
+                yield
 
     def images(self, now: float) -> list[ServiceImage]:
         """Return all services with ages instead of times."""

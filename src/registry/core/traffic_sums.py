@@ -16,7 +16,6 @@ from wire.traffic_digest import MAX_COUNT
 
 SLOT = 10.0
 """Seconds of the shortest slot."""
-SLOTS_A_MINUTE = 6
 _LENGTHS = (1, 6, 30)
 """Slots of 10 s in one slot of each level: 10 s, 1 min and 5 min."""
 _KEPT = (6, 10, 12)

@@ -4,7 +4,8 @@ Everything is in memory and bounded. Times are this process's monotonic clock, g
 table has ages instead, so that another process can add it to its own whatever its clock says.
 """
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import MappingProxyType
 
 from msgspec.structs import astuple
 
@@ -181,13 +182,19 @@ class TrafficTable:
                 SLOT,
             )
 
-    def take(self, digest: TrafficDigest, now: float, watched: Collection[str] = (), principal: str = "") -> bool:
+    def take(
+        self,
+        digest: TrafficDigest,
+        now: float,
+        watched: Mapping[str, Callable[[str], bool]] = MappingProxyType({}),
+        principal: str = "",
+    ) -> bool:
         """Add a digest; False if it is the repetition of the last one of its sender.
 
         Args:
             digest: a digest whose rules were checked.
             now: this process's monotonic clock.
-            watched: its callees that are under a shift, whose endpoints are counted.
+            watched: by callee under a shift, whose endpoints are counted: whether it has an endpoint, by ``ip:port``.
             principal: who sent it, by which the table is shared.
         """
         location = location_of(digest)
@@ -210,8 +217,9 @@ class TrafficTable:
             failures = edge.counts.failures
             if failures and failures >= UNHEALTHY_FROM * edge.counts.completed:
                 self._suspects.add(pair_key)
-            if edge.callee in watched:
-                self.endpoints.take(edge, (digest.caller, digest.node), now)
+            is_registered = watched.get(edge.callee)
+            if is_registered is not None:
+                self.endpoints.take(edge, (digest.caller, digest.node), now, is_registered, principal)
         for route in digest.routes:
             self._take_route(owner, route, slot)
         self.digests += 1

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -16,6 +17,7 @@ from registry.core.traffic import PairFigures, Reporting, RouteFigures, Window
 from registry.core.traffic_digest import check_digest
 from registry.core.traffic_figures import Figures, figures_in_steps, most_telling_in_steps
 from registry.errors import RegistryError
+from wire.address import parse_endpoint
 from wire.traffic_digest import DigestAnswer, TrafficDigest
 
 MAX_PAIRS = 10_000
@@ -78,7 +80,8 @@ class Traffic:
             metrics.TRAFFIC_DIGESTS.labels("refused").inc()
             raise
         shifted = tuple(edge.callee for edge in digest.edges if self._is_shifted(edge.callee))
-        taken = table.take(digest, now, shifted, principal.limited_as)
+        watched = {callee: partial(self._is_registered, callee) for callee in shifted}
+        taken = table.take(digest, now, watched, principal.limited_as)
         metrics.TRAFFIC_DIGESTS.labels("taken" if taken else "repeated").inc()
         return DigestAnswer(SHIFT_INTERVAL, shifted) if shifted else _AS_CONFIGURED
 
@@ -145,6 +148,12 @@ class Traffic:
     def _is_shifted(self, service: str) -> bool:
         shares = self._cache.get(service).shares
         return shares is not None and shares.shift is not None
+
+    def _is_registered(self, service: str, endpoint: str) -> bool:
+        try:
+            return parse_endpoint(endpoint) in self._cache.get(service).endpoints
+        except ValueError:
+            return False
 
     def _instances_of(self, service: str) -> int:
         """Return how many instances a service has, each of which has an Envoy beside it."""

@@ -1,12 +1,19 @@
 """Attempts at the endpoints of a service under a shift."""
 
+from collections import deque
+
 import pytest
 
-from registry.core.endpoint_attempts import EndpointTable, endpoint_counts
+from registry.core.endpoint_attempts import MAX_CALLERS, MAX_WATCHED_ENDPOINTS, EndpointTable, endpoint_counts
 from registry.core.traffic import Attempts, Reporting
 from wire.traffic_digest import Edge, EdgeCounts, EdgeEndpoint, EndpointAttempts
 
 GOOD, BAD = "10.0.0.5:8080", "10.0.0.6:8080"
+
+
+def listed(endpoint: str) -> bool:
+    """Return whether the service has this endpoint."""
+    return endpoint in (GOOD, BAD)
 
 
 def edge(**attempts: tuple[int, int]) -> Edge:
@@ -20,7 +27,7 @@ def test_attempts_since_a_step_began_are_counted() -> None:
     """And none of before it."""
     table = EndpointTable()
     for second in range(0, 60, 2):
-        table.take(edge(good=(9, 0), bad=(1, 1)), ("front", "i-1"), 1000.0 + second)
+        table.take(edge(good=(9, 0), bad=(1, 1)), ("front", "i-1"), 1000.0 + second, listed)
     images = table.images(1060.0)
     assert endpoint_counts([(0.0, images)], "shop", 20).endpoints == {GOOD: Attempts(90, 0), BAD: Attempts(10, 10)}
     assert endpoint_counts([(0.0, images)], "shop", 3_600).endpoints[GOOD] == Attempts(270, 0)
@@ -30,17 +37,17 @@ def test_attempts_since_a_step_began_are_counted() -> None:
 def test_callers_that_count_are_told_from_those_that_do_not() -> None:
     """A registrar of before sends no endpoints; a caller without traffic does not count."""
     table = EndpointTable()
-    table.take(edge(good=(1, 0)), ("front", "i-1"), 1000.0)
-    table.take(edge(), ("front", "i-2"), 1000.0)
-    table.take(edge(good=(1, 0)), ("batch", "i-3"), 900.0)
+    table.take(edge(good=(1, 0)), ("front", "i-1"), 1000.0, listed)
+    table.take(edge(), ("front", "i-2"), 1000.0, listed)
+    table.take(edge(good=(1, 0)), ("batch", "i-3"), 900.0, listed)
     assert endpoint_counts([(0.0, table.images(1001.0))], "shop", 60).reporting == Reporting(1, 2)
 
 
 def test_processes_are_added_up_by_age() -> None:
     """Each has its own clock, and its image may be some seconds old."""
     tables = EndpointTable(), EndpointTable()
-    tables[0].take(edge(good=(5, 1)), ("front", "i-1"), 1000.0)
-    tables[1].take(edge(good=(7, 2)), ("front", "i-2"), 500_000.0)
+    tables[0].take(edge(good=(5, 1)), ("front", "i-1"), 1000.0, listed)
+    tables[1].take(edge(good=(7, 2)), ("front", "i-2"), 500_000.0, listed)
     images = [(4.0, tables[0].images(1001.0)), (0.0, tables[1].images(500_001.0))]
     assert endpoint_counts(images, "shop", 10).endpoints == {GOOD: Attempts(12, 3)}
     assert endpoint_counts(images, "shop", 3).endpoints == {GOOD: Attempts(7, 2)}
@@ -52,8 +59,8 @@ def test_old_slots_are_joined_and_then_forgotten(after: float) -> None:
     """No attempt is lost for an hour, and the table stays small."""
     table = EndpointTable()
     for second in range(0, 600, 2):
-        table.take(edge(good=(1, 1)), ("front", "i-1"), 900.0 + second)
-    table.forget(1500.0 + after)
+        table.take(edge(good=(1, 1)), ("front", "i-1"), 900.0 + second, listed)
+    deque(table.forget_in_steps(1500.0 + after), maxlen=0)
     images = table.images(1500.0 + after)
     total = endpoint_counts([(0.0, images)], "shop", 10_000).endpoints.get(GOOD)
     assert total == (Attempts(300, 300) if after < 3_000 else total)
@@ -67,12 +74,40 @@ def test_one_service_is_counted_without_those_beside_it(within: float) -> None:
     """As in the image of all, with no more slots than the time asked for has."""
     table = EndpointTable()
     for second in range(0, 900, 2):
-        table.take(edge(good=(9, 0), bad=(1, 1)), ("front", "i-1"), 1000.0 + second)
-    table.take(Edge("users", EdgeCounts(completed=10), (), edge(good=(1, 0)).endpoints), ("front", "i-1"), 1900.0)
-    table.forget(1900.0)
+        table.take(edge(good=(9, 0), bad=(1, 1)), ("front", "i-1"), 1000.0 + second, listed)
+    table.take(
+        Edge("users", EdgeCounts(completed=10), (), edge(good=(1, 0)).endpoints), ("front", "i-1"), 1900.0, listed
+    )
+    deque(table.forget_in_steps(1900.0), maxlen=0)
     images = table.image_of("shop", 1900.0, within)
     assert [image.service for image in images] == ["shop"]
     expected = endpoint_counts([(0.0, table.images(1900.0))], "shop", within)
     assert endpoint_counts([(0.0, images)], "shop", within) == expected
     assert max(slot.age for image in images for each in image.endpoints for slot in each.slots) <= within + 30.0
     assert table.image_of("nobody", 1900.0, within) == []
+
+
+def test_invented_endpoints_take_no_place() -> None:
+    """A forger cannot fill the places of a service, so that its own endpoints are not counted."""
+    table = EndpointTable()
+    invented = tuple(
+        EdgeEndpoint(f"10.9.{number // 256}.{number % 256}:80", EndpointAttempts(1, 1))
+        for number in range(MAX_WATCHED_ENDPOINTS)
+    )
+    table.take(Edge("shop", EdgeCounts(completed=10), (), invented), ("forged", "i-9"), 1000.0, listed)
+    table.take(edge(good=(5, 1)), ("front", "i-1"), 1000.0, listed)
+    # One that has left since goes on being counted.
+    table.take(edge(good=(5, 0)), ("front", "i-1"), 1002.0, lambda endpoint: False)
+    counts = endpoint_counts([(0.0, table.images(1003.0))], "shop", 60)
+    assert counts.endpoints == {GOOD: Attempts(10, 1)}
+
+
+def test_invented_callers_cost_nobody_but_their_sender() -> None:
+    """Callers are bounded, and those of the principal with the most give way."""
+    table = EndpointTable()
+    table.take(edge(good=(1, 0)), ("front", "i-1"), 1000.0, listed, "front")
+    for number in range(MAX_CALLERS + 100):
+        table.take(edge(), (f"forged-{number}", "i"), 1001.0, listed, "forger")
+    (image,) = table.images(1002.0)
+    assert len(image.callers) <= MAX_CALLERS
+    assert ("front", "i-1") in {(caller, node) for caller, node, *_ in image.callers}
