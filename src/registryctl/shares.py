@@ -45,7 +45,7 @@ def show_shares(session: Session, content: bytes) -> None:
     screen.table(("group", "share", "gets", "routable"), rows, right=("share", "gets", "routable"))
     set_ago = ago(session.client.now - shares["set_at"])
     screen.say(
-        f"set {set_ago} by {shares['actor']}: {shares['reason'] or 'no reason given'}; version {shares['version']}"
+        f"set {set_ago} ago by {shares['actor']}: {shares['reason'] or 'no reason given'}; version {shares['version']}"
     )
     for warning in shares["warnings"]:
         screen.note(warning)

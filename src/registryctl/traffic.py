@@ -21,8 +21,11 @@ _PLURALS = {
     "connect_failures": "connections that failed",
     "none_healthy": "without a healthy endpoint",
     "overflows": "turned away by a breaker",
+    "answered": "answered with an error",
     "retries": "retries",
 }
+_BEFORE_AN_ANSWER = ("timeouts", "connect_failures", "none_healthy", "overflows")
+"""Reasons of failures that the callee had no part in by an answer of its own."""
 
 
 def ask(session: Session, path: str, params: Mapping[str, str | int | None]) -> Raw:
@@ -155,7 +158,9 @@ def _reporting(count: Document) -> str:
 
 def _remark(pair: Document) -> Cell:
     """Return what matters beside the numbers: why requests fail, and old figures."""
-    reasons = [f"{pair['reasons'][name]} {words}" for name, words in _PLURALS.items() if pair["reasons"].get(name)]
+    answered = pair["failures"] - sum(pair["reasons"].get(name, 0) for name in _BEFORE_AN_ANSWER)
+    counts = pair["reasons"] | {"answered": max(0, answered)}
+    reasons = [f"{counts[name]} {words}" for name, words in _PLURALS.items() if counts.get(name)]
     if pair["success"] is None and pair["active"]:
         reasons.insert(0, f"{pair['active']} under way and none completed")
     if pair["age"] > _OLD:

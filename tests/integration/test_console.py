@@ -406,6 +406,9 @@ def test_pages_go_on_without_postgresql(alone: Registry, own_database: str, serv
     assert "Shown from memory, without heartbeats and pauses since " in told
     assert "The history is unavailable" in page(alone, "/ui/events")
     assert "only the Envoys of this registry process" in page(alone, "/ui/subscribers")
+    shift = page(alone, f"/ui/services/{service}/shift")
+    assert f"Whether {service} has a shift is not known" in shift
+    assert "had no shift" not in shift
     state = page(alone, "/ui/registry")
     assert "discovery goes on from memory" in overview
     assert "old: from memory" in state

@@ -304,8 +304,10 @@ def test_the_command_shows_the_guilty_pair_first(shared_registry: Registry, serv
     head, first, second = (line.split() for line in said.out.splitlines())
     assert (said.status, head[:4]) == (0, ["CALLER", "CALLEE", "SUCCESS", "REQ/S"])
     assert first[:4] == [f"{service}-bad", callee, "50.00", "%"]
-    assert first[5:] == ["11ms", "11ms", "11ms", "7", "2/3", "1/2"]
+    assert first[5:11] == ["11ms", "11ms", "11ms", "7", "2/3", "1/2"]
+    assert " ".join(first[11:]) == "113 answered with an error"
     assert second[:4] == [f"{service}-good", callee, "100.00", "%"]
+    assert "error" not in second
     assert f"not all Envoys report: {service}-bad 1/2" in said.err
     assert registryctl(url, "stat", f"{service}-bad").out.splitlines()[1].startswith(f"{service}-bad")
     assert [f"{service}-bad", callee] in [line.split()[:2] for line in registryctl(url, "edges").out.splitlines()]

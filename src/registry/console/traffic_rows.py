@@ -14,7 +14,7 @@ _MAX_NEIGHBOURS = 20
 """Callers and callees that the page of a service shows, each."""
 _COMMON = 0.1
 """Rates from which one decimal is enough."""
-_MANY = 10
+_MANY = 9.95
 """Rates from which no decimal is needed."""
 
 
@@ -88,6 +88,7 @@ def pair_row(figures: PairFigures, window: Window) -> PairRow:
         ("no healthy endpoint", reasons.none_healthy),
         ("circuit breaker", reasons.overflows),
         ("connection failed", reasons.connect_failures),
+        ("answered with an error", figures.answered_with_an_error),
         ("retried", reasons.retries),
         ("4xx", reasons.client_errors),
     )
@@ -164,4 +165,4 @@ def _words(row: PairRow) -> str:
         parts.append(f"success {row.success}")
     if row.latencies[2]:
         parts.append(f"99 % within {row.latencies[2]}")
-    return ", ".join([*parts, f"timeouts {row.timeouts}", f"{row.healthy} endpoints healthy"])
+    return ", ".join([*parts, f"timeouts {row.timeouts}", *row.reasons, f"{row.healthy} endpoints healthy"])

@@ -86,6 +86,16 @@ class PairFigures(Struct, frozen=True):
     reporting: Reporting
     age: float
 
+    @property
+    def answered_with_an_error(self) -> int:
+        """The failures that no other reason explains: answers of the callee, and connections that it reset.
+
+        It is a lower bound where connections failed and retries healed that.
+        """
+        reasons = self.reasons
+        explained = reasons.timeouts + reasons.connect_failures + reasons.none_healthy + reasons.overflows
+        return max(0, self.failures - explained)
+
 
 class RouteFigures(Struct, frozen=True):
     """The traffic of one route of a caller to a callee in a window.

@@ -45,9 +45,9 @@ def shift(  # noqa: PLR0913  # the words of the command line
 ) -> int:
     """Give a group of endpoints more and more of a service's requests, or take them back.
 
-    Exit status of --wait: 0 done; 1 aborted, replaced by another shift, or gone with its service; 4 refused, as without
-    a grant; 5 no registry answered at the beginning; 6 still under way after --for. A shift that holds or is paused is
-    waited for: give --for in a pipeline.
+    Exit status of --wait: 0 done; 1 aborted, replaced by another shift, or gone with its service; 3 there is no such
+    service or shift; 4 refused, as without a grant; 5 no registry answered at the beginning; 6 still under way after
+    --for. A shift that holds or is paused is waited for: give --for in a pipeline.
     """
     from registryctl.shifts import Wanted, run_shift
 

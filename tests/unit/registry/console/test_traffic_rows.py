@@ -58,10 +58,21 @@ def test_no_percentage_is_rounded_to_an_end(part: float) -> None:
 
 def test_rates_and_latencies_have_the_digits_that_matter() -> None:
     """A small rate is not nothing, and Envoy counts whole milliseconds."""
-    assert [rate(number) for number in (0, 0.0167, 0.25, 9.94, 12.4, 1234.5)] == [
-        "0", "0.017", "0.2", "9.9", "12", "1,234"
+    assert [rate(number) for number in (0, 0.0167, 0.25, 9.94, 9.96, 12.4, 1234.5)] == [
+        "0", "0.017", "0.2", "9.9", "10", "12", "1,234"
     ]  # fmt: skip
     assert [milliseconds(number) for number in (None, 0.5, 12.2, 1234.5)] == ["", "< 1 ms", "12 ms", "1,234 ms"]
+
+
+def test_a_callee_that_fails_is_told_from_a_breaker_of_its_caller() -> None:
+    """What no other reason explains was answered by the callee, and nothing is counted below nought."""
+    half = figures(success=0.5)
+    assert pair_row(half, "1m").reasons == ["answered with an error 5.0/s"]
+    turned_away = figures(success=0.5, reasons=Reasons(overflows=400))
+    assert pair_row(turned_away, "1m").reasons == ["circuit breaker 6.7/s"]
+    both = figures(success=0.5, reasons=Reasons(timeouts=60, overflows=120))
+    assert pair_row(both, "1m").reasons == ["circuit breaker 2.0/s", "answered with an error 2.0/s"]
+    assert "answered with an error 5.0/s" in json.loads(traffic_map([half], "1m").data)["pairs"][0][5]
 
 
 def test_a_pair_without_traffic_has_no_success() -> None:
@@ -76,7 +87,7 @@ def test_a_failing_pair_says_why() -> None:
     row = pair_row(figures(success=0.5, reasons=reasons, healthy=0, reporting=Reporting(1, 3)), "1m")
     assert (row.state, row.failed) == ("unhealthy", "50.0 % fail")
     assert row.timeouts == "0.5/s"
-    assert row.reasons == ["no healthy endpoint 1.0/s", "retried 10/s"]
+    assert row.reasons == ["no healthy endpoint 1.0/s", "answered with an error 3.5/s", "retried 10/s"]
     assert (row.healthy, row.reporting) == ("0 of 3", "1 of 3 Envoys")
 
 
