@@ -145,8 +145,11 @@ async def test_a_large_service_is_not_loaded_for_one_endpoint(store: Database) -
 
     await change_endpoint_by_operator(store, keys[1], 60.0, deregister)
     await change_endpoint_by_operator(store, keys[2], 60.0, lambda _, *counts: counted.append(counts))
+    unread = [endpoint.id for endpoint in (await read(store)).endpoints.values() if endpoint.key in keys[10:15]]
+    await change_endpoint_by_operator(store, keys[2], 60.0, lambda _, *counts: counted.append(counts), unread)
     await change_unroutable(store, "shop", remove_left)
-    assert counted == [(29, 0), (28, 1)]
+    # Rows in quarantine are in no answer, and must not widen the share that may leave.
+    assert counted == [(29, 0), (28, 1), (23, 1)]
     assert loaded == [1, 2 + 10]
     assert len((await read(store)).endpoints) == 29
     assert await change_unroutable(store, "unknown", remove_left) == {}

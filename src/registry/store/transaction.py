@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Integer,
     Text,
+    all_,
     any_,
     bindparam,
     delete,
@@ -165,12 +166,12 @@ _DEREGISTERED_BY_OPERATORS = Statement(
         events.c.service == bindparam("service"), events.c.kind == "expelled", events.c.at > bindparam("since")
     )
 )
-# With those that cannot be read: no rule can tell whether Envoy may send traffic there.
 _ROUTABLE = Statement(
     select(func.count()).where(
         endpoints.c.service == bindparam("service"),
         endpoints.c.removed_at.is_(None),
         endpoints.c.unroutable_at.is_(None),
+        endpoints.c.id != all_(_ids),
     )
 )
 # As one argument: a statement takes 32,767, and a service may have more endpoints at once.
@@ -387,7 +388,11 @@ async def change_by_operator(
 
 
 async def change_endpoint_by_operator(
-    database: Database, key: Key, window: float, decide: Callable[[Changeset, int, int], None]
+    database: Database,
+    key: Key,
+    window: float,
+    decide: Callable[[Changeset, int, int], None],
+    quarantined: Collection[int] = (),
 ) -> dict[str, StoredVersion]:
     """Apply ``decide`` to one endpoint, without loading the others of its service, and commit the change.
 
@@ -397,6 +402,7 @@ async def change_endpoint_by_operator(
         window: as for ``change_by_operator``.
         decide: gets the changeset, the number of the service's endpoints that may receive traffic, and the number that
             operators have deregistered within the window. No other transaction can change either until the commit.
+        quarantined: ids of rows that are in no answer, and so may not receive traffic.
     """
     service = key[0]
     async with database.driver_transaction() as driver:
@@ -405,7 +411,7 @@ async def change_endpoint_by_operator(
             return {}
         parameters = _at([(key[1], key[2])])
         changeset, _ = await _changeset(await driver.rows(_LOAD_AT_ADDRESSES, names=[service], **parameters))
-        (routable,) = await driver.rows(_ROUTABLE, service=service)
+        (routable,) = await driver.rows(_ROUTABLE, service=service, ids=list(quarantined))
         (counted,) = await driver.rows(
             _DEREGISTERED_BY_OPERATORS, service=service, since=moment(changeset.now - window)
         )

@@ -70,7 +70,8 @@ class OperatorDeregistration:
             changeset.deregister_by_operator(key, reason, principal.name)
 
         with self._audit.noting(principal, "expelled", Verb.OPERATE, key[0], name, reason):
-            numbers = await change_endpoint_by_operator(self._database, key, GUARD_WINDOW, decide)
+            quarantined = [row.id for row in self._cache.get(key[0]).quarantined.values()]
+            numbers = await change_endpoint_by_operator(self._database, key, GUARD_WINDOW, decide, quarantined)
             return await self._deregistered(key[0], numbers, [name])
 
     async def service(self, principal: Principal, service: str, reason: str, *, force: bool) -> Deregistered:

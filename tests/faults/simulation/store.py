@@ -397,7 +397,12 @@ class Store:
         return after
 
     async def change_endpoint_by_operator(
-        self, link: Link, key: Key, window: float, decide: Callable[[Changeset, int, int], None]
+        self,
+        link: Link,
+        key: Key,
+        window: float,
+        decide: Callable[[Changeset, int, int], None],
+        _quarantined: Collection[int] = (),
     ) -> dict[str, StoredVersion]:
         """Let ``decide`` work on one endpoint; it gets how many may receive traffic and were expelled lately, too."""
 
