@@ -20,9 +20,10 @@ from meshconfig.definition.policies import Policies
 from meshconfig.definition.service import Service
 from meshconfig.definition.tls import Tls
 from meshconfig.position import Fault, Position
+from meshconfig.quotation import bare, clipped
 from meshconfig.scalar import BOOLEANS, NULLS, RefusedValueError, hint, scalar_reader, shown, text_or_boolean
 from meshconfig.source import Mapping as MappingNode
-from meshconfig.source import Node, Scalar, Sequence, bare, clipped
+from meshconfig.source import Node, Scalar, Sequence
 
 _INVALID = object()
 """Stands for a value whose fault has been reported."""

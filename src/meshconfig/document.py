@@ -12,9 +12,10 @@ from meshconfig.definition.group import Group
 from meshconfig.definition.mesh import Mesh
 from meshconfig.definition.service import Service
 from meshconfig.position import Fault, Position, Severity
+from meshconfig.quotation import clipped
 from meshconfig.rules.file import file_faults
 from meshconfig.rules.references import Reference, references
-from meshconfig.source import clipped, parse
+from meshconfig.source import parse
 from wire.model import SERVICE_PATTERN
 from wire.spelling import spelling_hint
 

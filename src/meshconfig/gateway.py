@@ -17,6 +17,7 @@ from meshconfig.front import Front, guards_of, other_services, use_of, way_to
 from meshconfig.listener import front_manager, internal_addresses
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.proto_json import Document, socket_address
+from meshconfig.quotation import clipped
 from meshconfig.resource import Catalog, make_resource
 from meshconfig.route import (
     ROUTES,
@@ -31,7 +32,6 @@ from meshconfig.route import (
     uses,
     virtual_host,
 )
-from meshconfig.source import clipped
 
 _SERVICE = "{service}"
 """The placeholder of a service's name in the hosts of a gateway."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from meshconfig.block import Block
 from meshconfig.document import Document
 from meshconfig.position import Fault, Position
-from meshconfig.source import clipped
+from meshconfig.quotation import clipped
 from wire.spelling import spelling_hint
 
 MAX_DEPTH = 16

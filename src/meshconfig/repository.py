@@ -19,11 +19,11 @@ from meshconfig.fronts import Front, front_of, front_origins, target_origins
 from meshconfig.groups import Groups
 from meshconfig.merging import Layer, LazyOrigins, made, merged, origins
 from meshconfig.position import Fault, Position, Severity
+from meshconfig.quotation import clipped
 from meshconfig.rules.caller import caller_faults
 from meshconfig.rules.front import front_faults
 from meshconfig.rules.policy import policy_faults
 from meshconfig.rules.references import unknown_services
-from meshconfig.source import clipped
 
 MAX_FAULTS = 200
 """Faults of one file that are listed; more of them help nobody."""

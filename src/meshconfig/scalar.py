@@ -11,7 +11,8 @@ from typing import Any
 from msgspec import inspect as types
 
 from meshconfig.field_types import DURATION, PERCENT
-from meshconfig.source import Node, Scalar, Sequence, bare, clipped, shortened
+from meshconfig.quotation import bare, clipped, shortened
+from meshconfig.source import Node, Scalar, Sequence
 from wire.duration import format_duration, parse_duration
 from wire.spelling import spelling_hint
 

@@ -12,6 +12,7 @@ import yaml
 from msgspec import Struct
 
 from meshconfig.position import Fault, Position
+from meshconfig.quotation import clipped
 
 MAX_BYTES = 1 << 20
 """Bytes of a file."""
@@ -286,18 +287,3 @@ def _lines(text: str) -> list[str]:
     for line_break in _LINE_BREAKS:
         text = text.replace(line_break, "\n")
     return text.split("\n")
-
-
-def clipped(text: str) -> str:
-    """Return a text of a file in quotes, on one line, and not longer than people read."""
-    return repr(shortened(text))
-
-
-def bare(text: str) -> str:
-    """Return a text of a file as messages show it without quotes, where it can be shown so."""
-    return shortened(text) if text.isprintable() else clipped(text)
-
-
-def shortened(text: str) -> str:
-    """Return a text with at most 60 characters."""
-    return text if len(text) <= 60 else f"{text[:57]}..."

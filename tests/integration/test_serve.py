@@ -164,7 +164,7 @@ def test_a_name_that_cannot_be_in_dns_is_told(database: str, host: str) -> None:
 
 
 def test_a_taken_address_is_told(database: str, workplace: Path) -> None:
-    """An address that another program listens on ends the start with a message; httpx and rich are not imported."""
+    """An address that another program listens on ends the start with a message; what is not needed is not imported."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         env = os.environ | {
             "REGISTRY_LISTEN": f"127.0.0.1:{taken.getsockname()[1]}",
@@ -178,7 +178,7 @@ def test_a_taken_address_is_told(database: str, workplace: Path) -> None:
     assert "Address already in use" in told.stderr
     imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", told.stderr, re.MULTILINE))
     assert "registry.server" in imported
-    assert not imported & {"httpx", "rich.console", "pygments"}
+    assert not imported & {"httpx", "rich.console", "pygments", "yaml"}
     assert "Traceback" not in told.stderr
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from meshconfig.block import Block
 from meshconfig.callers import Base, Use
 from meshconfig.position import Fault, Severity
+from meshconfig.quotation import clipped
 from meshconfig.rules.references import references
-from meshconfig.source import clipped
 from wire.duration import format_duration
 
 

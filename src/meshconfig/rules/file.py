@@ -23,8 +23,8 @@ from meshconfig.definition.shadow import Shadow
 from meshconfig.definition.statistics import Statistics
 from meshconfig.field_types import HOST, RESERVED_CLUSTERS, SAFE_CONDITIONS, SAFE_METHODS
 from meshconfig.position import Fault, Position, Severity
+from meshconfig.quotation import clipped
 from meshconfig.rules.reachability import unreachable_routes
-from meshconfig.source import clipped
 from wire.address import parse_endpoint
 
 VERSIONS_SUFFIX = "@version"

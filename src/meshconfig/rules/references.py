@@ -8,7 +8,7 @@ from meshconfig.block import Block
 from meshconfig.definition.gateway import Select
 from meshconfig.definition.service import Service
 from meshconfig.position import Fault, Position, Severity
-from meshconfig.source import clipped
+from meshconfig.quotation import clipped
 from wire.spelling import spelling_hint
 
 

@@ -14,8 +14,9 @@ from meshconfig.importers.formats import format_of
 from meshconfig.importers.imported import Imported, NotImportableError
 from meshconfig.importers.itacho import import_itacho
 from meshconfig.importers.kumonos import import_kumonos
+from meshconfig.quotation import clipped
 from meshconfig.repository import read
-from meshconfig.source import MAX_BYTES, clipped, parse
+from meshconfig.source import MAX_BYTES, parse
 from registryctl.errors import UsageError
 from registryctl.mesh.fault_lines import show_faults
 from registryctl.mesh.jsonnet import JsonnetError, evaluate
