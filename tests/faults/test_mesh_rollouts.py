@@ -1,13 +1,11 @@
 """PostgreSQL goes away in the middle of a roll-out, while a real Envoy has traffic."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from harness.cluster import Cluster
 from harness.figures import Figures
@@ -31,26 +29,8 @@ def _killed(server: Cluster) -> Iterator[None]:
     server.start()
 
 
-@contextmanager
-def _frozen(server: Cluster) -> Iterator[None]:
-    """Let every process of PostgreSQL stand still: connections stay open, and nothing is answered."""
-    processes = server.processes()
-    _send(processes, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        _send(processes, signal.SIGCONT)
-
-
-def _send(processes: list[psutil.Process], number: int) -> None:
-    for process in processes:
-        # A connection that its client has closed ends its process.
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-
-
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.parametrize("outage", [_killed, _frozen])
+@pytest.mark.parametrize("outage", [_killed, Cluster.frozen])
 def test_a_rollout_goes_on_behind_an_outage_of_postgres(
     outage: Callable[[Cluster], AbstractContextManager[None]],
     step: int,

@@ -98,6 +98,16 @@ class Cluster(Postgres):
         """End it as an administrator does."""
         self._signal(signal.SIGINT)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let all of its processes stand still for the block: connections stay open, and nothing is answered."""
+        processes = self.processes()
+        _send(processes, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _send(processes, signal.SIGCONT)
+
     def running(self) -> bool:
         """Tell whether the postmaster lives."""
         return self._postmaster is not None and self._postmaster.poll() is None
@@ -150,6 +160,13 @@ class Cluster(Postgres):
         for child in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+def _send(processes: list[psutil.Process], number: int) -> None:
+    for process in processes:
+        # A connection that its client has closed ends its process.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 @contextlib.contextmanager

@@ -4,18 +4,29 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from harness.cluster import Cluster, cluster
+from harness.mesh_rollout import Stage, dependency
 from harness.postgres import Postgres
 from harness.process import eventually, free_port, running, script
 from harness.registry import Registry, registry
 
 from registry.errors import UnavailableError
 from registry.store.database import Database
+
+_POLLS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("clusters", ()),
+    ("listeners", ()),
+    ("routes", ("default",)),
+    ("endpoints", ("user",)),
+    ("endpoints", ("user-next",)),
+)
+"""What an Envoy polls for: the kinds of resources, and the names that it asks for."""
 
 
 @pytest.fixture
@@ -293,3 +304,55 @@ def test_a_pooler_by_transaction_ends_the_start(guarded: Cluster, aside: Path, t
         )
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
         assert "pool_mode = session" in done.stderr
+
+
+def ask(process: Registry, kind: str, names: tuple[str, ...] = (), version: str = "") -> tuple[str, bytes]:
+    """Poll as the Envoy of web that has this version; return the version that it has then, and the bytes."""
+    body = {"version_info": version, "node": {"id": "i-web", "cluster": "web"}, "resource_names": names}
+    # A poll for what has not changed is held no longer than its sender waits.
+    headers = {"x-envoy-expected-rq-timeout-ms": "200"}
+    answer = process.client.post(f"/v3/discovery:{kind}", json=body, headers=headers)
+    assert answer.status_code in {200, 304}, answer.text
+    return (answer.json()["version_info"] if answer.content else version), answer.content
+
+
+def test_a_roll_out_waits_for_a_postgresql_that_stands_still(guarded: Cluster, tmp_path: Path) -> None:
+    """In the middle of a phase polls get the same bytes, the roll-out says why it waits, and ends after that."""
+    database = guarded.create_database()
+    stage = Stage(database, ["web"])
+    versions = dict.fromkeys(_POLLS, "")
+
+    def follow() -> bool:
+        for (kind, names), version in versions.items():
+            versions[kind, names], _ = ask(found, kind, names, version)
+        return bool(found.client.get("/v1/mesh/rollout").json().get("rollouts") == [])
+
+    def served() -> list[bytes]:
+        return [ask(found, kind, names)[1] for kind, names in _POLLS]
+
+    with registry(database, tmp_path, database_timeout="1s") as found:
+        found.register("user", "10.0.0.1:80")
+        found.register("user-next", "10.0.0.2:80")
+        stage.apply(dependency("user"))
+        eventually(lambda: follow() and b'"user"' in ask(found, "clusters")[1], within=30)
+        stage.apply(dependency("user-next", cluster="next"))
+        # The clusters of both are served in the first step, and the Envoy does not show that it has them.
+        eventually(lambda: b'"next"' in ask(found, "clusters")[1], within=20)
+        assert stage.under_way()
+        before = served()
+        with guarded.frozen():
+            # Two time-outs of a statement, which the roll-out and the change feed meet.
+            ends = time.monotonic() + 3
+            while time.monotonic() < ends:
+                assert served() == before
+                time.sleep(0.1)
+            told = found.client.get("/v1/mesh/rollout")
+            assert (told.status_code, "PostgreSQL" in told.json()["detail"]) == (503, True)
+            assert served() == before
+        eventually(lambda: found.client.get("/v1/mesh/rollout").status_code == 200, within=30)
+        assert stage.under_way(), "the roll-out went on without the Envoy that it waited for"
+        # A poll with an older version than the one served before refuses that; one without a version begins anew.
+        versions.update(dict.fromkeys(_POLLS, ""))
+        eventually(follow, within=50, every=0.2, said=lambda: found.client.get("/v1/mesh/rollout").text)
+        last = ask(found, "clusters")[1]
+        assert (b'"next"' in last, b'"user"' in last) == (True, False)
