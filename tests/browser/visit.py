@@ -21,7 +21,7 @@ class Visit:
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+            self.complaints.append(f"{message.text} ({message.location['url']})")
 
     def _on_request(self, request: Request) -> None:
         if not request.url.startswith((self.url, "data:")):

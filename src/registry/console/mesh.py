@@ -129,6 +129,7 @@ async def show_mesh(  # noqa: PLR0913  # the parts of the page, and one argument
         revisions=revisions,
         older=older[-1].number if len(older) == _MAX_REVISIONS and older[-1].number > 1 else None,
         before=before,
+        older_than={} if before is None else {"before": before},
         q=q,
     )
 
