@@ -620,6 +620,26 @@ async def test_a_service_that_cannot_be_raised_keeps_no_other_from_being_followe
         assert directory.get("shop").version > served.version
 
 
+async def test_a_version_that_a_subscriber_brings_is_not_forgotten_by_a_failure(store: Database) -> None:
+    """An edge brings it once; PostgreSQL fails while it is looked up, and has it given out by nobody later on."""
+    await register(store, KEY, told())
+    directory = SnapshotCache()
+    followed = ChangeFeed(store, directory, Settings(migrate=False))
+    await followed._check_database()
+    async with store.session() as connection:
+        await followed._resynchronise(connection)
+        held = directory.get("shop").version + 3
+        directory.claim_ahead("shop", held)
+    await execute(store, "ALTER TABLE endpoints RENAME TO elsewhere")
+    with pytest.raises(UnavailableError):  # the session says what the error is
+        async with store.session() as connection:
+            await followed._catch_up(connection)
+    await execute(store, "ALTER TABLE elsewhere RENAME TO endpoints")
+    async with store.session() as connection:
+        await followed._catch_up(connection)
+    assert directory.get("shop").version > held
+
+
 @pytest.mark.parametrize(
     ("first_number", "empty", "kept"),
     [

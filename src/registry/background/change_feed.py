@@ -427,8 +427,14 @@ class ChangeFeed:
         claims = self._cache.take_claims()
         if not claims:
             return
-        await self._read(connection, list(claims))
-        for name, claimed in claims.items():
-            snapshot = self._cache.get(name)
-            if 0 < snapshot.version < claimed and await self._raise_above(name, claimed, snapshot.change):
-                await self._read(connection, [name])
+        try:
+            await self._read(connection, list(claims))
+            for name, claimed in claims.items():
+                snapshot = self._cache.get(name)
+                if 0 < snapshot.version < claimed and await self._raise_above(name, claimed, snapshot.change):
+                    await self._read(connection, [name])
+        except BaseException:
+            # An edge does not bring a version again before the service changes.
+            for name, claimed in claims.items():
+                self._cache.claim_ahead(name, claimed)
+            raise

@@ -203,7 +203,11 @@ class MeshFeed:
         claimed, self._cache.revision_ahead = self._cache.revision_ahead, 0
         if revision < claimed <= revision + MAX_REVISIONS_AHEAD:
             log.warning("mesh_revision_lost", held=claimed, newest=revision)
-            await store.raise_floor(self._database, claimed)
+            try:
+                await store.raise_floor(self._database, claimed)
+            except BaseException:
+                self._cache.claim_ahead(claimed)
+                raise
 
     def _note_unreadable(self, reasons: Mapping[str, str]) -> None:
         for node, reason in reasons.items():
