@@ -201,7 +201,8 @@ class TrafficExchange:
         urgent = (not self._number or (self._urgent and self._others)) and now >= self._urgent_due
         if urgent or (due and (changed or len(self.table))):
             await self._publish()
-        if now >= self._read_due:
+        # While PostgreSQL is away each exchange asks it, and fails: one that asks nothing would seem to have recovered.
+        if self._read_at is None or now >= self._read_due:
             self._read_due = now + min(soon, READ_INTERVAL)
             await self._read()
 

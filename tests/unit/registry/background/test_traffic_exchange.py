@@ -152,6 +152,23 @@ async def test_postgresql_away_costs_no_image_each_second(rows: Rows) -> None:
     assert rows.now - back <= traffic_exchange.PUBLISH_INTERVAL + 1
 
 
+async def test_an_exchange_succeeds_only_when_postgresql_is_back(rows: Rows) -> None:
+    """Also one in which nothing is due: the log would say each second or third that the job has recovered."""
+    one, _ = await two(rows)
+    rows.away = True
+    while one.complete:
+        rows.now += 1
+        with contextlib.suppress(UnavailableError):
+            await one.exchange()
+    for _ in range(10):
+        rows.now += 1
+        with pytest.raises(UnavailableError):
+            await one.exchange()
+    rows.away = False
+    await one.exchange()
+    assert is_complete(one)
+
+
 async def test_a_row_of_another_version_is_fetched_once_and_named_once(rows: Rows) -> None:
     """It is in the way of nothing; the figures lack that process."""
     one, _ = await two(rows)
