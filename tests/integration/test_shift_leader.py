@@ -129,7 +129,7 @@ async def test_a_good_one_is_done_and_a_bad_one_is_taken_back(world: World, serv
     assert (await world.shift("good")).state == "done"
     bad = await world.shift("bad")
     assert (bad.state, bad.changed_by) == ("aborted", "registry")
-    assert "5 of 10 requests of revision=b failed" in bad.reason
+    assert "5 of 10 attempts at revision=b failed" in bad.reason
     unknown = await world.shift("unknown")
     assert (unknown.state, unknown.step) == ("running", 0)
     assert set(world.shifts._failures) == {"garbled", "refused"}

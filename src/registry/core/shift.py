@@ -399,7 +399,7 @@ def _gone(shift: Shift, strength: Strength, now: float) -> Change | None:
 def _unready(shift: Shift, seen: Look) -> Hold | None:
     """Return why a step whose time is over does not end; None: it ends."""
     if shift.group.requests < shift.plan.min_requests:
-        words = f"{shift.group.requests} of {shift.plan.min_requests} requests that a step needs were counted"
+        words = f"{shift.group.requests} of {shift.plan.min_requests} attempts that a step needs were counted"
         return Hold("few_requests", words)
     if not seen.strength.rest:
         return Hold("rest_unroutable", _alone(shift))
@@ -462,10 +462,8 @@ def _of_steps(shift: Shift) -> str:
 def _judged(shift: Shift) -> str:
     """Return the errors of both groups in this step in words."""
     group, rest = shift.group, shift.rest
-    return (
-        f"{group.errors} of {group.requests} requests of {shift.plan.selector} failed, "
-        f"and {rest.errors} of {rest.requests} of the rest"
-    )
+    others = f"and {rest.errors} of {rest.requests} of the rest" if rest.requests else "the rest had none"
+    return f"{group.errors} of {group.requests} attempts at {shift.plan.selector} failed, {others}"
 
 
 def _failing(shift: Shift) -> str:

@@ -83,7 +83,7 @@ def test_a_group_that_fails_is_taken_back_in_the_first_step() -> None:
     assert change.shift.shares == (Share("revision=b", 0.0),)
     assert change.event is not None
     assert change.event.actor == "registry"
-    assert "3 of 4 requests of revision=b failed" in change.event.reason
+    assert "3 of 4 attempts at revision=b failed" in change.event.reason
 
 
 def test_errors_of_all_take_nothing_back() -> None:
@@ -144,7 +144,7 @@ def test_a_step_waits_for_enough_requests() -> None:
     """However long it takes."""
     shift = looked(begun(), 60, Counts(3, 0))
     assert (shift.step, shift.group.requests) == (0, 180)
-    assert "180 of 200 requests" in shift.held
+    assert "180 of 200 attempts" in shift.held
     assert looked(shift, 7, Counts(3, 0)).step == 1
 
 
