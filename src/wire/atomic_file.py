@@ -1,6 +1,7 @@
 """Replacing a file at once: a reader sees the former or the new content, whole."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,11 @@ PRIVATE = 0o600
 """Mode of files that their owner alone may read."""
 PUBLIC = 0o644
 """Mode of files that everybody may read."""
+
+_ASIDE = re.compile(r"\.[0-9a-f]{16}\.new", re.ASCII)
+"""Names of files that are written aside."""
+_MIN_LEFTOVER_AGE = 60.0
+"""Seconds from now, in either direction, of a file written aside that nobody writes any more."""
 
 
 def replace_file(path: Path, content: bytes, mode: int = PRIVATE) -> None:
@@ -44,3 +50,18 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(directory: Path, now: float) -> None:
+    """Remove files that were written aside and never renamed, since their process was killed.
+
+    Args:
+        directory: where files are replaced; there may be none.
+        now: the time of day in seconds. A file may seem to be of the future, because clocks step.
+    """
+    for path in directory.glob(".*.new"):
+        if _ASIDE.fullmatch(path.name):
+            # One that cannot be removed keeps no other.
+            with suppress(OSError):
+                if abs(now - path.lstat().st_mtime) > _MIN_LEFTOVER_AGE:
+                    path.unlink()

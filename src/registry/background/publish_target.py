@@ -6,6 +6,7 @@ An object is called by the service, with `.json`; clients encode the name in the
 import contextlib
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from registry.errors import BadSettingsError
 from registry.setting_types import BUCKET, check_publish_place
-from wire.atomic_file import PUBLIC, replace_file
+from wire.atomic_file import PUBLIC, remove_leftovers, replace_file
 
 _SUFFIX = ".json"
 _S3_TIMEOUT = 5.0
@@ -49,7 +50,11 @@ class DirectoryTarget(PublishTarget):
         self._path = path
 
     def digests(self) -> Mapping[str, bytes]:
-        """Return the digests of all files; one that cannot be read is left out, and is stored again."""
+        """Return the digests of all files; one that cannot be read is left out, and is stored again.
+
+        What a publisher that was killed has left half-written is removed.
+        """
+        remove_leftovers(self._path, time.time())
         digests = {}
         for path in self._path.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):

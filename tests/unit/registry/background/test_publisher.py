@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -191,6 +192,17 @@ def test_a_directory_has_whole_files_only(tmp_path: Path) -> None:
     (only,) = (tmp_path / "new").iterdir()
     assert (only.name, only.read_bytes(), only.stat().st_mode & 0o777) == ("shop.json", b'{"a":1}', 0o644)
     assert list(target.digests()) == ["shop.json"]
+
+
+def test_what_a_killed_publisher_left_is_removed(tmp_path: Path) -> None:
+    """By its name and age, whichever way the clock went; nothing that somebody writes now, and nothing of others."""
+    ages = {f".{number:016x}.new": age for number, age in enumerate((3600, -3600, 1))}
+    for name, age in {**ages, ".mine.new": 3600}.items():
+        (tmp_path / name).write_text("{")
+        at = time.time() - age
+        os.utime(tmp_path / name, (at, at))
+    assert DirectoryTarget(tmp_path).digests() == {}
+    assert {path.name for path in tmp_path.iterdir()} == {f".{2:016x}.new", ".mine.new"}
 
 
 def test_what_is_no_file_in_a_directory_is_left_out(tmp_path: Path) -> None:
