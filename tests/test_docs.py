@@ -261,8 +261,10 @@ def registry_options() -> dict[str, set[str]]:
 
 
 def _leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Return the verbs of a group, those of its groups too, by their whole names."""
+    """Return the verbs of a group, those of its groups too, by their whole names; what only programs call is hidden."""
     for name, verb in group.commands.items():
+        if verb.hidden:
+            continue
         if hasattr(verb, "commands"):
             yield from _leaves(verb, f"{prefix}{name} ")
         else:

@@ -243,8 +243,8 @@ def start(
         raise ShiftConflictError(
             f"nothing but {plan.selector} is routable in {service}: a shift needs others to go back to"
         )
-    # By the time, so that a shift that begins after a backup was restored is never taken for one of before.
-    serial = max(int(now), 0 if before is None else before.serial + 1)
+    # Of milliseconds, while a change adds one: after a backup was restored, a new shift has the serial of none before.
+    serial = max(int(now * 1000), 0 if before is None else before.serial + 1)
     shift = Shift(service, plan, "running", 0, serial, now, now, plan.actor, "")
     words = f"{plan.selector} gets {_of_steps(shift)}, each for {format_duration(plan.every)}{_because(plan.reason)}"
     shift = replace(shift, reason=words)
