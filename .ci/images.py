@@ -587,12 +587,12 @@ def try_first_process(docker: Docker, build: ModuleType) -> None:
         return int(docker("exec", name, "python", "-c", look))
 
     for name, program in (
-        ("headcount-registrar-1", "registrar"),
-        ("headcount-registry-1-1", "registry"),
-        (WORKERS, "registry"),
+        ("headcount-registrar-1", "/registrar'"),
+        ("headcount-registry-1-1", "/registry'"),
+        (WORKERS, "'registry.supervisor'"),  # which `registry serve` becomes once its workers run
     ):
         words = docker("exec", name, "python", "-c", "print(open('/proc/1/cmdline').read().split(chr(0)))")
-        expect(f"/{program}'" in words, f"process 1 of {name} is {words}")
+        expect(program in words, f"process 1 of {name} is {words}")
         # The shell ends at once, so its child becomes one of process 1.
         docker("exec", name, "sh", "-c", "sleep 1 & exit 0")
     time.sleep(1.5)
