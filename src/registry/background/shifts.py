@@ -155,7 +155,7 @@ class Shifts:
             try:
                 await self._advance(row, now)
             except Exception as error:  # one shift that fails keeps back no other
-                if isinstance(error, UnavailableError) and not await self._answers():
+                if isinstance(error, UnavailableError) and not await self._database.answers():
                     raise
                 reason = error.cause if isinstance(error, UnavailableError) else repr(error)
                 failures[row.service] = _failed(before, row, reason, time.monotonic())
@@ -227,14 +227,6 @@ class Shifts:
         if event is not None:
             SHIFT_STEPS.labels(event.kind).inc()
             log.info(event.kind, service=row.service, percent=stored.shift.percent, reason=event.reason)
-
-    async def _answers(self) -> bool:
-        try:
-            async with self._database.session() as connection:
-                await read_clock(connection)
-        except UnavailableError:
-            return False
-        return True
 
     def _note_failures(self, failures: Mapping[str, _Failure]) -> None:
         for service, failure in failures.items():

@@ -26,7 +26,7 @@ from registry.rollout.sightings import Observation, Sightings
 from registry.rollout.switching import Change, NodeServed
 from registry.store import mesh as store
 from registry.store import rollouts as rollout_store
-from registry.store.database import Database, Session, read_clock
+from registry.store.database import Database, Session
 from registry.store.mesh import WHOLE
 from registry.store.rollouts import RolloutEvent, RolloutRow
 
@@ -209,7 +209,7 @@ class Rollouts:
             try:
                 await self._end_together(part)
             except Exception as error:  # whichever it is of, the others go on
-                if isinstance(error, UnavailableError) and not await self._answers():
+                if isinstance(error, UnavailableError) and not await self._database.answers():
                     raise
                 for each in part:
                     await self._end_alone(each, failures)
@@ -221,14 +221,6 @@ class Rollouts:
             await self._end_together([ending])
         except Exception as error:  # noqa: BLE001  # it is tried again at the next look
             failures[ending[0].key] = error.cause if isinstance(error, UnavailableError) else repr(error)
-
-    async def _answers(self) -> bool:
-        try:
-            async with self._database.session() as connection:
-                await read_clock(connection)
-        except UnavailableError:
-            return False
-        return True
 
     async def _end_together(self, ending: Sequence[tuple[NodeRollout, Outlook]]) -> None:
         """Serve what follows in some roll-outs, in one transaction, unless they have gone on meanwhile."""

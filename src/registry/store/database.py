@@ -15,7 +15,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from registry.database_url import DatabaseUrl, current_url, missing_file
-from registry.errors import BadSettingsError, ClocksDifferError, RegistryError, UnsuitableError
+from registry.errors import BadSettingsError, ClocksDifferError, RegistryError, UnavailableError, UnsuitableError
 from registry.store.driver import Driver, NamedRecord, Statement
 from registry.store.failures import ConnectTimeoutError, is_stale, quoted_name, translate_errors
 
@@ -227,6 +227,15 @@ class Database:
         with translate_errors(self._role, quiet=self._unbounded):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection):
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def answers(self) -> bool:
+        """Tell whether PostgreSQL answers: if it does, what failed with UnavailableError failed for itself alone."""
+        try:
+            async with self.session() as connection:
+                await read_clock(connection)
+        except UnavailableError:
+            return False
+        return True
 
     @asynccontextmanager
     async def keep(self, *, by_index: bool = False) -> AsyncIterator[AsyncConnection]:
