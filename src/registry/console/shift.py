@@ -59,7 +59,7 @@ async def show_shift(
 
 
 def _curve(shift: Shift) -> ShiftCurve:
-    return shift_curve(shift.curve, shift.age, shift.plan.abort_above, shift.rest_ratio)
+    return shift_curve(shift.curve, shift.age, shift.plan.abort_above, shift.compared.ratio)
 
 
 @router.post("/services/{service}/shift/start")

@@ -18,7 +18,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.shares import Share, ShiftMark, groups_in
 from registry.core.shift_curve import MAX_POINTS, Point, extended
 from registry.core.shift_plan import ShiftPlan, check_plan, shares_during, without
-from registry.core.shift_statistics import MIN_ERRORS, Counts, excess_percent, rest_ratio
+from registry.core.shift_statistics import MIN_ERRORS, Counts, excess_percent, rest_counts, sure_percent
 from registry.errors import InvalidError, ShiftConflictError
 from wire.duration import format_duration
 
@@ -70,7 +70,7 @@ class Shift(Struct, frozen=True):
         hold_noted: the kind of holding of which an event was written last in this step.
         group: what the group had since the step began, as far as it is known; less when a process that knew is gone.
         rest: what the others had since the step began.
-        rest_before: what the others had in the step before.
+        rest_before: what the others had in the step before; in earlier ones too where that was little.
         curve: what both had over time.
         absent: seconds for which the group has had no endpoint.
         released: whether it ended because the whole service was gone: the group has no share then, not even 0.
@@ -121,14 +121,19 @@ class Shift(Struct, frozen=True):
         return ShiftMark(self.plan.selector, self.state) if self.active else None
 
     @property
-    def rest_ratio(self) -> float:
-        """The part of the others' requests that failed, with those of the step before where there are few."""
-        return rest_ratio(self.rest, self.rest_before)
+    def compared(self) -> Counts:
+        """What the others had, which the group is compared with: in the step before too where there is little."""
+        return rest_counts(self.rest, self.rest_before)
+
+    @property
+    def surely(self) -> float:
+        """The percentage of its attempts that the group surely fails, in the comparison with the others."""
+        return sure_percent(self.group, self.compared)
 
     @property
     def excess(self) -> float:
         """The percentage points by which the group surely fails more often than the others; below 0: it does not."""
-        return excess_percent(self.group, self.rest_ratio)
+        return excess_percent(self.group, self.compared)
 
     @property
     def failing(self) -> bool:
@@ -434,8 +439,7 @@ def _afresh(shift: Shift) -> Shift:
 def _next_step(shift: Shift, now: float) -> Change:
     if shift.step + 1 == len(shift.plan.steps):
         return _changed(shift, "done", "shift_done", f"done at {shift.percent:g} %: {_judged(shift)}", _REGISTRY, now)
-    before = shift.rest if shift.rest.requests else shift.rest_before
-    following = replace(_afresh(shift), step=shift.step + 1, rest_before=before)
+    following = replace(_afresh(shift), step=shift.step + 1, rest_before=shift.compared)
     words = f"{shift.plan.selector} gets {_of_steps(following)}: {_judged(shift)}"
     return _changed(following, "running", "shift_step", words, _REGISTRY, now)
 

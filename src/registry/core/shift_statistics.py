@@ -1,8 +1,10 @@
 """The statistics of shifts: by how much a group surely fails more often than the rest.
 
-The group is judged by the lower bound of Wilson's score interval of its ratio of errors (E. B. Wilson, Probable
-Inference, 1927), less the ratio of the rest. So three errors of a small group can suffice, and a group that is as good
-as the limit is seldom taken back by chance, although the rule is asked at each look.
+What is known of a ratio of errors is Wilson's score interval (E. B. Wilson, Probable Inference, 1927), and what is
+known of the difference of two is made of both intervals (R. G. Newcombe, Interval Estimation for the Difference Between
+Independent Proportions, 1998, method 10). So three errors of a small group can suffice, and few requests of the rest
+prove nothing against the group. One as good as the limit is seldom taken back by chance, although the rule is asked at
+each look.
 """
 
 import math
@@ -13,6 +15,10 @@ MIN_ERRORS = 3
 """Errors of the group below which it is not taken back."""
 _Z = 2.33
 """The quantile of the normal distribution for the bound: it is exceeded by chance in 1 of 100."""
+_Z_OF_FAILING = 3.0
+"""The same where the rest fails too: errors that both groups have give chance more tries."""
+_FAILING = 0.005
+"""The part of the rest's requests that fail from which it counts as failing."""
 _MIN_REST = 50
 """Requests of the rest below which its ratio includes the step before; at 100 % the rest has none."""
 _FULL = 100.0
@@ -54,11 +60,28 @@ def wilson_lower(counts: Counts, z: float = _Z) -> float:
     return max(0.0, (centre - spread) / (1 + z * z / n))
 
 
-def rest_ratio(rest: Counts, before: Counts) -> float:
-    """Return the part of the rest's requests that failed, with those of the step before where there are few."""
-    return (rest if rest.requests >= _MIN_REST else rest + before).ratio
+def wilson_upper(counts: Counts, z: float = _Z) -> float:
+    """Return the upper bound of the same interval; 1 without requests."""
+    return 1.0 - wilson_lower(Counts(counts.requests, max(0, counts.requests - counts.errors)), z)
 
 
-def excess_percent(group: Counts, ratio: float) -> float:
-    """Return the percentage points by which a group surely fails more often than a ratio; below 0: it does not."""
-    return _FULL * (wilson_lower(group) - ratio)
+def rest_counts(rest: Counts, before: Counts) -> Counts:
+    """Return the rest's requests that a group is compared with: those of the step before too where there are few."""
+    return rest if rest.requests >= _MIN_REST else rest + before
+
+
+def sure_percent(group: Counts, rest: Counts) -> float:
+    """Return the percentage of its requests that a group surely fails, in a comparison with the rest.
+
+    It is lower with fewer requests of either.
+    """
+    z = _Z if rest.ratio < _FAILING else _Z_OF_FAILING
+    group_doubt = group.ratio - wilson_lower(group, z)
+    # Of a rest without requests nothing is known, and no comparison is made.
+    rest_doubt = wilson_upper(rest, z) - rest.ratio if rest.requests else 0.0
+    return _FULL * max(0.0, group.ratio - math.hypot(group_doubt, rest_doubt))
+
+
+def excess_percent(group: Counts, rest: Counts) -> float:
+    """Return the percentage points by which a group surely fails more often than the rest; below 0: it does not."""
+    return sure_percent(group, rest) - _FULL * rest.ratio

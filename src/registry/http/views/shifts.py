@@ -71,7 +71,11 @@ class CountsView(Struct, frozen=True):
     errors: int
     error_percent: float
     surely_above: Annotated[
-        float, Meta(description="The lower bound of its errors in percent, which is compared with the limit.")
+        float,
+        Meta(
+            description="The percentage of its attempts that surely failed: a lower bound. The group is taken back "
+            "when its own exceeds the errors of the rest by more than the limit; few attempts of the rest lower it too."
+        ),
     ]
 
 
@@ -151,8 +155,8 @@ def shift_view(shift: Shift, in_force: Shares | None, *, curve: bool = True) -> 
         held_seconds=round(shift.holding, 1),
         abort_above=plan.abort_above,
         min_requests=plan.min_requests,
-        group=_counts(shift.group),
-        rest=_counts(shift.rest),
+        group=_counts(shift.group, shift.surely),
+        rest=_counts(shift.rest, 100 * wilson_lower(shift.rest)),
         actor=plan.actor,
         why=plan.reason,
         started_at=shift.started_at,
@@ -163,10 +167,8 @@ def shift_view(shift: Shift, in_force: Shares | None, *, curve: bool = True) -> 
     )
 
 
-def _counts(counts: Counts) -> CountsView:
-    return CountsView(
-        counts.requests, counts.errors, round(100 * counts.ratio, 3), round(100 * wilson_lower(counts), 3)
-    )
+def _counts(counts: Counts, surely: float) -> CountsView:
+    return CountsView(counts.requests, counts.errors, round(100 * counts.ratio, 3), round(surely, 3))
 
 
 def _points(curve: Sequence[Point]) -> list[PointView]:

@@ -452,6 +452,49 @@ def test_a_group_within_the_limit_is_seldom_taken_back_and_a_bad_one_soon() -> N
     assert found[30] <= 600  # measured: 340
 
 
+def failed_shift(errors: float, rng: random.Random) -> bool:
+    """Return whether a group that fails as often as the rest is taken back in one of the steps of a shift."""
+    before = begun(replace(PLAN, steps=(5.0, 25.0, 50.0, 95.0, 100.0)))
+    while True:
+        shift = before
+        for _ in range(30):
+            attempts = [rng.random() < shift.percent / 100 for _ in range(40)]
+            mine = sum(attempts)
+            figures = (
+                Counts(mine, sum(rng.random() < errors for _ in range(mine))),
+                Counts(40 - mine, sum(rng.random() < errors for _ in range(40 - mine))),
+            )
+            shift = look(shift, seen(shift, *figures, elapsed=0.1), NOW).shift
+            if shift.state == "aborted":
+                return True
+        if shift.step == 4:
+            return False
+        # Its time is over; what was counted suffices.
+        enough = replace(shift, waited=PLAN.every, plan=replace(shift.plan, min_requests=0))
+        before = replace(look(enough, seen(enough, Counts(), Counts()), NOW).shift, plan=shift.plan)
+        assert before.step == shift.step + 1
+
+
+@pytest.mark.parametrize("errors", [0.02, 0.1, 0.3])
+def test_a_group_as_good_as_a_rest_that_fails_too_is_seldom_taken_back(errors: float) -> None:
+    """By the ratio of the rest alone, which has few requests in the last steps, 40 to 60 % of them were."""
+    rng = random.Random(3)  # a simulation
+    assert sum(failed_shift(errors, rng) for _ in range(60)) <= 6
+
+
+def test_few_requests_of_the_rest_are_no_proof_against_the_group() -> None:
+    """Nor are they forgotten: the rest of the step before counts too, until there are enough."""
+    group = Counts(2000, 40)
+    assert wilson_lower(group) > 0.01
+    assert not replace(begun(), group=group, rest=Counts(60, 0)).failing
+    assert replace(begun(), group=group, rest=Counts(6000, 12)).failing
+    shift = replace(begun(), waited=60.0, group=Counts(300, 6), rest=Counts(20, 0), rest_before=Counts(4000, 80))
+    following = look(shift, seen(shift), NOW).shift
+    assert (following.step, following.rest_before) == (1, Counts(20 + REST.requests, REST.errors))
+    few = look(shift, seen(shift, GOOD, Counts(9, 1)), NOW).shift
+    assert (few.step, few.rest_before) == (1, Counts(4029, 81))
+
+
 def test_a_change_of_state_grows_the_serial() -> None:
     """By it, a leader finds that somebody else has changed the shift."""
     shift = begun()
