@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +33,9 @@ NO_ANSWER = "no registry answers: "
 MAX_PAGE = 1000
 """Items of a list that are asked for at once; the API gives no more."""
 
+_NO_REGISTRY = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API"
+_MAX_SHOWN = 100
+"""Characters of a content type that are shown."""
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 """Failures before the request was sent: it had no effect, and another address may be asked."""
@@ -88,7 +92,7 @@ class ApiClient:
 
     def ask_time(self) -> float:
         """Return the registry's time, asked now."""
-        self.ask("GET", "/livez")
+        self.text("/livez")
         return self.now
 
     def close(self) -> None:
@@ -104,15 +108,15 @@ class ApiClient:
         return Raw(self.ask("GET", path, params).content)
 
     def text(self, path: str) -> str:
-        """Return a body that is no JSON."""
-        return self.ask("GET", path).text
+        """Return a body that is no JSON; raises as ``get`` does."""
+        return self._answer("GET", path).text
 
     def readiness(self, *, verbose: bool = True) -> Document:
         """Return the document of /readyz, which is one also when the answer is 503."""
         response = self._send("GET", "/readyz", {"verbose": ""} if verbose else None, None)
         try:
             document = read(Raw(response.content))
-        except ValueError:
+        except UnreachableError:
             document = {}
         if "ready" not in document:
             raise self._problem_of(response, "GET", "/readyz")
@@ -127,7 +131,7 @@ class ApiClient:
         *,
         timeout: float | None = None,
     ) -> httpx.Response:
-        """Send a request and return its answer; raises as ``get`` does.
+        """Send a request and return its answer, a JSON document or nothing; raises as ``get`` does.
 
         Args:
             method: of the request.
@@ -136,6 +140,26 @@ class ApiClient:
             document: its body, which is sent as JSON.
             timeout: seconds to wait for the answer, where it takes longer than others; None: as the settings say.
         """
+        response = self._answer(method, path, params, document, timeout)
+        kind = response.headers.get("content-type", "nothing that says what it is")
+        if response.content and not kind.startswith("application/json"):
+            # The page of a proxy, or of a network that wants a sign-in first.
+            raise UnreachableError(
+                f"{method} {self.shown}{path}: {response.status_code} with {kind[:_MAX_SHOWN]} in place of JSON, which "
+                "no registry answers",
+                _NO_REGISTRY,
+                from_registry=False,
+            )
+        return response
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        document: object = None,
+        timeout: float | None = None,
+    ) -> httpx.Response:
         response = self._send(method, path, params, document, timeout)
         self._note_time(response)
         if response.is_success:
@@ -192,7 +216,7 @@ class ApiClient:
         )
         try:
             response = self._http.send(request, stream=True)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self._urls.append(self._urls.pop(0))
             raise UnreachableError(reason_of(error)) from None
         self._note_time(response)
@@ -219,7 +243,7 @@ class ApiClient:
                     timeout=httpx.Timeout(self._settings.timeout, read=read_timeout),
                     extensions=self._extensions,
                 )
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 failures.append(f"{self.shown}: {reason_of(error)}")
                 if method != "GET" and not isinstance(error, _UNSENT):
                     break
@@ -249,14 +273,23 @@ class ApiClient:
 
     def _note_time(self, response: httpx.Response) -> None:
         date = response.headers.get("date")
-        if date is not None:
-            # The header is cut to seconds: half of one is the best guess of the rest.
-            self._clock_offset = parsedate_to_datetime(date).timestamp() + 0.5 - time.monotonic()
+        # A proxy may write anything there, and a time of before is as good then.
+        with suppress(ValueError, OverflowError):
+            if date is not None:
+                # The header is cut to seconds: half of one is the best guess of the rest.
+                self._clock_offset = parsedate_to_datetime(date).timestamp() + 0.5 - time.monotonic()
 
 
 def read(document: Raw) -> Document:
-    """Return a JSON object of the API."""
-    decoded: Document = msgspec.json.decode(document, type=Document)
+    """Return a JSON object of the API.
+
+    Raises:
+        UnreachableError: it is none, so that no registry has written it.
+    """
+    try:
+        decoded: Document = msgspec.json.decode(document, type=Document)
+    except msgspec.DecodeError as error:
+        raise UnreachableError(f"an answer is no document of a registry: {error}", _NO_REGISTRY) from None
     return decoded
 
 
@@ -269,8 +302,8 @@ def problem_of(response: httpx.Response, request: str, token: AccessToken | None
             raise ValueError("no problem document")  # noqa: TRY301  # one way out for both
         problem = msgspec.json.decode(response.content, type=Problem)
     except ValueError:
-        fix = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API" if status < 500 else ""
-        return kind(f"{request}: {status} {response.reason_phrase}", fix)
+        fix = _NO_REGISTRY if status < 500 else ""
+        return kind(f"{request}: {status} {response.reason_phrase}", fix, from_registry=False)
     fix = advice_on_refusal(problem, token) or _problem_fix(problem)
     faults = faults_in(response.content)
     if faults:
@@ -278,7 +311,7 @@ def problem_of(response: httpx.Response, request: str, token: AccessToken | None
     return kind(_problem_text(problem), fix)
 
 
-def reason_of(error: httpx.TransportError) -> str:
+def reason_of(error: httpx.RequestError) -> str:
     """Return in words why there was no answer."""
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from registryctl.client import read
-from registryctl.errors import NEGATIVE, UnreachableError, UsageError
+from registryctl.errors import NEGATIVE, CtlError, UsageError
 from registryctl.output import Cell
 from registryctl.session import Session
 from wire.address import parse_endpoint
@@ -71,8 +71,8 @@ def _wait(session: Session, errand: Answer) -> Answer:
         path = f"/v1/errands/{errand['id']}"
         try:
             answer = session.client.ask("GET", path, {"wait": MAX_HOLD}, timeout=MAX_HOLD + _MARGIN)
-        except UnreachableError:
-            if time.monotonic() > given_up:
+        except CtlError as error:
+            if not error.is_temporary or time.monotonic() > given_up:
                 raise
             time.sleep(_RETRY_INTERVAL)
         else:

@@ -23,14 +23,21 @@ class CtlError(Exception):
         text: what was wrong.
         fix: what to do about it, when that is known.
         details: lines in front of the text, such as each fault of a definition.
+        from_registry: False for the answer of another program, such as a load balancer's error page.
     """
 
     status = 1
 
-    def __init__(self, text: str, fix: str = "", details: Iterable[str] = ()) -> None:
+    def __init__(self, text: str, fix: str = "", details: Iterable[str] = (), *, from_registry: bool = True) -> None:
         super().__init__(text)
         self.fix = fix
         self.details = tuple(details)
+        self.from_registry = from_registry
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether a registry may answer the same request later: none has now, or none can."""
+        return not self.from_registry
 
 
 class UsageError(CtlError):
@@ -59,3 +66,8 @@ class UnreachableError(CtlError):
     """No registry answers, or none can do it now; the same command may work later."""
 
     status = 5
+
+    @property
+    def is_temporary(self) -> bool:
+        """Always."""
+        return True

@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 from rich.text import Text
 
 from registryctl.client import Document, read
-from registryctl.errors import NEGATIVE, MissingError, UnreachableError, UsageError
+from registryctl.errors import NEGATIVE, CtlError, MissingError, UnreachableError, UsageError
 from registryctl.output import Cell
 from registryctl.paths import path_of
 from registryctl.session import Session
@@ -62,12 +62,20 @@ def run_shift(
         )
     if seconds is not None and not wait:
         raise UsageError("shift: received --for without --wait", "give --wait too")
-    document = _ask(session, service, wanted, reason)
-    shift = read(document)
-    if not wait:
-        _show(session, document)
-        return 0
-    return _wait(session, shift, seconds)
+    if wait:
+        return _wait(session, _first_look(session, service, wanted, reason), seconds)
+    _show(session, _ask(session, service, wanted, reason))
+    return 0
+
+
+def _first_look(session: Session, service: str, wanted: Wanted, reason: str) -> Document:
+    try:
+        return read(_ask(session, service, wanted, reason))
+    except CtlError as error:
+        if error.from_registry or isinstance(error, UnreachableError):
+            raise
+        # The 404 of a load balancer says nothing of the shift, and the exit status of one would.
+        raise UnreachableError(str(error), error.fix, from_registry=False) from None
 
 
 def _ask(session: Session, service: str, wanted: Wanted, reason: str) -> Raw:
@@ -108,7 +116,7 @@ def _wait(session: Session, shift: Document, longest: float | None) -> int:
     """Print what becomes of a shift until it is over; a registry that does not answer is asked again."""
     path = path_of(shift["service"], rest="/shift")
     began = time.monotonic()
-    before = ""
+    before = silence = ""
     begun_at = shift["started_at"]
     while True:
         before = _tell(session, shift, before)
@@ -122,17 +130,24 @@ def _wait(session: Session, shift: Document, longest: float | None) -> int:
             return UNDER_WAY
         time.sleep(POLL_INTERVAL)
         try:
-            shift = read(session.client.get(path))
-        except UnreachableError as error:
-            line = f"asked again: {error}"
-            if line != before:
-                session.screen.note(line)
-            before = line
-        except MissingError as error:
-            session.screen.note(
-                f"the shift is gone: {error}. The registry has forgotten the service, or its database was restored"
-            )
-            return NEGATIVE
+            shift, silence = read(session.client.get(path)), ""
+        except CtlError as error:
+            if error.is_temporary:
+                silence = _tell_silence(session, str(error), silence)
+            elif isinstance(error, MissingError):
+                session.screen.note(
+                    f"the shift is gone: {error}. The registry has forgotten the service, or its database was restored"
+                )
+                return NEGATIVE
+            else:
+                raise
+
+
+def _tell_silence(session: Session, reason: str, before: str) -> str:
+    """Print once why no registry answers, and return what was compared."""
+    if reason != before:
+        session.screen.note(f"asked again: {reason}")
+    return reason
 
 
 def _tell(session: Session, shift: Document, before: str) -> str:

@@ -7,7 +7,7 @@ import httpx
 from msgspec import Raw
 
 from registryctl.client import ApiClient, Params, reason_of
-from registryctl.errors import UnreachableError
+from registryctl.errors import CtlError
 
 READ_TIMEOUT = 40.0
 """Seconds without a byte after which a stream is dead; the registry sends something every 15."""
@@ -81,8 +81,9 @@ class Stream:
             interval = min(2 * interval, MAX_RETRY_INTERVAL)
             try:
                 return self._open(), interval
-            except UnreachableError:
-                continue
+            except CtlError as error:
+                if not error.is_temporary:
+                    raise
 
     def _read(self, response: httpx.Response) -> Iterator[Raw]:
         data: list[str] = []

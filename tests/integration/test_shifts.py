@@ -1,9 +1,14 @@
 """Shifts of traffic, from the command to what Envoys are served, against a real PostgreSQL."""
 
+import gzip
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from harness.operator import registryctl
@@ -130,6 +135,73 @@ def test_the_share_that_is_served_is_shown_beside_that_of_the_shift(
         forget = f"DELETE FROM shifts WHERE service = '{service}' AND state = 'running' RETURNING service"
         eventually(lambda: bool(server.execute(forget, url=database)))
         assert (waiting.result().status, "the shift is gone: " in waiting.result().err) == (1, True)
+
+
+Answers = list[tuple[int, dict[str, str], bytes]]
+_HTML = {"content-type": "text/html"}
+_JSON = {"content-type": "application/json"}
+_PACKED = gzip.compress(b'{"service":"shop"}' * 100)
+NO_REGISTRY: Answers = [
+    (200, _HTML, b"<html>please sign in</html>"),
+    (200, _JSON, b'{"service":"shop","sta'),
+    (200, _JSON | {"content-encoding": "gzip"}, b"no gzip" + _PACKED),
+    (302, {"location": "https://portal.invalid/"}, b""),
+    (401, _HTML, b"<html>who are you</html>"),
+    (404, _HTML, b"<html>no such target group</html>"),
+    (429, _HTML, b"<html>slow down</html>"),
+    (502, _HTML, b"<html>bad gateway</html>"),
+]
+"""What stands in front of a registry may answer with for a while."""
+
+
+@contextmanager
+def in_front(answers: Answers, last: bytes) -> Iterator[str]:
+    """Answer requests with one of ``answers`` after the other, and then with a document; yield the URL."""
+    left = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = left.pop(0) if left else (200, _JSON | {"date": "no date"}, last)
+            self.send_response_only(status)
+            for name, value in (headers | {"content-length": str(len(body))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as front:
+        serving = Thread(target=front.serve_forever, daemon=True)
+        serving.start()
+        yield f"http://127.0.0.1:{front.server_address[1]}"
+        front.shutdown()
+
+
+def test_a_pipeline_takes_no_answer_of_a_proxy_for_that_of_a_registry(
+    shared_registry: Registry, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it begins with is unknown (5); later it asks again, says so once for each reason, and sees the end."""
+    monkeypatch.setattr("registryctl.shifts.POLL_INTERVAL", 0.01)
+    populated(shared_registry, service)
+    registryctl(shared_registry.url, "shift", service, "--to", "revision=b", "--steps", "10,50")
+    path = f"/v1/services/{service}/shift"
+    running = shared_registry.client.get(path).content
+    registryctl(shared_registry.url, "shift", service, "--promote")
+    done = shared_registry.client.get(path).content
+    for answer in NO_REGISTRY:
+        with in_front([answer], done) as url:
+            said = registryctl(url, "shift", service, "--wait")
+        assert said.status == 5, (answer, said)
+        assert said.err
+    often = [answer for answer in NO_REGISTRY for _ in range(3)]
+    with in_front([(200, _JSON, running), *often], done) as url:
+        said = registryctl(url, "shift", service, "--wait", "--for", "1m")
+    assert said.status == 0, said
+    assert said.err.count("asked again: ") == len(NO_REGISTRY)
+    assert [line.split("  ")[1] for line in said.out.splitlines()] == ["running", "done"]
+    with in_front([(200, _HTML, b"<html>")], done) as url:
+        assert registryctl(url, "share", service).status == 5
 
 
 def test_what_means_nothing_or_comes_second_is_refused(shared_registry: Registry, service: str) -> None:

@@ -69,7 +69,7 @@ def _observe_registry(client: ApiClient, suspects: int, *, listed: bool) -> Regi
     registry = RegistryEvidence(client.shown)
     refused: list[tuple[str, str]] = []
     try:
-        client.ask("GET", "/livez")
+        client.text("/livez")
         with _noting_refusals(refused):
             registry = _observe_verdict(client, registry, suspects)
         if registry.verdict is None:
