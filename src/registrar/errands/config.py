@@ -1,11 +1,15 @@
 """The errand `config`: a section of Envoy's configuration, without what is secret in it."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import msgspec
 
 from registrar.errands.admin import ErrandAdmin
 from registrar.errands.redaction import Redaction
 from registrar.errands.refused import RefusedError
-from wire.errand import Config, ConfigResult
+from registrar.thread_call import call_in_thread
+from wire.errand import Config, ConfigResult, Section
 
 MAX_BYTES = 200 * 1024
 """Bytes of the resources in a result."""
@@ -22,6 +26,11 @@ async def look(admin: ErrandAdmin, wanted: Config) -> ConfigResult:
     resources = await admin.config(wanted.section, wanted.name)
     if wanted.name and not resources:
         raise RefusedError(f"this Envoy has none of {wanted.section} named {wanted.name}")
+    # Megabytes take seconds, in which heartbeats are due and Envoy probes the edge.
+    return await call_in_thread(partial(_shown, wanted.section, resources))
+
+
+def _shown(section: Section, resources: Sequence[msgspec.Raw]) -> ConfigResult:
     redaction = Redaction()
     shown = []
     room = MAX_BYTES
@@ -31,4 +40,4 @@ async def look(admin: ErrandAdmin, wanted: Config) -> ConfigResult:
         if room < 0:
             break
         shown.append(document)
-    return ConfigResult(wanted.section, shown, redaction.cut, len(resources) - len(shown))
+    return ConfigResult(section, shown, redaction.cut, len(resources) - len(shown))

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from registrar.errands.admin import ErrandAdmin
 from registrar.errands.refused import RefusedError
 from registrar.errors import EnvoyAdminError
+from registrar.thread_call import call_in_thread
 from wire.errand import Requests, Tap, TapResult, Trace, printable
 
 _TAP_TYPE: Final = "envoy.extensions.filters.http.tap.v3.Tap"
@@ -227,7 +228,9 @@ async def choose_filter(admin: ErrandAdmin, wanted: Requests, callee: str) -> st
         EnvoyAdminError: Envoy did not answer.
         RefusedError: it has none, or several fit.
     """
-    filters = list(find_filters(await admin.config("listeners")))
+    listeners = await admin.config("listeners")
+    # As for the errand `config`: megabytes must not keep heartbeats waiting.
+    filters = await call_in_thread(lambda: list(find_filters(listeners)))
     names = ", ".join(sorted({each.config_id for each in filters}))
     if not filters:
         raise RefusedError(_MISSING)

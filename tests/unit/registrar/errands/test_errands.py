@@ -1,15 +1,21 @@
-"""How often errands are asked for while the registry does not answer."""
+"""How often errands are asked for while the registry does not answer, and what they leave of the event loop."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from registrar.envoy_admin.client import EnvoyAdminClient
+from registrar.errands import config, tap
+from registrar.errands.admin import ErrandAdmin
 from registrar.errands.errands import Errands
+from registrar.errands.refused import RefusedError
 from registrar.errors import RegistryUnavailable
+from wire.errand import Config, Tap
 
 OUTAGE = 1_100
 """Requests in a row that fail: half a day of an outage and more."""
@@ -57,3 +63,24 @@ async def test_an_outage_of_any_length_ends_nothing(tmp_path: Path, monkeypatch:
     assert away.requests == OUTAGE + 1
     assert max(pauses) <= 90
     assert 10 < sum(pauses[-500:]) / 500 < 20
+
+
+async def test_a_large_configuration_keeps_nothing_else_waiting() -> None:
+    """Heartbeats go on while megabytes are looked at, and Envoy's probes of the edge are answered."""
+    hosts = [{"name": f"v{n}", "domains": [f"s{n}"], "routes": [{"match": {"prefix": f"/{n}"}}]} for n in range(4_000)]
+    large = msgspec.Raw(msgspec.json.encode({"route_config": {"name": "all", "virtual_hosts": hosts}}))
+
+    class LargeAdmin:
+        async def config(self, _section: str, _name: str = "") -> list[msgspec.Raw]:
+            return [large]
+
+    admin = cast("ErrandAdmin", LargeAdmin())
+    for errand in (config.look(admin, Config("routes")), tap.choose_filter(admin, Tap(), "")):
+        looking = asyncio.ensure_future(errand)
+        turns = 0
+        while not looking.done():
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert turns >= 5
+        with contextlib.suppress(RefusedError):
+            await looking
