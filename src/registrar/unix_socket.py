@@ -1,7 +1,10 @@
 """A unix socket to listen on, in place of the one that a killed process left."""
 
+import contextlib
+import errno
 import os
 import socket
+import stat
 from pathlib import Path
 
 # Read and write for the owner and its group: an app that pushes its state, and Envoy, may run as other users.
@@ -27,11 +30,33 @@ def unix_socket(path: Path, backlog: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket that a killed process left; a socket that still accepts makes ``bind`` fail."""
+    """Remove the socket that a killed process left; a socket that still accepts makes ``bind`` fail.
+
+    Raises:
+        OSError: something else than a socket is there, which is left alone; or the socket is not this user's.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # The queue of a process that hangs may be full; waiting for it would stop this one as well.
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)  # noqa: PTH108 - as above
+            _remove_socket(path)
+        except PermissionError:
+            raise OSError(
+                errno.EADDRINUSE, "a socket of another user is there; remove it if no program listens there"
+            ) from None
         except OSError:
             return
+
+
+def _remove_socket(path: str) -> None:
+    """Remove a socket; it may be gone by now.
+
+    Raises:
+        OSError: it is none, as Linux refuses connections to files and directories too.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - as above
+            raise OSError(errno.ENOTSOCK, "what is there is no socket, and is not removed")
+        os.unlink(path)  # noqa: PTH108 - as above

@@ -92,11 +92,13 @@ class AdminServer:
     async def __aexit__(self, *_: object) -> None:
         if self._server is None:
             return
+        if self._listen.path is not None:
+            # First: the next process takes a socket that refuses for a stale one, and its own would be removed here.
+            with contextlib.suppress(OSError):
+                self._listen.path.unlink(missing_ok=True)
         self._server.close()
         for task in self._connections:
             task.cancel()
-        if self._listen.path is not None:
-            self._listen.path.unlink(missing_ok=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -64,6 +64,8 @@ class EdgeServer:
         # The open connections, those that wait longest for a request first.
         self.connections: dict[_Connection, None] = {}
         self._server: asyncio.Server | None = None
+        # Why the address is not free, as of the last attempt to listen.
+        self._occupied = ""
 
     async def listen(self) -> bool:
         """Start to listen, and return whether the address is free; ``run`` tries again where it is not.
@@ -83,6 +85,7 @@ class EdgeServer:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
+            self._occupied = error.strerror if address.path is not None and error.strerror else os.strerror(error.errno)
             return False
         return True
 
@@ -94,7 +97,7 @@ class EdgeServer:
                 log.warning(
                     "edge_listen_failed",
                     listen=str(self.address),
-                    reason=os.strerror(errno.EADDRINUSE),
+                    reason=self._occupied,
                     meanwhile="this registrar tries again each second; the other program or the registry serves Envoys",
                     fix="set REGISTRAR_EDGE_LISTEN to another address where two registrars share a network namespace",
                 )
@@ -108,12 +111,14 @@ class EdgeServer:
         """Stop listening, and end every connection."""
         if self._server is None:
             return
+        if self.address.path is not None:
+            # First: the next process takes a socket that refuses for a stale one, and its own would be removed here.
+            with contextlib.suppress(OSError):
+                self.address.path.unlink(missing_ok=True)
         self._server.close()
         self.edge.release()
         for connection in list(self.connections):
             connection.close()
-        if self.address.path is not None:
-            self.address.path.unlink(missing_ok=True)
 
     def has_room(self) -> bool:
         """Tell whether one more connection may be served.

@@ -139,8 +139,9 @@ async def _edge(
     try:
         await server.listen()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise ConfigurationError([f"REGISTRAR_EDGE_LISTEN: cannot listen on {address}: {reason}"]) from error
+        raise ConfigurationError(
+            [f"REGISTRAR_EDGE_LISTEN: cannot listen on {address}: {_listen_fault(error, address)}"]
+        ) from error
     return server
 
 
@@ -159,7 +160,7 @@ async def _listen(stack: contextlib.AsyncExitStack, admin: AdminApi, listen: Lis
     try:
         await stack.enter_async_context(AdminServer(listen, admin.handle, problem_response, PROBE_PATHS))
     except OSError as error:
-        fault = f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}"
+        fault = f"cannot listen on {listen}: {_listen_fault(error, listen)}"
         if error.errno == errno.EADDRINUSE:
             fault = f"{fault} by {await call_in_thread(partial(_occupant, listen))}"
         if listen != LaunchSettings().admin_listen:
@@ -171,6 +172,13 @@ async def _listen(stack: contextlib.AsyncExitStack, admin: AdminApi, listen: Lis
             meaning="this registrar has no admin interface; healthcheck, status and drain reach the other program",
             fix="set REGISTRAR_ADMIN_LISTEN to another address, or to off",
         )
+
+
+def _listen_fault(error: OSError, listen: ListenAddress) -> str:
+    """Return why nothing can listen; asyncio puts the words of its own around those for an address."""
+    if error.errno and listen.path is None:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _occupant(listen: ListenAddress) -> str:

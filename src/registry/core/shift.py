@@ -122,7 +122,7 @@ class Shift(Struct, frozen=True):
 
     @property
     def compared(self) -> Counts:
-        """What the others had, which the group is compared with: in the step before too where there is little."""
+        """The attempts at the others with which the group is compared; of the step before too where there are few."""
         return rest_counts(self.rest, self.rest_before)
 
     @property

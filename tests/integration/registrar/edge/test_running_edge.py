@@ -1,8 +1,10 @@
 """A registrar process with an edge, as its users see it."""
 
 import asyncio
+import contextlib
 import resource
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,11 +124,11 @@ async def _until(holds: Callable[[], object]) -> None:
 
 async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: FakeApp, tmp_path: Path) -> None:
     """Two registrars of one machine: the second serves Envoys as soon as the first is killed, whose socket stays."""
-    socket = tmp_path / "edge.sock"
-    environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"unix:{socket}", REGISTRAR_ON_SIGTERM="keep")
+    path = tmp_path / "edge.sock"
+    environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"unix:{path}", REGISTRAR_ON_SIGTERM="keep")
     second = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/second.sock"}
     first = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/first.sock"}
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://edge", timeout=10) as probe,
         registrar(first) as before,
@@ -138,7 +140,7 @@ async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: Fake
         assert (await probe.get("/livez")).status_code == 200
         before.kill()
         await before.wait()
-        assert socket.exists()
+        assert path.exists()
         assert await _lives(probe)
 
 
@@ -173,3 +175,37 @@ async def test_a_path_that_nothing_can_listen_at(registry: FakeRegistry, app: Fa
     status, _, err = await run_verb(environment(registry, app, REGISTRAR_EDGE_LISTEN="unix:/nowhere/edge.sock"))
     assert status == 2
     assert "REGISTRAR_EDGE_LISTEN: cannot listen" in err
+
+
+@pytest.mark.parametrize("setting", ["REGISTRAR_EDGE_LISTEN", "REGISTRAR_ADMIN_LISTEN"])
+async def test_a_file_at_the_path_of_a_socket_is_left_alone(
+    registry: FakeRegistry, app: FakeApp, tmp_path: Path, setting: str
+) -> None:
+    """A path that was mistyped costs no configuration; only a socket that nothing listens at is removed."""
+    file = tmp_path / "registrar.yaml"
+    file.write_text("precious")
+    status, _, err = await run_verb(environment(registry, app, **{setting: f"unix:{file}"}))
+    assert (status, file.read_text()) == (2, "precious")
+    assert f"{setting}: cannot listen on unix:{file}: what is there is no socket, and is not removed" in err
+
+
+async def test_a_process_that_hangs_at_the_path_stops_no_other(
+    registry: FakeRegistry, app: FakeApp, tmp_path: Path
+) -> None:
+    """Its queue is full, since Envoy went on probing; the next registrar registers its app all the same."""
+    path = f"{tmp_path}/edge.sock"
+    clients = []
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(path)
+        hanging.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                clients.append(socket.socket(socket.AF_UNIX))
+                clients[-1].setblocking(False)
+                clients[-1].connect(path)
+        environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"unix:{path}")
+        environ["REGISTRAR_ADMIN_LISTEN"] = f"unix:{tmp_path}/admin.sock"
+        async with registrar(environ), admin(environ["REGISTRAR_ADMIN_LISTEN"]) as client:
+            await until(client, "/readyz", 200)
+    for each in clients:
+        each.close()
