@@ -312,6 +312,11 @@ STALE = Gauge(
     "1 while a process serves the snapshot on disk, because it has not read PostgreSQL since its start.",
     multiprocess_mode="livemax",
 )
+SERVICES_UNAVAILABLE = Gauge(
+    "registry_services_unavailable",
+    "Services that exist and that a process cannot read, from its disk or from PostgreSQL; it answers 503 for them.",
+    multiprocess_mode="livemax",
+)
 QUARANTINED = Gauge(
     "registry_quarantined",
     "Rows that are left out of every answer, because Envoy would reject the whole answer for them.",

@@ -69,6 +69,7 @@ class ProcessGauges:
         self._set_silence(silent)
         metrics.QUARANTINED.set(quarantined)
         metrics.CLOCK_ERROR.set(self._cache.clock.error)
+        metrics.SERVICES_UNAVAILABLE.set(len(self._cache.unsure))
         metrics.STALE.set(int(self._cache.stale))
         metrics.SERVICES.set(len(snapshots))
         metrics.LOST.set(lost)

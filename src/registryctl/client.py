@@ -27,6 +27,9 @@ Document = dict[str, Any]
 Params = Mapping[str, object]
 """Parameters of a query; those that are None or an empty list are left out."""
 
+_UNAVAILABLE = "unavailable"
+"""The field of a page with the names of what the registry could not read; most pages have none."""
+
 NO_ANSWER = "no registry answers: "
 """Begins the text of the error when no address answers."""
 
@@ -184,13 +187,20 @@ class ApiClient:
     def whole(
         self, path: str, name: str, params: Params | None = None, limit: int | None = None, *, cursor: str = "cursor"
     ) -> Raw:
-        """Return a list as the API's document, with the items of all of its pages, or ``limit`` of them."""
+        """Return a list as the API's document, with the items of all of its pages, or ``limit`` of them.
+
+        So are the names of what the registry could not read, which a page has beside its items.
+        """
         document: dict[str, Raw] = {}
         listed: list[Raw] = []
+        unavailable: list[str] = []
         for page, items in self._pages(path, name, params, limit, cursor):
             document = page
             listed += items
-        return Raw(msgspec.json.encode(document | {name: listed}))
+            if _UNAVAILABLE in page:
+                unavailable += msgspec.json.decode(page[_UNAVAILABLE], type=list[str])
+        beside = {_UNAVAILABLE: unavailable} if unavailable else {}
+        return Raw(msgspec.json.encode(document | {name: listed} | beside))
 
     def _pages(
         self, path: str, name: str, params: Params | None, limit: int | None, cursor: str

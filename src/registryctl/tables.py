@@ -18,10 +18,12 @@ ROUTABLE = ("HEALTHY", "DEGRADED")
 """The statuses with which an endpoint gets traffic."""
 
 
-def show_services(screen: Screen, services: Iterable[Raw]) -> None:
-    """Print services, each with its endpoints by status and what is wrong."""
+def show_services(screen: Screen, listed: Document) -> None:
+    """Print a list of services, each with its endpoints by status and what is wrong."""
     rows: list[Sequence[Cell]] = []
-    for service in map(read, services):
+    for name in listed.get("unavailable", ()):
+        screen.note(f"{name} exists, and the registry cannot read it; `registryctl check` says more")
+    for service in listed["services"]:
         counts = [_count(screen, service["statuses"].get(status, 0)) for status in STATUSES]
         numbers = (str(service["version"]), str(service["endpoints"]))
         rows.append((_name(screen, service), *numbers, *counts, _trouble(service)))

@@ -5,10 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
+
+from registry.cache.disk_file import documents_in
 
 _SAID = {"instance_id": "i-10.0.0.1:80", "incarnation": 1}
 _LOCK = "SELECT 1 FROM services WHERE name = $1 FOR UPDATE"
@@ -155,12 +158,18 @@ def _alive(found: Registry) -> bool:
 def test_a_cold_start_serves_the_snapshot_on_disk(
     database: str, server: Postgres, workplace: Path, tmp_path: Path, service: str
 ) -> None:
-    """A process that starts while PostgreSQL is away serves what was known last, says so, and recovers."""
+    """A process that starts while PostgreSQL is away serves what was known last, says so, and recovers.
+
+    One service that cannot be read is unavailable, alone, and never told to be gone.
+    """
     options = {"data_dir": str(tmp_path), "database_timeout": "1s"}
+    damaged = f"{service}-damaged"
     with registry(database, workplace, **options) as before:
         before.register(service, "10.0.0.1:80", ttl=600, metadata={"shard": 7})
         before.register(service, "[2001:db8::5]:80", ttl=600, weight=3)
+        before.register(damaged, "10.0.0.3:80", ttl=600)
         told = before.poll(service).content
+    _damage(tmp_path / "snapshot.msgpack", damaged)
     with _Outage(server, database):
         pass
     outage = _Outage(server, database)
@@ -174,15 +183,59 @@ def test_a_cold_start_serves_the_snapshot_on_disk(
             eventually(lambda: "registry_snapshot_stale 1.0" in after.client.get("/metrics").text, within=8)
             assert after.register(service, "10.0.0.2:80").status_code == 503
             assert after.poll("never-registered").json()["resources"] == []
+            _look_at_damaged(after, service, damaged)
             outage.__exit__()
             eventually(lambda: after.register(service, "10.0.0.2:80", ttl=600).status_code == 200, within=15)
             eventually(lambda: len(after.statuses(service)) == 3)
+            eventually(lambda: after.statuses(damaged) == {"10.0.0.3:80": "HEALTHY"}, within=10)
+            eventually(lambda: "registry_services_unavailable 0.0" in after.client.get("/metrics").text, within=8)
             # Writes are accepted from the first connection on, and the snapshot is compared a moment later.
             eventually(
                 lambda: all(part["ok"] for part in after.client.get("/readyz?verbose").json()["parts"]), within=10
             )
     finally:
         outage.__exit__()
+
+
+def _damage(path: Path, service: str) -> None:
+    """Make one service of a snapshot on disk one that cannot be read."""
+    header, *services = (msgspec.msgpack.decode(document) for document in documents_in(path.read_bytes()))
+    for each in services:
+        if each["service"] == service:
+            each["endpoints"] = "garbled"
+    documents = map(msgspec.msgpack.encode, (header, *services))
+    path.write_bytes(b"".join(len(document).to_bytes(4, "big") + document for document in documents))
+
+
+def _look_at_damaged(found: Registry, service: str, damaged: str) -> None:
+    """Check that nothing says that the damaged service is gone, and that all say so of no other."""
+    for api in ("v2", "v3"):
+        answer = found.poll(damaged, api=api)
+        assert (answer.status_code, damaged in answer.text, "retry-after" in answer.headers) == (503, True, True)
+    held = found.poll(damaged, version="x:7", hold=1.0)
+    assert held.status_code in {304, 503}
+    endpoint = f"/v1/services/{damaged}/endpoints/10.0.0.3:80"
+    for path in (
+        f"/v1/services/{damaged}",
+        f"/v1/services/{damaged}/endpoints",
+        endpoint,
+        f"{endpoint}/explain",
+        f"/v1/registration/{damaged}",
+        "/v1/registration/repo/any",
+        f"/v1/prometheus/targets?service={damaged}",
+        "/v1/prometheus/targets",
+    ):
+        assert (path, found.client.get(path).status_code) == (path, 503)
+    assert found.client.get(f"/v1/prometheus/targets?service={service}").status_code == 200
+    listed = found.client.get("/v1/services").json()
+    assert ([each["name"] for each in listed["services"]], listed["unavailable"]) == ([service], [damaged])
+    question = {"node": "i-1", "held": {service: "", damaged: "x:7"}}
+    answered = found.client.post("/v1/edge/assignments", json=question)
+    assert (answered.status_code, list(answered.json()["assignments"])) == (200, [service])
+    findings = {each["id"]: each for each in found.client.get("/v1/verdict").json()["findings"]}
+    assert findings["services-readable"]["headline"] == "1 service cannot be read"
+    assert found.client.get("/v1/state").json()["snapshot"]["unavailable"] == 1
+    eventually(lambda: "registry_services_unavailable 1.0" in found.client.get("/metrics").text, within=8)
 
 
 def test_a_damaged_snapshot_on_disk_is_refused(workplace: Path, tmp_path: Path, database: str) -> None:

@@ -267,7 +267,7 @@ class ChangeFeed:
         with RESYNC_SECONDS.time():
             await self._compare(connection)
         await self._read_leases(connection)
-        self._cache.mark_ready(asyncio.get_running_loop().time())
+        self._cache.mark_ready(asyncio.get_running_loop().time(), self._not_followed)
 
     async def _compare(self, connection: Session) -> None:
         asked = time.monotonic()
@@ -404,6 +404,7 @@ class ChangeFeed:
             if step.service not in self._not_followed:
                 log.exception("service_not_followed", service=step.service)
             self._not_followed.add(step.service)
+            self._cache.doubt(step.service)
         else:
             self._not_followed.discard(step.service)
 

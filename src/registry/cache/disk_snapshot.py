@@ -31,10 +31,15 @@ class _Header(Struct, frozen=True):
     database_id: str
 
 
-class _Service(Struct, frozen=True):
-    """The snapshot of one service."""
+class _Name(Struct, frozen=True):
+    """As much of a service as is read of one that cannot be read, and is written of one that this process cannot."""
 
     service: str
+
+
+class _Service(_Name, frozen=True):
+    """The snapshot of one service."""
+
     version: int
     change: int
     endpoints: list[Endpoint]
@@ -74,7 +79,8 @@ class DiskSnapshot:
         if not cache.ready or cache.stale or state == self._written:
             return
         try:
-            await write_file(self._path, _pieces(cache.database_id, list(cache.services().values())))
+            pieces = _pieces(cache.database_id, list(cache.services().values()), sorted(cache.unsure))
+            await write_file(self._path, pieces)
         except OSError as error:
             if not self._failing:
                 log.warning("snapshot_not_kept", path=str(self._path), reason=str(error))
@@ -84,29 +90,39 @@ class DiskSnapshot:
         self.written_at = time.monotonic()
 
     def restore(self, cache: SnapshotCache) -> bool:
-        """Fill the cache from the file, and mark it as stale; return False if there is none of its database."""
+        """Fill the cache from the file, and mark it as stale; return False if there is none of its database.
+
+        A service that cannot be read is unsure, and hinders no other one.
+        """
+        unreadable: dict[str, str] = {}
         try:
             age = max(0.0, time.time() - self._path.stat().st_mtime)
             # Earlier versions made the file readable by everybody. The file of another owner is served all the same.
             with suppress(PermissionError):
                 self._path.chmod(PRIVATE)
-            cache.restore(*_read(self._path.read_bytes()))
+            database_id, snapshots = _read(self._path.read_bytes(), unreadable)
+            cache.restore(database_id, snapshots, unreadable)
         except FileNotFoundError:
             return False
         except (OSError, msgspec.DecodeError, ValueError) as error:
             log.warning("snapshot_unreadable", path=str(self._path), reason=str(error))
             return False
         self.written_at = time.monotonic() - age
-        log.warning("snapshot_served_from_disk", services=cache.service_count())
+        for service, reason in unreadable.items():
+            log.error("snapshot_service_unreadable", service=service, reason=reason)
+        log.warning("snapshot_served_from_disk", services=cache.service_count(), unreadable=len(unreadable))
         return True
 
 
 _header = msgspec.msgpack.Decoder(_Header)
 _service = msgspec.msgpack.Decoder(_Service)
+_name = msgspec.msgpack.Decoder(_Name)
 
 
-def _pieces(database_id: str, snapshots: Sequence[Snapshot]) -> Iterator[bytes]:
+def _pieces(database_id: str, snapshots: Sequence[Snapshot], unsure: Sequence[str]) -> Iterator[bytes]:
     yield encode(_Header(_FORMAT, database_id))
+    # Their names alone: a process that begins with this file does not take them for services that never were.
+    yield b"".join(encode(_Name(service)) for service in unsure)
     for begin in range(0, len(snapshots), _SERVICES_PER_TURN):
         yield b"".join(map(_encode_service, snapshots[begin : begin + _SERVICES_PER_TURN]))
 
@@ -120,21 +136,41 @@ def _encode_service(snapshot: Snapshot) -> bytes:
     )
 
 
-def _read(content: bytes) -> tuple[str, Mapping[str, Snapshot]]:
+def _read(content: bytes, unreadable: dict[str, str]) -> tuple[str, Mapping[str, Snapshot]]:
+    """Return the database and the services of a file.
+
+    Args:
+        content: the file.
+        unreadable: gets the services that cannot be read, and why.
+
+    Raises:
+        ValueError: nothing in it can be read, or the name of a service cannot: nobody could tell what is missing.
+        msgspec.DecodeError: as ValueError.
+    """
     documents = documents_in(content)
     header = _header.decode(documents[0]) if documents else _Header(0, "")
     if header.format != _FORMAT:
         raise ValueError(f"format {header.format} is not one that this version reads")
     snapshots = {}
     for document in documents[1:]:
-        kept = _service.decode(document)
-        endpoints = EndpointTable(kept.endpoints)
-        shares = None if kept.shares is UNSET else kept.shares
-        # Written by a version that knows no shares: the weights may be others than those that this version number was
-        # served with, so it counts as the one before, and the service is read again.
-        behind = int(kept.shares is UNSET and kept.version > 1)
-        snapshot = Snapshot(kept.service, kept.version - behind, kept.change - behind, endpoints)
-        snapshots[kept.service] = snapshot
-        snapshot.lost = {endpoint.id: endpoint for endpoint in kept.lost}
-        snapshot.expected, snapshot.expected_by, snapshot.shares = kept.expected, kept.expected_by, shares
+        try:
+            snapshot = _snapshot(_service.decode(document))
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            unreadable[_name.decode(document).service] = str(error)
+        else:
+            snapshots[snapshot.service] = snapshot
+    if unreadable and not snapshots:
+        raise ValueError(f"no service in it can be read; the first one: {next(iter(unreadable.values()))}")
     return header.database_id, snapshots
+
+
+def _snapshot(kept: _Service) -> Snapshot:
+    # Written by a version that knows no shares: the weights may be others than those that this version number was
+    # served with, so it counts as the one before, and the service is read again.
+    behind = int(kept.shares is UNSET and kept.version > 1)
+    endpoints = EndpointTable(kept.endpoints)
+    snapshot = Snapshot(kept.service, kept.version - behind, kept.change - behind, endpoints)
+    snapshot.lost = {endpoint.id: endpoint for endpoint in kept.lost}
+    snapshot.expected, snapshot.expected_by = kept.expected, kept.expected_by
+    snapshot.shares = None if kept.shares is UNSET else kept.shares
+    return snapshot

@@ -16,6 +16,7 @@ from registry.core.endpoint import Endpoint, Key, Override
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Leases
 from registry.core.snapshot import Snapshot, SnapshotDelta
+from registry.errors import UnavailableError
 
 Prepare = Callable[[Snapshot, str], Generator[None, None, None]]
 """Encodes a snapshot, of which the database is given, in turns with other work."""
@@ -65,11 +66,14 @@ class SnapshotCache:
         self._snapshots: dict[str, Snapshot] = {}
         """By service. Written by apply(), drop() and restore(), emptied for another database. Behind the database by
         what the change feed has yet to read, and as long as PostgreSQL is away by everything since."""
+        self._unsure: frozenset[str] = frozenset()
+        """Services that exist, and of which this process has no snapshot: the copy on disk, or what PostgreSQL has of
+        them, cannot be read. Written by restore(), doubt() and mark_ready(); a snapshot of a service takes it out."""
         self._endpoints = 0
         """Endpoints in all snapshots, carried on with each of their changes."""
         self._names: tuple[str, ...] | None = ()
-        """The names of all services that are known, in order; None: to be sorted when next asked for. Written by
-        names(), cleared whenever a service becomes known or unknown."""
+        """The names of all services that are known or unsure, in order; None: to be sorted when next asked for. Written
+        by names(), cleared whenever a service becomes known or unknown."""
         self._watches = Watches()
         """The watches of services."""
         self._ahead: dict[str, int] = {}
@@ -104,6 +108,11 @@ class SnapshotCache:
     def advances(self) -> int:
         """The number of changes so far: while it is the same, so are all snapshots."""
         return self._advances
+
+    @property
+    def unsure(self) -> frozenset[str]:
+        """The services that exist, and of which this process can say nothing; about all others it is sure."""
+        return self._unsure
 
     @property
     def leases(self) -> Leases:
@@ -157,32 +166,59 @@ class SnapshotCache:
         self._database_id = database_id
         return replaced
 
-    def mark_ready(self, now: float) -> None:
+    def mark_ready(self, now: float, unread: Collection[str] = ()) -> None:
         """Take note that the database was read completely; wake all watches if nothing could be answered before.
 
         Args:
             now: the event loop's time.
+            unread: the services that are in the database and cannot be read; about the others this process is sure now.
         """
         self._stale = False
         self._synchronised_at = now
+        cleared = self._unsure.difference(unread)
+        self._set_unsure(self._unsure - cleared)
         self._become_ready()
+        for service in cleared:
+            self._watches.wake(service)
 
     def get(self, service: str) -> Snapshot:
         """Return the newest snapshot; of version 0 for a service that never had an endpoint, or was forgotten."""
         return self._snapshots.get(service) or Snapshot(service)
 
     def knows(self, service: str) -> bool:
-        """Return whether the service has, or had, an endpoint, and is not forgotten."""
-        return self.get(service).version > 0
+        """Return whether the service has, or had, an endpoint, and is not forgotten.
+
+        Raises:
+            UnavailableError: this process is not sure of the service.
+        """
+        if self.get(service).version > 0:
+            return True
+        self.check_sure(service)
+        return False
+
+    def check_sure(self, service: str) -> None:
+        """Refuse to conclude anything from the absence of a service of which this process is not sure.
+
+        Raises:
+            UnavailableError: it is not sure. An Envoy keeps what it has.
+        """
+        if service in self._unsure:
+            raise UnavailableError(f"this process cannot read the service {service}; its log says why")
+
+    def doubt(self, service: str) -> None:
+        """Take note that a service of the database cannot be read; a snapshot of it that is known goes on."""
+        if service not in self._snapshots:
+            self._set_unsure(self._unsure | {service})
 
     def services(self) -> Mapping[str, Snapshot]:
         """Return the newest snapshot of every service that is known."""
         return {name: snapshot for name, snapshot in self._snapshots.items() if snapshot.version}
 
     def names(self) -> Sequence[str]:
-        """Return the names of all services that are known, in order."""
+        """Return the names of all services that are known or unsure, in order."""
         if self._names is None:
-            self._names = tuple(sorted(name for name, snapshot in self._snapshots.items() if snapshot.version))
+            known = (name for name, snapshot in self._snapshots.items() if snapshot.version)
+            self._names = tuple(sorted(self._unsure.union(known)))
         return self._names
 
     def service_count(self) -> int:
@@ -234,6 +270,8 @@ class SnapshotCache:
         if after.version != before.version:
             after.since = time.monotonic()
         self._snapshots[after.service] = after
+        if after.service in self._unsure:
+            self._set_unsure(self._unsure - {after.service})
         if (after.version > 0) != (before.version > 0):
             self._names = None
         self._endpoints += len(after.endpoints) - len(before.endpoints)
@@ -249,10 +287,15 @@ class SnapshotCache:
             self._advances += 1
             self._watches.wake(service)
 
-    def restore(self, database_id: str, snapshots: Mapping[str, Snapshot]) -> None:
+    def restore(self, database_id: str, snapshots: Mapping[str, Snapshot], unsure: Iterable[str] = ()) -> None:
         """Begin with the state that an earlier process kept on disk, mark it as stale, and wake all watches.
 
         Services that were read from the database already stay as they are: they are not older.
+
+        Args:
+            database_id: the database whose versions these are.
+            snapshots: the services by name.
+            unsure: those that are on disk as well, and cannot be read.
 
         Raises:
             ValueError: the database was found to be another one meanwhile.
@@ -261,10 +304,18 @@ class SnapshotCache:
             raise ValueError(f"the snapshot is of the database {database_id}, and this one is {self._database_id}")
         self._database_id = database_id
         self._snapshots = {**snapshots, **self._snapshots}
+        self._set_unsure(self._unsure.union(unsure).difference(self._snapshots))
         self._names = None
         self._endpoints = sum(len(snapshot.endpoints) for snapshot in self._snapshots.values())
         self._stale = True
         self._become_ready()
+
+    def _set_unsure(self, unsure: frozenset[str]) -> None:
+        if unsure != self._unsure:
+            self._unsure = unsure
+            self._names = None
+            # Lists of services are others now.
+            self._advances += 1
 
     def _become_ready(self) -> None:
         """Wake all watches if this process was not ready: whatever they were woken for before could not be answered."""
@@ -276,6 +327,7 @@ class SnapshotCache:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
         self._ready = False
         self._snapshots.clear()
+        self._unsure = frozenset()
         self._names = ()
         self._endpoints = 0
         self.read_leases(Leases.none(), 0.0)

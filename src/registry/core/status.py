@@ -45,6 +45,9 @@ class SnapshotState(Struct, frozen=True):
     services: int
     endpoints: int
     quarantined: Annotated[int, Meta(description="Rows kept out of every answer.")]
+    unavailable: Annotated[
+        int, Meta(description="Services that exist and that this process cannot read; asked for them it answers 503.")
+    ]
     suspects: Annotated[int, Meta(description="Endpoints with an expired lease that are still served.")]
     archive_ago: Annotated[Ago, Meta(description="Seconds since the snapshot on disk was written.")]
     archive_current: Annotated[bool, Meta(description="The snapshot on disk is the one that is served.")]

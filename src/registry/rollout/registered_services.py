@@ -63,7 +63,7 @@ class RegisteredServices:
         Raises:
             UnavailableError: what is known of those without endpoints cannot be read.
         """
-        return await _catalog(await self.read(tuple(self._cache.services())))
+        return await _catalog(await self.read(self._names()))
 
     async def read(self, names: Sequence[str]) -> list[RegisteredService]:
         """Return these services, as far as they are known, in this order.
@@ -87,7 +87,7 @@ class RegisteredServices:
         if self._stored is None:
             async with self._database.session() as connection:
                 self._stored = await store.read_digests(connection)
-        services = await self.read(tuple(self._cache.services()))
+        services = await self.read(self._names())
         changed: dict[str, bytes] = {}
         digests: dict[str, str] = {}
         async for each in cooperatively(services):
@@ -104,11 +104,19 @@ class RegisteredServices:
         """Take note that another process may store what is known."""
         self._stored = None
 
+    def _names(self) -> Sequence[str]:
+        """Return the names of all services.
+
+        Those that this process cannot read are among them, and have what they had last: without its route a gateway
+        would say that there is no such service.
+        """
+        return (*self._cache.services(), *self._cache.unsure)
+
     async def _present(self, names: Sequence[str]) -> dict[str, RegisteredService]:
         present: dict[str, RegisteredService] = {}
         async for name in cooperatively(names):
             snapshot = self._cache.get(name)
-            if snapshot.version:
+            if snapshot.version or name in self._cache.unsure:
                 metadata = joined(each.registration.metadata for each in snapshot.endpoints.values())
                 present[name] = RegisteredService(name, len(snapshot.endpoints), metadata)
         return present

@@ -69,10 +69,17 @@ _identity = attrgetter("id")
 
 
 class ServicePage(Struct, frozen=True):
-    """A part of the services by name, and whether more follow."""
+    """A part of the services by name.
+
+    Attributes:
+        services: those that can be read.
+        unavailable: the names of those that this process cannot read.
+        following: the name behind which the next page begins; None: no more follow.
+    """
 
     services: list[Snapshot]
-    more: bool
+    unavailable: list[str]
+    following: str | None
 
 
 class Moment(Struct, frozen=True):
@@ -116,8 +123,11 @@ class Catalog:
         self._cache = cache
 
     def services(self, principal: Principal) -> Collection[Snapshot]:
-        """Return the snapshots of all services that the principal may read."""
-        return self.named(self.reach(principal), None)
+        """Return the snapshots of all services that the principal may read, without those that cannot be read now."""
+        covers = self.reach(principal).covers
+        return [
+            self._cache.get(name) for name in self._cache.names() if name not in self._cache.unsure and covers(name)
+        ]
 
     @property
     def ready(self) -> bool:
@@ -164,13 +174,20 @@ class Catalog:
         first = max(bisect_left(names, prefix), bisect_right(names, after) if after else 0)
         beginning = takewhile(lambda name: name.startswith(prefix), islice(names, first, None))
         page = list(islice(filter(reach.covers, beginning), limit + 1))
-        return ServicePage([self._cache.get(name) for name in page[:limit]], len(page) > limit)
+        more, page = len(page) > limit, page[:limit]
+        unsure = self._cache.unsure
+        return ServicePage(
+            [self._cache.get(name) for name in page if name not in unsure],
+            [name for name in page if name in unsure],
+            page[-1] if more else None,
+        )
 
     def service(self, principal: Principal, service: str) -> Snapshot:
         """Return the snapshot of a service.
 
         Raises:
             UnknownServiceError: it is not known.
+            UnavailableError: this process cannot read it.
         """
         self._policy.allow(principal, Verb.READ, service)
         return self._find(service)
@@ -180,11 +197,13 @@ class Catalog:
 
         Raises:
             UnknownEndpointError: it is not registered.
+            UnavailableError: this process cannot read its service.
         """
         name = format_endpoint(*key[1:])
         self._policy.allow(principal, Verb.READ, key[0], name)
         endpoint = self._cache.find(key)
         if endpoint is None:
+            self._cache.check_sure(key[0])
             raise UnknownEndpointError(key[0], name)
         return self._listed(endpoint)
 
@@ -216,9 +235,12 @@ class Catalog:
         Args:
             reach: the services that the caller may read.
             services: of these services; None stands for all.
+
+        Raises:
+            UnavailableError: this process cannot read one of them; without it a reader would take it for gone.
         """
-        names = self._cache.names() if services is None else sorted(filter(self._cache.knows, set(services)))
-        return [self._cache.get(name) for name in names if reach.covers(name)]
+        names = self._cache.names() if services is None else sorted(set(services))
+        return [self._cache.get(name) for name in names if reach.covers(name) and self._cache.knows(name)]
 
     def _find(self, service: str) -> Snapshot:
         if not self._cache.knows(service):

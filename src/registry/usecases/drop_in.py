@@ -50,6 +50,9 @@ class DropInHosts:
             principal: the sender of the request.
             service: any name.
             subscriber: the address by which the subscriber is listed.
+
+        Raises:
+            UnavailableError: this process cannot read the service.
         """
         self._policy.allow(principal, Verb.DISCOVER, service)
         self._subscribers.record_v1(subscriber, service, time.monotonic())
@@ -57,14 +60,16 @@ class DropInHosts:
 
     def known_of_service(self, principal: Principal, service: str, subscriber: str) -> bytes | None:
         """Return what ``of_service`` returns; None while this process knows nothing, and for what is not allowed."""
-        if not self._cache.ready or self._policy.refusal(principal, Verb.DISCOVER, service) is not None:
+        if not self._cache.ready or service in self._cache.unsure:
+            return None
+        if self._policy.refusal(principal, Verb.DISCOVER, service) is not None:
             return None
         self._subscribers.record_v1(subscriber, service, time.monotonic())
         return self._hosts.of_service(service)
 
     def known_of_repository(self, principal: Principal, repository: str) -> bytes | None:
         """Return what ``of_repository`` returns; None also where the principal may not discover every service."""
-        if not self._cache.ready or self._policy.refusal(principal, Verb.DISCOVER) is not None:
+        if not self._cache.ready or self._cache.unsure or self._policy.refusal(principal, Verb.DISCOVER) is not None:
             return None
         if not self._policy.reach(principal, Verb.DISCOVER).everything:
             return None
@@ -74,6 +79,9 @@ class DropInHosts:
         """Return the hosts whose registration names a source repository, as JSON.
 
         They may be of any service, so those of services that the principal may not discover are left out.
+
+        Raises:
+            UnavailableError: this process cannot read one of these services.
         """
         self._policy.allow(principal, Verb.DISCOVER)
         return self._hosts.of_repository(repository, self._policy.reach(principal, Verb.DISCOVER).covers)
@@ -141,7 +149,12 @@ class DropInHosts:
             self._policy.allow(principal, verb, service, format_endpoint(address, port))
 
     def _keys(self, service: str, address: str | None) -> list[Key]:
-        """Return the endpoints of a service that have not left: of one address, or of all for None."""
+        """Return the endpoints of a service that have not left: of one address, or of all for None.
+
+        Raises:
+            UnavailableError: this process cannot read the service.
+        """
+        self._cache.check_sure(service)
         return [
             endpoint.key
             for endpoint in self._cache.get(service).ordered()

@@ -166,6 +166,8 @@ class ProcessHealth:
         detail = f"read {age:.1f} s ago, {len(cache.services())} services" if cache.ready else "never read"
         if cache.stale:
             detail = f"from disk, stale: PostgreSQL was not read since the start; {len(cache.services())} services"
+        if cache.unsure:
+            detail += f", {len(cache.unsure)} more cannot be read"
         return [
             Part("snapshot", cache.ready, detail),
             self._postgresql(fresh=fresh),
@@ -417,6 +419,7 @@ class Status:
             services=len(snapshots),
             endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
             quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
+            unavailable=len(cache.unsure),
             suspects=sum(len(snapshot.silent) for snapshot in snapshots),
             archive_ago=None if written_at is None else time.monotonic() - written_at,
             archive_current=self._disk_snapshot.holds(cache),

@@ -314,6 +314,7 @@ class Verdicts:
         shifts = collected.shifts
         if shifts is not None:
             shifts = [shift for shift in shifts if reach.covers(shift.service)]
+        unsure = self._cache.unsure
         asked_for = {status.report.service for status in subscribers.statuses} if subscribers else set()
         return Facts(
             now=now,
@@ -323,7 +324,10 @@ class Verdicts:
             services=memory.services,
             endpoints=memory.endpoints,
             troubled=memory.troubled,
-            sizes={name: len(self._cache.get(name).endpoints) for name in asked_for if self._cache.knows(name)},
+            unavailable=sorted(filter(reach.covers, unsure)),
+            sizes={
+                name: len(self._cache.get(name).endpoints) for name in asked_for - unsure if self._cache.knows(name)
+            },
             suspects=memory.suspects,
             ailing=memory.ailing,
             lapses=memory.lapses,

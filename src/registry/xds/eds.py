@@ -92,13 +92,17 @@ class AssignmentCache(ResourceCache):
         """Return the assignment of a service; None if it never had an endpoint, or was forgotten.
 
         Raises:
-            UnavailableError: this process has not read the database yet; an Envoy keeps what it has.
+            UnavailableError: this process has not read the database yet, or cannot read this service; an Envoy keeps
+                what it has.
         """
         cache = self._cache
         if not cache.ready:
             raise UnavailableError("this process has not read the registry's state yet")
         snapshot = cache.get(name)
-        return Assignment(snapshot.version, snapshot, cache.database_id) if snapshot.version else None
+        if not snapshot.version:
+            cache.check_sure(name)
+            return None
+        return Assignment(snapshot.version, snapshot, cache.database_id)
 
     def watch(self, _node: Node, names: Collection[str] | None, wake: Callable[[], None]) -> Watch:
         """Call ``wake`` once when one of the services changes or this process gets ready; there is no wildcard."""

@@ -36,9 +36,14 @@ class HostsV1:
         """The change of any service and the reading of the leases that those responses are of."""
 
     def of_service(self, service: str) -> bytes:
-        """Return the hosts of a service; none for an unknown service, and never an error."""
+        """Return the hosts of a service; none for an unknown service.
+
+        Raises:
+            UnavailableError: this process cannot read the service.
+        """
         snapshot = self._cache.get(service)
         if not snapshot.version:
+            self._cache.check_sure(service)
             self._encoded.pop(service, None)
             return self._body("service", service, [])
         # Check-in times come with each reading of the leases, everything else with a change.
@@ -55,7 +60,12 @@ class HostsV1:
         Args:
             repository: its name.
             covers: tells whether the hosts of a service are among them.
+
+        Raises:
+            UnavailableError: this process cannot read a service that may have such hosts.
         """
+        for name in filter(covers, self._cache.unsure):
+            self._cache.check_sure(name)
         members = [
             endpoint
             for name, snapshot in self._cache.services().items()

@@ -29,10 +29,12 @@ def services(
             session.screen.document(past.documents(names))
         else:
             past.show_services(names)
-    elif session.json:
-        session.screen.document(session.client.whole(*request))
+        return
+    document = session.client.whole(*request)
+    if session.json:
+        session.screen.document(document)
     else:
-        show_services(session.screen, session.client.pages(*request))
+        show_services(session.screen, read(document))
 
 
 @verb()

@@ -1,7 +1,7 @@
 """One registry process of the world: the real parts of one, over the PostgreSQL in memory."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -381,9 +381,9 @@ class _Directory(SnapshotCache):
         super().__init__()
         self._replica = replica
 
-    def mark_ready(self, now: float) -> None:
+    def mark_ready(self, now: float, unread: Collection[str] = ()) -> None:
         """Take note of a reading at the virtual time: the event loop's clock is a real one."""
-        super().mark_ready(self._replica.world.clock.now)
+        super().mark_ready(self._replica.world.clock.now, unread)
 
     async def wait_for_change(self, service: str, change: int, seconds: float) -> bool:
         """Let the feed read what its own process nudged, if it can."""

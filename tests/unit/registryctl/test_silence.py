@@ -60,7 +60,7 @@ def shown() -> tuple[io.StringIO, Screen]:
 def test_a_service_with_silent_endpoints_is_in_trouble() -> None:
     """Its routable endpoints may be dead: that it has six of six is no comfort."""
     out, screen = shown()
-    show_services(screen, raw(SERVICE))
+    show_services(screen, {"services": [SERVICE]})
     head, line = out.getvalue().splitlines()
     assert head.split()[-1] == "SILENT"
     assert line.split()[:9] == ["shop", "7", "6", "1", "0", "0", "0", "0", "5"]
@@ -116,7 +116,7 @@ def test_what_a_registry_of_before_sends_is_printed_as_before() -> None:
     out, screen = shown()
     show_endpoints(screen, raw(before), NOW)
     service = {"name": "shop", "version": 7, "endpoints": 2, "statuses": {"HEALTHY": 2}}
-    show_services(screen, raw(service))
+    show_services(screen, {"services": [service]})
     suspect = {"service": "shop", "endpoint": "10.0.0.5:80", "since": NOW - 9, "until": NOW + 9, "reason": "x"}
     show_expiry(screen, {"pauses": [], "suspects": [suspect]}, NOW)
     assert "HEALTHY" in out.getvalue()

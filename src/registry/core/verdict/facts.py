@@ -169,6 +169,7 @@ class Facts(Struct, frozen=True):
         services: the number of services.
         endpoints: the number of their endpoints.
         troubled: the services that are worth a look.
+        unavailable: the services that this process cannot read.
         sizes: the number of endpoints of each service that a subscriber asks for; a service that is not in it is not
             known to the registry.
         suspects: the endpoints that are served although their lease has lapsed.
@@ -191,6 +192,7 @@ class Facts(Struct, frozen=True):
     services: int = 0
     endpoints: int = 0
     troubled: Sequence[ServiceFacts] = ()
+    unavailable: Sequence[str] = ()
     sizes: Mapping[str, int] = {}  # msgspec copies it
     suspects: Sequence[SilentEndpoint] = ()
     ailing: Sequence[AilingEndpoint] = ()

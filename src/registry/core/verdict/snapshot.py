@@ -2,9 +2,9 @@
 
 from registry.core.status import SnapshotState, StateView
 from registry.core.verdict.facts import Facts
-from registry.core.verdict.finding import Conclusion, Rule, conclude
+from registry.core.verdict.finding import Conclusion, Rule, about_service, conclude
 from wire.duration import ago
-from wire.finding import FindingStatus
+from wire.finding import FindingStatus, counted
 
 MAX_MISSED_READS = 5
 """Comparisons with PostgreSQL that may be missed."""
@@ -33,6 +33,15 @@ def _reason_stale(snapshot: SnapshotState) -> str:
     return ""
 
 
+def _readable(facts: Facts) -> Conclusion:
+    count = facts.state.snapshot.unavailable if facts.everything else len(facts.unavailable)
+    lines = [
+        about_service(service, f"{service}: this process answers 503 for it; the registry's log says why")
+        for service in facts.unavailable
+    ]
+    return conclude(counted(count, "service cannot be read", "services cannot be read"), lines)
+
+
 def _on_disk(facts: Facts) -> Conclusion:
     reason = _reason_not_kept(facts.state)
     headline = "the last state is not on disk: a start without PostgreSQL would serve an older one, or none"
@@ -53,5 +62,6 @@ def _reason_not_kept(state: StateView) -> str:
 
 RULES = (
     Rule("snapshot-fresh", "discovery is answered from what PostgreSQL says now", _fresh, "process"),
+    Rule("services-readable", "this process can read every service", _readable, "process"),
     Rule("snapshot-on-disk", "the last state is kept on disk for a start without PostgreSQL", _on_disk, "process"),
 )

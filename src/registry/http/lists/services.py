@@ -65,10 +65,11 @@ class ServiceDocuments:
         after = read_cursor(request.cursor) if request.cursor else ""
         page = self._catalog.page_of_services(reach, request.prefix, after, request.limit)
         services = [self._encoded(snapshot, moment) for snapshot in page.services]
-        following = write_cursor(page.services[-1].service) if page.more else None
-        body = b'{"services":[%b],"next":%b}' % (
+        following = None if page.following is None else write_cursor(page.following)
+        body = b'{"services":[%b],"next":%b%b}' % (
             b",".join(service.body for service in services),
             msgspec.json.encode(following),
+            b',"unavailable":%b' % msgspec.json.encode(page.unavailable) if page.unavailable else b"",
         )
         document = kept.document if kept is not None and kept.document.body == body else Document(body)
         begin = max((service.begin for service in services), default=-inf)

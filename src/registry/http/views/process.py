@@ -57,6 +57,7 @@ _STATE = StateView(
         services=12,
         endpoints=340,
         quarantined=0,
+        unavailable=0,
         suspects=0,
         archive_ago=4.2,
         archive_current=True,

@@ -102,6 +102,10 @@ class ServiceList(Struct, frozen=True):
 
     services: list[ServiceView]
     next: str | None
+    unavailable: Annotated[
+        list[str],
+        Meta(description="Services of this page that this process cannot read. They exist: do not take them for gone."),
+    ] = []
 
 
 _SERVICE = ServiceDetailView(

@@ -106,13 +106,14 @@ class AssignmentSource(Source):
         """Return the assignment of a service; None if it never had an endpoint, or was forgotten.
 
         Raises:
-            UnavailableError: this process has not read the database yet, or cannot encode this one.
+            UnavailableError: this process has not read the database yet, or cannot read or encode this one.
         """
         cache = self._cache
         if not cache.ready:
             raise UnavailableError("this process has not read the registry's state yet")
         snapshot = cache.get(name)
         if not snapshot.version:
+            cache.check_sure(name)
             return None
         snapshot.unasked[self._variant] = 0
         kept: _Encoding | None = snapshot.streamed.get(self._variant)

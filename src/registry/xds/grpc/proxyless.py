@@ -68,7 +68,8 @@ class ServiceSource(Source):
         """
         if not self._cache.ready:
             raise UnavailableError("this process has not read the registry's state yet")
-        if not self._cache.knows(name):
+        # Of a service that cannot be read it is known that it exists, and this is made of its name alone.
+        if name not in self._cache.unsure and not self._cache.knows(name):
             return None
         return _encode(self._type.name, format_version(self._cache.database_id, _FORM), name)
 

@@ -1,5 +1,6 @@
 """The snapshot on disk: whole or not at all."""
 
+import asyncio
 import errno
 import io
 import os
@@ -21,6 +22,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint, Override
 from registry.core.shares import Share, Shares
 from registry.core.snapshot import SnapshotDelta
+from registry.errors import UnavailableError
 from registry.xds.eds import resource
 from wire.model import Report, check_metadata
 
@@ -250,6 +252,7 @@ SERVICE = {"service": "shop", "version": 1, "change": 1, "endpoints": [endpoint(
         pytest.param(block(SERVICE), id="no header"),
         pytest.param(block(HEADER) + block({"service": "shop"}), id="half a service"),
         pytest.param(block(HEADER) + block(SERVICE | {"version": "1"}), id="another type"),
+        pytest.param(block(HEADER) + block(SERVICE) + block({"version": 1}), id="a service without a name"),
         pytest.param(block(HEADER) + block(SERVICE) + b"\x00\x00", id="half a length"),
         pytest.param(block(HEADER) + block(SERVICE) + b"\xff\xff\xff\xff", id="a length without a block"),
     ],
@@ -259,6 +262,63 @@ async def test_a_foreign_or_damaged_file_is_refused_whole(tmp_path: Path, writte
     path = tmp_path / "snapshot"
     path.write_bytes(written)
     refused(path)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pytest.param({"service": "cart"}, id="half a service"),
+        pytest.param(SERVICE | {"service": "cart", "version": "1"}, id="another type"),
+        pytest.param(SERVICE | {"service": "cart", "endpoints": [7]}, id="an endpoint of another type"),
+    ],
+)
+async def test_a_service_that_cannot_be_read_is_unsure_alone(tmp_path: Path, damaged: dict[str, Any]) -> None:
+    """The others are served; nothing is concluded of this one, which is said once, until it is read anew."""
+    path = tmp_path / "snapshot"
+    path.write_bytes(block(HEADER) + block(damaged) + block(SERVICE))
+    cache = SnapshotCache()
+    with capture_logs() as logs:
+        assert DiskSnapshot(path).restore(cache)
+    said = [entry["service"] for entry in logs if entry["event"] == "snapshot_service_unreadable"]
+    assert (said, cache.unsure, list(cache.names())) == (["cart"], frozenset({"cart"}), ["cart", "shop"])
+    assert (cache.ready, list(cache.services()), cache.knows("shop"), cache.knows("other")) == (
+        True,
+        ["shop"],
+        True,
+        False,
+    )
+    with pytest.raises(UnavailableError, match="cannot read the service cart"):
+        cache.knows("cart")
+    waits = asyncio.create_task(cache.wait(("cart",), 5))
+    await asyncio.sleep(0)
+    cache.mark_ready(1.0)
+    assert (await waits, cache.unsure, cache.knows("cart")) == (True, frozenset(), False)
+
+
+async def test_a_service_that_cannot_be_read_is_sure_with_its_first_snapshot(tmp_path: Path) -> None:
+    """Before the reading of the whole database ends; and one that was read before the file is not set back by it."""
+    path = tmp_path / "snapshot"
+    path.write_bytes(block(HEADER) + block({"service": "cart"}) + block({"service": "read"}) + block(SERVICE))
+    cache = SnapshotCache()
+    cache.set_database("5f0c1a9e")
+    cache.apply([step(endpoint(8, "read"), service="read")])
+    assert DiskSnapshot(path).restore(cache)
+    assert cache.unsure == {"cart"}
+    advances = cache.advances
+    cache.apply([step(endpoint(9, "cart"), service="cart")])
+    assert (cache.unsure, cache.knows("cart"), cache.advances > advances) == (frozenset(), True, True)
+
+
+async def test_what_postgresql_has_and_nobody_can_read_stays_unsure_on_disk(tmp_path: Path) -> None:
+    """Otherwise the next start would take it for a service that never was."""
+    cache = known(step(*FULL))
+    cache.doubt("cart")
+    cache.doubt("shop")
+    cache.mark_ready(2.0, unread={"cart", "shop"})
+    assert cache.unsure == {"cart"}, "of the other one an older snapshot goes on"
+    await DiskSnapshot(tmp_path / "snapshot").keep(cache)
+    filled = await restored(tmp_path / "snapshot")
+    assert (list(filled.services()), filled.unsure) == (["shop"], frozenset({"cart"}))
 
 
 async def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

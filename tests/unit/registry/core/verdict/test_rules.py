@@ -83,6 +83,7 @@ STATE = StateView(
         services=1,
         endpoints=2,
         quarantined=0,
+        unavailable=0,
         suspects=0,
         archive_ago=100.0,
         archive_current=True,
@@ -395,6 +396,13 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         with_state(("snapshot.ready", False)),
         "discovery is not answered from what PostgreSQL says now",
         "nothing was read yet",
+    ),
+    (
+        "services-readable",
+        FAILURE,
+        replace(with_state(("snapshot.unavailable", 1)), unavailable=["shop"]),
+        "1 service cannot be read",
+        "shop: this process answers 503 for it; the registry's log says why",
     ),
     (
         "snapshot-on-disk",

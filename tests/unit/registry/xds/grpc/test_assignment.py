@@ -154,6 +154,10 @@ def test_unknown_and_unsure_are_two_things() -> None:
     assert source.find(ANONYMOUS, "shop") is None
     assert read(source.absent("shop"))["cluster_name"] == "shop"
     assert source.absent("shop").version == "db:0"
+    cache = a_cache()
+    cache.doubt("shop")
+    with pytest.raises(UnavailableError):
+        AssignmentSource(cache, "envoy").find(ANONYMOUS, "shop")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_a_service_that_was_ever_known_has_both(resource_type: ResourceType, doc
     assert found.version == "db:1"
     assert source.find(ANONYMOUS, "full") is not None
     assert source.find(ANONYMOUS, "other") is None
+    cache.doubt("unread")
+    assert source.find(ANONYMOUS, "unread") is not None, "it exists, and its name is all that this is made of"
     (packed,) = DiscoveryResponse.FromString(found.entry).resources
     assert packed.type_url == resource_type.type_urls["v3"]
     # ROUND_ROBIN is the default of Envoy's API, and so is not written.
