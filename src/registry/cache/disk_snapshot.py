@@ -32,7 +32,7 @@ class _Header(Struct, frozen=True):
 
 
 class _Name(Struct, frozen=True):
-    """As much of a service as is read of one that cannot be read, and is written of one that this process cannot."""
+    """The name of a service, which is all that a file has of one that nobody could read."""
 
     service: str
 
