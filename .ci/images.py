@@ -558,8 +558,21 @@ def try_check(docker: Docker, build: ModuleType) -> None:
     addresses = [part for port in (8081, 8082) for part in ("--url", f"http://127.0.0.1:{port}")]
     inside = ("run", "--rm", "--read-only", "--network", "host", "--entrypoint", "registryctl")
     check = ("check", *addresses, "--envoy", "http://127.0.0.1:9901", "--wait", "60s")
-    printed = docker(*inside, build.image_name("registry"), *check, timeout=120)
-    say(f"registryctl check --envoy, in the registry's image: {tail(printed, 6)}")
+    image = build.image_name("registry")
+
+    def troubles() -> list[str]:
+        printed = docker(*inside, image, *check, timeout=120)
+        return [line for line in printed.splitlines() if line.startswith(("‼", "×")) and " checks: " not in line]
+
+    # The file is open unless it is closed, and says so. Envoy sees an edge within two seconds.
+    eventually(
+        lambda: troubles() == ["‼ access is off, and other machines are served"],
+        "registryctl check --envoy has no other warning than that access is off",
+        within=60,
+    )
+    log = docker("logs", "headcount-envoy-1")
+    expect("rejected" not in log, f"Envoy rejects what it reads: {tail(log)}")
+    say("registryctl check --envoy, in the registry's image: all is well, and access is off")
 
 
 def try_first_process(docker: Docker, build: ModuleType) -> None:

@@ -115,6 +115,8 @@ def test_envoy_starts_before_its_token_exists(token_directory: TokenDirectory, s
     with management_stub([_HOST], [token]) as stub, polling(stub, token_directory, service) as envoy:
         assert envoy.hosts(service) == {}
         assert {(poll.authorization, poll.status) for poll in stub.polls} == {(None, 401)}
+        assert envoy.total("sds.registry-token.update_rejected") == 0
+        assert "config update rejected" not in envoy.log.read_text()
         token_directory.write(token)
         eventually(partial(has_host, envoy, service), within=3)
 

@@ -14,7 +14,8 @@ from meshconfig.ads import over_ads
 from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.recommended_bootstrap import ListenedService, Node, recommended_bootstrap
 from registry_demo.bootstrap import ENDPOINT_HEADER, FLAGS_HEADER
-from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds
+from wire.atomic_file import PUBLIC
+from wire.envoy_token import TOKEN_FILE, prepare_token_files
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -229,7 +230,7 @@ class TokenDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
-        (path / SDS_FILE).write_text(token_sds(str(path)))
+        prepare_token_files(path / TOKEN_FILE, PUBLIC)
 
     def write(self, token: str) -> None:
         """Write the token as the registrar does: aside, and then renamed."""

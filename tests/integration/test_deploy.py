@@ -24,7 +24,7 @@ import yaml
 
 from registry.settings import Settings
 from registry_demo.envoy import find_envoy
-from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
+from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, TOKEN_FILE, token_sds
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -194,13 +194,14 @@ def _await_ok(process: subprocess.Popen[bytes], url: str) -> None:
 @pytest.mark.envoy
 def test_envoy_accepts_its_configuration(services: dict[str, Any], tmp_path: Path) -> None:
     """A real Envoy parses and validates the whole bootstrap, with what the step before it prepares."""
-    prepare = services["envoy-token"]["command"][0].partition(" && ")[0]
-    here = {"/sds.json ": f"{ENVOY_FILE.with_name('envoy-token-sds.json')} ", TOKEN_DIRECTORY: str(tmp_path)}
+    prepare = services["envoy-token"]["command"][0].partition(" && chown ")[0]
+    here = {"cp /sds.json ": f"cp {ENVOY_FILE.with_name('envoy-token-sds.json')} ", TOKEN_DIRECTORY: str(tmp_path)}
     for there, path in here.items():
         assert there in prepare
         prepare = prepare.replace(there, path)
     _output("/bin/sh", "-c", prepare)
     assert (tmp_path / SDS_FILE).read_text() == f"{token_sds()}\n"
+    assert (tmp_path / TOKEN_FILE).read_text() == ""
     config = tmp_path / "envoy.yaml"
     config.write_text(ENVOY_FILE.read_text().replace(TOKEN_DIRECTORY, str(tmp_path)))
     _output(find_envoy(), "--mode", "validate", "--config-path", config)
@@ -212,6 +213,9 @@ def test_registrar_and_envoy_share_the_token_directory(services: dict[str, Any])
     assert f"envoy-token:{TOKEN_DIRECTORY}:ro" in services["envoy"]["volumes"]
     for writer in ("envoy-token", "registrar"):
         assert f"envoy-token:{TOKEN_DIRECTORY}" in services[writer]["volumes"]
+    # Outside of the directory's group, and without CAP_FSETID, `chmod 2750` silently leaves the setgid bit out.
+    groups = [services[name]["user"].partition(":")[2] for name in ("envoy-token", "envoy")]
+    assert groups == [re.findall(r"chown -R 10001:(\d+) ", services["envoy-token"]["command"][0])[0]] * 2
     version = re.search(r":v1\.(\d+)", services["envoy"]["image"])
     assert version is not None
     assert int(version[1]) >= 37

@@ -20,7 +20,7 @@ from registrar.errors import ConfigurationError, MetadataUnavailable
 from registrar.event_log import configure_logs
 from registrar.identity.resolver import Identity, resolve_identity
 from wire.atomic_file import PUBLIC, replace_file
-from wire.envoy_token import SDS_FILE, TOKEN_DIRECTORY, token_sds
+from wire.envoy_token import TOKEN_DIRECTORY, TOKEN_FILE, prepare_token_files
 
 BOOTSTRAP_VARIABLE = "ENVOY_BOOTSTRAP"
 """Variable that has the bootstrap of the service's Envoys as JSON, where no file is named."""
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
         sys.stderr.write(f"registrar: no bootstrap: {error}\n")
         return 1
     try:
-        _prepare(directory, bootstrap, identity, owner)
+        _prepare(directory, Path(settings.envoy_token_file).name or TOKEN_FILE, bootstrap, identity, owner)
     except OSError as error:
         raise ConfigurationError([f"{error.filename or directory}: {error.strerror or error}"]) from error
     sys.stderr.write(f"registrar: wrote {directory / BOOTSTRAP_FILE} for node {identity.instance_id}\n")
@@ -141,25 +141,37 @@ def _owner(text: str) -> tuple[int, int] | None:
     return int(user), int(group)
 
 
-def _prepare(directory: Path, bootstrap: Mapping[str, Any], identity: Identity, owner: tuple[int, int] | None) -> None:
+def _prepare(
+    directory: Path,
+    token_file: str,
+    bootstrap: Mapping[str, Any],
+    identity: Identity,
+    owner: tuple[int, int] | None,
+) -> None:
     """Write what Envoy reads at its start, and give the directory to its owner.
+
+    Args:
+        directory: where Envoy looks.
+        token_file: the name of the token's file there.
+        bootstrap: what the service's Envoys share.
+        identity: of this task or machine.
+        owner: user and group to give the directory to; None leaves it as it is.
 
     Raises:
         OSError: a file or the directory cannot be changed.
     """
-    sds = directory / SDS_FILE
-    if not sds.exists():
-        replace_file(sds, f"{token_sds(str(directory))}\n".encode(), PUBLIC)
+    prepare_token_files(directory / token_file, PUBLIC)
     document = merged(bootstrap, overlay(identity))
     replace_file(directory / BOOTSTRAP_FILE, msgspec.json.encode(document) + b"\n", PUBLIC)
     if owner is None:
         return
     for path in (*directory.iterdir(), directory):
         os.chown(path, *owner)
-    directory.chmod(_DIRECTORY_MODE)
     # The steps that follow talk to the network, and need no right of root.
     os.setgroups([])
     os.setgid(owner[1])
+    # As a member of its group: from others the kernel takes the setgid bit silently, where they lack CAP_FSETID.
+    directory.chmod(_DIRECTORY_MODE)
     os.setuid(owner[0])
 
 

@@ -13,7 +13,7 @@ from registrar.credentials.session import SessionToken
 from registrar.event_log import EventLogger
 from registrar.thread_call import call_in_thread
 from wire.atomic_file import replace_file
-from wire.envoy_token import SDS_FILE, token_sds
+from wire.envoy_token import prepare_token_files, write_token_sds
 
 _MODE = 0o640
 """Mode of the files, whatever the umask is: Envoy's group reads them, and nobody but this user writes."""
@@ -147,12 +147,10 @@ def _keep_files(path: Path, token: str, signature: Signature | None) -> Signatur
     Raises:
         OSError: a file cannot be written.
     """
-    sds = path.with_name(SDS_FILE)
-    # An operator's own document stays.
-    if not sds.exists():
-        replace_file(sds, token_sds(str(path.parent), path.name).encode(), _MODE)
     if not token:
+        prepare_token_files(path, _MODE)
         return None
+    write_token_sds(path, _MODE)
     if signature is None or _signature(path) != signature:
         replace_file(path, token.encode(), _MODE)
     return _signature(path)

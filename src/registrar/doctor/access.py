@@ -193,9 +193,13 @@ def _envoy_token(settings: Settings) -> list[Diagnostic]:
         note = f"{SDS_FILE} is not there yet: the registrar writes it at its start, and Envoy needs it at its own"
         diagnostics.append(Diagnostic(Severity.NOTE, note))
     try:
-        age = max(0.0, time.time() - path.stat().st_mtime)
+        status = path.stat()
     except OSError:
         return [*diagnostics, Diagnostic(Severity.NOTE, f"{path} is not there yet: a running registrar writes it")]
+    if not status.st_size:
+        note = f"{path} is empty, so Envoy polls without a token: a running registrar writes one"
+        return [*diagnostics, Diagnostic(Severity.NOTE, note)]
+    age = max(0.0, time.time() - status.st_mtime)
     limit = _SESSION_LIFE if settings.login is not None else math.inf
     if age > limit:
         text = f"{path} was written {age:.0f}s ago, so its token has ended: an Envoy that starts gets no endpoints"

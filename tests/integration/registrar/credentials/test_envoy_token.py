@@ -62,17 +62,21 @@ async def holds(path: Path, text: str) -> None:
 
 
 async def test_the_document_is_there_before_the_token(tmp_path: Path) -> None:
-    """Envoy ends where its SDS document is missing when it starts; the token may come later."""
-    async with kept(tmp_path / TOKEN_FILE, Source()):
-        await holds(tmp_path / SDS_FILE, token_sds(str(tmp_path)))
-        assert not (tmp_path / TOKEN_FILE).exists()
+    """Envoy ends without its SDS document, and rejects one whose file is missing; the token may come later."""
+    source = Source()
+    async with kept(tmp_path / TOKEN_FILE, source) as file:
+        await holds(tmp_path / SDS_FILE, f"{token_sds(str(tmp_path))}\n")
+        assert (tmp_path / TOKEN_FILE).read_text() == ""
+        source.issue("hcs_1")
+        file.wake.set()
+        await holds(tmp_path / TOKEN_FILE, "hcs_1")
     assert json.loads((tmp_path / SDS_FILE).read_text())
 
 
 async def test_another_name_is_in_the_document(tmp_path: Path) -> None:
     """The document names the file of the setting."""
     async with kept(tmp_path / "shop-token", Source()):
-        await holds(tmp_path / SDS_FILE, token_sds(str(tmp_path), "shop-token"))
+        await holds(tmp_path / SDS_FILE, token_sds(str(tmp_path), "shop-token") + "\n")
 
 
 async def test_an_operators_document_stays(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from registrar.command_line import run_command
 from registrar.commands.envoy_setup import BOOTSTRAP_FILE, BOOTSTRAP_VARIABLE, merged
-from wire.envoy_token import SDS_FILE, token_sds
+from wire.envoy_token import SDS_FILE, TOKEN_FILE, token_sds
 
 BASE = {
     "node": {"id": "web", "cluster": "web", "locality": {"region": "nowhere"}},
@@ -58,7 +58,8 @@ def test_it_writes_what_envoy_starts_from(tmp_path: Path, monkeypatch: pytest.Mo
     assert document["admin"] == BASE["admin"]
     assert [tag["fixed_value"] for tag in document["stats_config"]["stats_tags"]] == ["x", "task-1"]
     assert json.loads((tmp_path / SDS_FILE).read_text()) == json.loads(token_sds(str(tmp_path)))
-    assert {path.name for path in tmp_path.iterdir()} == {BOOTSTRAP_FILE, SDS_FILE}
+    assert {path.name for path in tmp_path.iterdir()} == {BOOTSTRAP_FILE, SDS_FILE, TOKEN_FILE}
+    assert (tmp_path / TOKEN_FILE).read_text() == ""
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in tmp_path.iterdir())
 
 
@@ -70,6 +71,17 @@ def test_a_second_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         assert run_command(["envoy-setup", "--directory", str(tmp_path)]) == 0
         written.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert written[0] == written[1]
+
+
+def test_the_document_names_the_file_of_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envoy reads the file that the registrar writes, whatever its name is; a token that is there stays."""
+    monkeypatch.setenv(BOOTSTRAP_VARIABLE, json.dumps(BASE))
+    (tmp_path / "shop-token").write_text("hcs_1")
+    monkeypatch.setenv("REGISTRAR_ENVOY_TOKEN_FILE", str(tmp_path / "shop-token"))
+    monkeypatch.setenv("REGISTRAR_ENVOY_TOKEN", "hcs_2")
+    assert run_command(["envoy-setup"]) == 0
+    assert json.loads((tmp_path / SDS_FILE).read_text()) == json.loads(token_sds(str(tmp_path), "shop-token"))
+    assert not (tmp_path / TOKEN_FILE).exists()
 
 
 def test_the_bootstrap_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +102,7 @@ def test_the_bootstrap_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("[1]", [], "ENVOY_BOOTSTRAP: no JSON object"),
         (None, ["--bootstrap", "/gone/web.json"], "--bootstrap /gone/web.json: No such file or directory"),
         (json.dumps(BASE), ["--owner", "envoy"], "--owner envoy: not of the form uid:gid"),
-        (json.dumps(BASE), ["--directory", "/gone"], "/gone/sds.json: No such file or directory"),
+        (json.dumps(BASE), ["--directory", "/gone"], "/gone/token: No such file or directory"),
     ],
 )
 def test_it_fails_loudly(
