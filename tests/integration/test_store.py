@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import random
 import re
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection
@@ -688,6 +689,22 @@ async def test_a_history_is_pruned_faster_than_it_can_grow(store: Database) -> N
     await pruning.prune(store, tombstones=3600, history=7 * 86_400, most_events=10**7)
     # The last one says what that endpoint was when the history that is kept begins.
     assert await execute(store, "SELECT count(*) FROM events") == 2
+
+
+async def test_an_errand_hides_no_state_of_the_past(store: Database) -> None:
+    """The state at a past time is that of the last event that has one, also when an errand is the newest before the cut."""
+    await register(store, KEY, told())
+    await execute(
+        store,
+        "INSERT INTO events (at, service, address, port, instance_id, kind, reason, actor, status, version)"
+        " SELECT at, service, address, port, instance_id, 'errand_asked', 'tap', 'ann', '', version FROM events",
+    )
+    await execute(store, "UPDATE events SET at = at - interval '8 days'")
+    for left in (2, 1):
+        (standing,) = await history.latest_events_at(store, "shop", time.time())
+        assert (standing.kind, standing.status) == ("registered", "HEALTHY")
+        assert await execute(store, "SELECT count(*) FROM events") == left
+        await pruning.prune(store, tombstones=3600, history=7 * 86_400, most_events=10**7)
 
 
 async def test_a_history_that_is_too_long_loses_its_oldest_events(store: Database) -> None:

@@ -52,7 +52,7 @@ class Event(Struct, frozen=True):
     reason: str
     actor: str
     status: str
-    """The endpoint's status from then on, as people see it; ``REMOVED`` for one that is left out."""
+    """The endpoint's status from then on, as people see it; ``REMOVED`` for one that is left out, empty: no change."""
     changes_owner: bool = False
     """Whether another identity got the endpoint or its address from the one that owned it; the reason names both."""
 

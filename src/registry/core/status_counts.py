@@ -31,7 +31,8 @@ def status_counts(
     counts = Counter(status.values())
     steps = [(since, dict(counts))]
     for event in events:
-        if event.address is None:
+        # An errand is asked of an endpoint's registrar, and says nothing of the endpoint.
+        if event.address is None or not event.status:
             continue
         address_port = (event.address, event.port)
         before = status.pop(address_port, None)

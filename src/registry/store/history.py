@@ -83,11 +83,15 @@ def _reached(reach: Reach) -> ColumnElement[bool]:
 
 
 async def latest_events_at(database: Database, service: str, at: float) -> Sequence[RecordedEvent]:
-    """Return the last event of each endpoint that was listed at a past time, which tells its state then."""
+    """Return the last event of each endpoint that was listed at a past time, which tells its state then.
+
+    Events without a status, like those of errands, tell none and are passed over.
+    """
     position = [events.c.transaction.desc(), events.c.id.desc()]
+    of_endpoints = (events.c.service == service, events.c.address.is_not(None), events.c.status != "")
     last = (
         select(events)
-        .where(events.c.service == service, events.c.address.is_not(None), events.c.at <= func.to_timestamp(at))
+        .where(*of_endpoints, events.c.at <= func.to_timestamp(at))
         .ext(postgresql.distinct_on(events.c.address, events.c.port))
         .order_by(events.c.address, events.c.port, *position)
         .subquery()

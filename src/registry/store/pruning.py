@@ -33,14 +33,15 @@ _PRUNE_TOMBSTONES = text(
 )
 
 
-# Of each endpoint that was listed at the cut, the last event before it is kept, so that its state at any later time is
-# known.
+# Of each endpoint that was listed at the cut, the last event before it that has a status is kept, so that its state at
+# any later time is known.
 def _prune_events(before_cut: str) -> TextClause:
     return text(
         f"DELETE FROM events WHERE id IN (SELECT old.id FROM events AS old"  # noqa: S608  # constants
-        f" WHERE {before_cut.format('old')} AND (old.address IS NULL OR old.status = 'REMOVED' OR EXISTS ("
+        f" WHERE {before_cut.format('old')} AND (old.address IS NULL OR old.status IN ('REMOVED', '') OR EXISTS ("
         "  SELECT FROM events AS newer WHERE newer.service = old.service AND newer.address = old.address"
-        "  AND newer.port = old.port AND (newer.transaction, newer.id) > (old.transaction, old.id)"
+        "  AND newer.port = old.port AND newer.status <> ''"
+        "  AND (newer.transaction, newer.id) > (old.transaction, old.id)"
         f"  AND {before_cut.format('newer')})) LIMIT {_MAX_EVENTS_PER_DELETE})"
     )
 

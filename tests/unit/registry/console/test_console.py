@@ -64,6 +64,14 @@ def test_counts_pass_over_events_of_no_endpoint_and_late_clocks() -> None:
     assert (counts.at, counts.statuses["HEALTHY"]) == ([10, 21, 21], [0, 1, 1])
 
 
+def test_an_errand_changes_no_count() -> None:
+    """It is asked of the registrar of an endpoint, whose status stays what it was."""
+    standing = [event(1, "10.0.0.1", "HEALTHY")]
+    errands = [event(12, "10.0.0.1", "", "errand_asked"), event(13, "10.0.0.1", "", "errand_answered")]
+    counts = status_counts(standing, errands, 10, 20)
+    assert (counts.at, counts.statuses["HEALTHY"]) == ([10, 20], [1, 1])
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
