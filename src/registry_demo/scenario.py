@@ -126,7 +126,7 @@ async def keep_running(run: DemoRun) -> None:
         (f"{ctl} drain shop {run.processes.instances['b'].endpoint} --reason trying --for 10m", "watch it leave"),
         (f"{ctl} subscribers", "has Envoy heard of it?"),
         (f"{ctl} stat", "which pair of caller and service fails?"),
-        (f"{ctl} tap front --config-id shop --percent 10 --for 10s", "single requests, without secrets"),
+        (f"{ctl} tap front --config-id shop-bare --percent 10 --for 10s", "single requests, without secrets"),
     ]
     later = [(f"cat {access.operator_file}", f"paste it at {registry}/ui/login")]
     run.screen.commands("To sign in later", later)

@@ -1,10 +1,13 @@
 """Shares of traffic: read from the command line, and shown as a table."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from msgspec import Raw
 
 from registryctl.client import read
 from registryctl.errors import UsageError
-from registryctl.output import Cell
+from registryctl.output import Cell, Screen
 from registryctl.session import Session
 from wire.duration import ago
 from wire.share import split_share
@@ -32,6 +35,7 @@ def show_shares(session: Session, content: bytes) -> None:
     screen = session.screen
     if not shares["groups"]:
         screen.say(f"{shares['service']}: no shares; each endpoint has its own weight")
+        _note_warnings(screen, shares)
         return
     rows: list[tuple[Cell, ...]] = [
         (
@@ -47,5 +51,9 @@ def show_shares(session: Session, content: bytes) -> None:
     screen.say(
         f"set {set_ago} ago by {shares['actor']}: {shares['reason'] or 'no reason given'}; version {shares['version']}"
     )
+    _note_warnings(screen, shares)
+
+
+def _note_warnings(screen: Screen, shares: Mapping[str, Any]) -> None:
     for warning in shares["warnings"]:
         screen.note(warning)

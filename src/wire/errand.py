@@ -105,8 +105,8 @@ class Requests(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     def __post_init__(self) -> None:
         if self.percent > MAX_SAMPLED_PERCENT and not self.all_requests:
             raise ValueError(
-                f"percent is {self.percent:g}; more than {MAX_SAMPLED_PERCENT:g} needs all_requests, because a request "
-                "that is looked at costs Envoy more"
+                f"percent is {self.percent:g}; more than {MAX_SAMPLED_PERCENT:g} needs all_requests (registryctl: "
+                "--all-requests), because a request that is looked at costs Envoy more"
             )
 
 

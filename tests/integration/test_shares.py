@@ -78,6 +78,13 @@ def test_a_group_without_a_share_is_drained_and_says_why(shared_registry: Regist
     explained = registryctl(shared_registry.url, "explain", service, NEW).out
     assert "its group revision=b gets 0 % of the requests (ann from 127.0.0.1: bad)" in explained
     assert "registryctl share --clear" in explained
+    other = registryctl(shared_registry.url, "share", service, "zone=nowhere=10", "--reason", "try").err
+    assert "revision=b had a share of 0 % until now (ann from 127.0.0.1: bad), and gets requests again" in other
+    registryctl(shared_registry.url, "share", service, "revision=b=0", "--reason", "bad")
+    assert "gets requests again" not in registryctl(shared_registry.url, "share", service, "revision=b=0").err
+    cleared = registryctl(shared_registry.url, "share", service, "--clear")
+    assert cleared.out == f"{service}: no shares; each endpoint has its own weight\n"
+    assert "revision=b had a share of 0 % until now" in cleared.err
 
 
 def test_a_share_follows_what_is_routable(shared_registry: Registry, service: str) -> None:

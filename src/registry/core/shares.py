@@ -366,6 +366,28 @@ def misleading_shares(groups: Sequence[Group]) -> list[str]:
     return [f"no group with a share has a routable one, and {drained} routable {endpoints} drained by a share of 0"]
 
 
+def released_groups(shares: Shares | None, groups: Sequence[Group], wanted: Sequence[Share]) -> list[str]:
+    """Return in words which groups get requests again because other shares take the place of their share of 0.
+
+    Args:
+        shares: the shares so far, with their author.
+        groups: the groups of those, as they are served.
+        wanted: the shares that replace them; empty: each endpoint has its own weight.
+    """
+    if shares is None:
+        return []
+    named = {share.selector for share in wanted}
+    if wanted and not rest_percent(wanted):
+        named.add("")
+    author = shares.actor + (f": {shares.reason}" if shares.reason else "")
+    return [
+        f"{group.selector or 'the rest'} had a share of 0 % until now ({author}), and gets requests again; "
+        f"{f'name {group.selector}=0 too' if group.selector else 'name shares of 100 % in all'} to keep it out"
+        for group in groups
+        if not group.percent and group.routable and group.selector not in named
+    ]
+
+
 def _with_weight(endpoint: Endpoint, weight: int | None) -> Endpoint:
     return endpoint if endpoint.share_weight == weight else replace(endpoint, share_weight=weight)
 

@@ -8,7 +8,7 @@ from registry.auth.verbs import Verb
 from registry.background.change_feed import ChangeFeed
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
-from registry.core.shares import Share, check_shares, misleading_shares
+from registry.core.shares import Share, check_shares, misleading_shares, released_groups
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber import SubscriberFilter
 from registry.errors import NotFoundError, UnknownServiceError
@@ -45,8 +45,10 @@ class TrafficShares:
         self._subscribers = subscribers
         self._audit = audit
 
-    async def set(self, principal: Principal, service: str, groups: Sequence[Share], reason: str) -> Snapshot:
-        """Set the shares of a service in place of those that it has.
+    async def set(
+        self, principal: Principal, service: str, groups: Sequence[Share], reason: str
+    ) -> tuple[Snapshot, list[str]]:
+        """Set the shares of a service in place of those that it has; return it with warnings about what that does.
 
         Raises:
             InvalidError: the shares mean nothing, as when they add up to more than 100 %.
@@ -54,10 +56,12 @@ class TrafficShares:
             UnavailableError: they could not be stored.
         """
         check_shares(groups)
-        return await self._store(principal, service, tuple(groups), reason)
+        released = self._released(service, groups)
+        snapshot = await self._store(principal, service, tuple(groups), reason)
+        return snapshot, [*released, *await self.warnings(snapshot)]
 
-    async def clear(self, principal: Principal, service: str, reason: str) -> Snapshot:
-        """Take the shares of a service back: its endpoints have their own weights again.
+    async def clear(self, principal: Principal, service: str, reason: str) -> tuple[Snapshot, list[str]]:
+        """Take the shares of a service back, so that its endpoints have their own weights again; return it as ``set``.
 
         Raises:
             NotFoundError: it has none.
@@ -65,7 +69,8 @@ class TrafficShares:
             UnavailableError: it could not be stored.
         """
         # PostgreSQL says whether it has any: this process may not have read yet what another one has stored.
-        return await self._store(principal, service, (), reason)
+        released = self._released(service, ())
+        return await self._store(principal, service, (), reason), released
 
     async def warnings(self, snapshot: Snapshot) -> list[str]:
         """Return in words where the shares of a service do not do what they say; none without shares."""
@@ -81,6 +86,11 @@ class TrafficShares:
                 "hundredth of an endpoint there"
             )
         return warnings
+
+    def _released(self, service: str, wanted: Sequence[Share]) -> list[str]:
+        """Return which groups other shares let back in, by what this process has read so far."""
+        before = self._cache.get(service)
+        return released_groups(before.shares, before.groups, wanted)
 
     async def _store(self, principal: Principal, service: str, groups: tuple[Share, ...], reason: str) -> Snapshot:
         self._policy.allow(principal, Verb.OPERATE, service)

@@ -157,8 +157,13 @@ def config(
 def _requests(  # one argument an option
     verb_name: str, status: str, method: str, path: str, caller: str, seconds: float, config_id: str
 ) -> dict[str, object]:
-    from registryctl.errands import whole_seconds
+    import re
 
+    from registryctl.errands import whole_seconds
+    from registryctl.errors import UsageError
+
+    if status and not re.fullmatch(r"[1-5](xx|[0-9]{2})", status):
+        raise UsageError(f"{verb_name}: --status {status} is no HTTP status", "write it like 5xx or 503")
     return {
         "verb": verb_name,
         "status": status,

@@ -38,7 +38,10 @@ def events(  # noqa: PLR0913  # one argument a filter, as the API has them
         if session.json:
             screen.document(client.whole(*request))
         else:
-            EventLines(screen).all(map(read, reversed(list(client.pages(*request)))))
+            found = list(client.pages(*request))
+            EventLines(screen).all(map(read, reversed(found)))
+            if not found:
+                screen.note("no event that matches is kept; `registryctl services` has the names of services")
         return
     stream = Stream(
         client,

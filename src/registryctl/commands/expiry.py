@@ -46,6 +46,22 @@ def pause(
         session.screen.document(document)
     else:
         session.screen.say(pause_text(read(document), session.client.now))
+        if scope:
+            _note_unknown_service(session, scope)
+
+
+def _note_unknown_service(session: Session, name: str) -> None:
+    """Say that a paused service has no endpoints: it may be misspelt, and the one that was meant goes on expiring."""
+    from registryctl.errors import CtlError, MissingError
+    from registryctl.paths import path_of
+
+    try:
+        session.client.get(path_of(name))
+    except MissingError:
+        session.screen.note(f"no service {name} is known now; `registryctl services` has the names")
+    except CtlError:
+        # What is paused was said. The name is not what this principal may read, or what a registry can say now.
+        return
 
 
 @verb()

@@ -91,10 +91,12 @@ def can(
     from registryctl.client import read
     from registryctl.errors import NEGATIVE, UsageError
     from registryctl.grants import VERBS
-    from wire.spelling import spelling_hint
 
     if asked not in VERBS:
-        raise UsageError(f"the registry knows no verb {asked!r}", spelling_hint(asked, VERBS))
+        raise UsageError(
+            f"the registry knows no verb {asked!r}",
+            f"expected one of {', '.join(sorted(VERBS))}; drain, weight, share, shift and deregister are `operate`",
+        )
     question = {"verb": asked, "service": service, "endpoint": endpoint, "instance_id": instance, "principal": named}
     document = Raw(session.client.ask("POST", "/v1/authorize", document=question).content)
     decision = read(document)

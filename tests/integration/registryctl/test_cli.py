@@ -163,6 +163,10 @@ def test_pauses_say_who_why_and_until_when(shared_registry: Registry, shop: str)
     assert re.search(rf"paused in {shop} for another (29|30)m, by ann from 127.0.0.1: switch", said.out)
     # A minute may end between the two.
     assert f"paused in {shop} for another" in registryctl(shared_registry.url, "expiry").out
+    assert said.err == ""
+    misspelt = registryctl(shared_registry.url, "pause", f"{shop}s", "-r", "switch", "--for", "1m")
+    assert (misspelt.status, f"no service {shop}s is known now" in misspelt.err) == (0, True)
+    registryctl(shared_registry.url, "resume", f"{shop}s")
     document = registryctl(shared_registry.url, "expiry", "-o", "json").json
     assert shop in {pause["service"] for pause in document["pauses"]}
     assert registryctl(shared_registry.url, "resume", shop).status == 0

@@ -42,8 +42,7 @@ async def set_shares(service: ServiceName, request: Request, shares: SharesPart,
     sets them, and this is 409.
     """
     wanted = decode(_request, await request.body())
-    snapshot = await shares.set(actor, service, wanted.groups, wanted.reason)
-    return json(shares_view(snapshot, await shares.warnings(snapshot)))
+    return json(shares_view(*await shares.set(actor, service, wanted.groups, wanted.reason)))
 
 
 @router.delete(
@@ -54,4 +53,4 @@ async def set_shares(service: ServiceName, request: Request, shares: SharesPart,
 )
 async def clear_shares(service: ServiceName, shares: SharesPart, actor: Actor, reason: Reason = "") -> Response:
     """Take the shares of a service back: each endpoint has its own weight again."""
-    return json(shares_view(await shares.clear(actor, service, reason), ()))
+    return json(shares_view(*await shares.clear(actor, service, reason)))

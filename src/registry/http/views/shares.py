@@ -66,14 +66,16 @@ class SharesView(Struct, frozen=True):
     actor: Annotated[str, Meta(description="The operator who set them.")] = ""
     reason: str = ""
     set_at: Epoch | None = None
-    warnings: Annotated[list[str], Meta(description="Where the shares do not do what they say, and why.")] = []
+    warnings: Annotated[
+        list[str], Meta(description="Where the shares do not do what they say, and which groups they let back in.")
+    ] = []
 
 
 def shares_view(snapshot: Snapshot, warnings: Sequence[str]) -> SharesView:
     """Return the document of a service's shares."""
     shares = snapshot.shares
     if shares is None:
-        return SharesView(snapshot.service, snapshot.version, [])
+        return SharesView(snapshot.service, snapshot.version, [], warnings=list(warnings))
     groups = [
         GroupView(group.selector, group.percent, group.effective, group.endpoints, group.routable)
         for group in snapshot.groups

@@ -21,6 +21,7 @@ from registry.core.shares import (
     check_shares,
     groups_in,
     misleading_shares,
+    released_groups,
     share_of,
     share_table,
     shares_in_words,
@@ -174,6 +175,37 @@ def test_a_group_without_routable_endpoints_leaves_its_share_to_the_others() -> 
         ("", 60.0, 75.0),
     ]
     assert misleading_shares(census) == ["revision=b has no routable endpoint, so the others get its 20 %"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "released"),
+    [
+        ((), ["revision=b"]),
+        ((Share("zone=a", 10.0),), ["revision=b"]),
+        ((Share("revision=b", 5.0),), []),
+        ((Share("revision=b", 0.0), Share("zone=a", 10.0)), []),
+    ],
+)
+def test_a_group_that_was_taken_out_is_named_when_other_shares_let_it_back_in(
+    wanted: tuple[Share, ...], released: list[str]
+) -> None:
+    """Also by a share of something else, which replaces all of them; not one that is named, or that nobody is in."""
+    out = (Share("revision=b", 0.0), Share("revision=gone", 0.0))
+    groups = groups_in(apply_shares(at(of(1), of(2, "b")), out).values(), out)
+    texts = released_groups(Shares(out, "registry", "shift aborted", 1.0), groups, wanted)
+    assert [text.partition(" ")[0] for text in texts] == released
+    assert all("(registry: shift aborted), and gets requests again; name revision=b=0 too" in text for text in texts)
+    assert released_groups(None, (), wanted) == []
+
+
+def test_the_rest_is_named_too_unless_it_gets_nothing_again() -> None:
+    """After a shift that is done the rest has a share of 0."""
+    done = (Share("revision=b", 100.0),)
+    shares = Shares(done, "registry", "", 1.0)
+    groups = groups_in(apply_shares(at(of(1), of(2, "b")), done).values(), done)
+    (text,) = released_groups(shares, groups, ())
+    assert text.startswith("the rest had a share of 0 % until now (registry), and gets requests again; name shares of")
+    assert released_groups(shares, groups, (Share("revision=c", 100.0),)) == []
 
 
 def test_a_share_of_nothing_is_never_served_even_when_all_others_are_dead() -> None:
