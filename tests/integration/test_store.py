@@ -692,7 +692,7 @@ async def test_a_history_is_pruned_faster_than_it_can_grow(store: Database) -> N
 
 
 async def test_an_errand_hides_no_state_of_the_past(store: Database) -> None:
-    """The state at a past time is that of the last event that has one, also when an errand is the newest before the cut."""
+    """The past is told by the last event that has a status, also where an errand is the newest before the cut."""
     await register(store, KEY, told())
     await execute(
         store,
