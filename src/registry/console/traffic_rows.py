@@ -150,10 +150,23 @@ def traffic_map(pairs: Sequence[PairFigures], window: Window) -> TrafficMap:
 
 
 def _label(row: PairRow) -> tuple[str, ...]:
-    """Return the lines beside an edge: the state where it is no good one, else the requests."""
+    """Return the lines beside an edge: the requests; where too many fail, its state and the reason of most failures."""
     if row.state == "healthy":
         return (f"{row.rate}/s",)
-    return (row.state, row.failed) if row.failed else (row.state,)
+    return (row.state, row.failed, _cause(row.figures)) if row.failed else (row.state,)
+
+
+def _cause(figures: PairFigures) -> str:
+    """Return the reason of most failures in a word or two: a breaker of the caller is no fault of the callee."""
+    reasons = figures.reasons
+    counted = {
+        "errors": figures.answered_with_an_error,
+        "circuit breaker": reasons.overflows,
+        "timed out": reasons.timeouts,
+        "no endpoint": reasons.none_healthy,
+        "no connection": reasons.connect_failures,
+    }
+    return max(counted, key=lambda words: counted[words])
 
 
 def _words(row: PairRow) -> str:

@@ -38,9 +38,9 @@ def events(  # noqa: PLR0913  # one argument a filter, as the API has them
         if session.json:
             screen.document(client.whole(*request))
         else:
-            found = list(client.pages(*request))
-            EventLines(screen).all(map(read, reversed(found)))
-            if not found:
+            newest_first = list(client.pages(*request))
+            EventLines(screen).all(map(read, reversed(newest_first)))
+            if not newest_first:
                 screen.note("no event that matches is kept; `registryctl services` has the names of services")
         return
     stream = Stream(

@@ -73,6 +73,12 @@ def test_a_callee_that_fails_is_told_from_a_breaker_of_its_caller() -> None:
     both = figures(success=0.5, reasons=Reasons(timeouts=60, overflows=120))
     assert pair_row(both, "1m").reasons == ["circuit breaker 2.0/s", "answered with an error 2.0/s"]
     assert "answered with an error 5.0/s" in json.loads(traffic_map([half], "1m").data)["pairs"][0][5]
+    away = figures(success=0.5, reasons=Reasons(connect_failures=300, retries=900))
+    late = figures(success=0.5, reasons=Reasons(timeouts=299, none_healthy=1))
+    shown = [traffic_map([each], "1m") for each in (half, turned_away, away, late)]
+    assert [json.loads(each.data)["pairs"][0][4][2] for each in shown] == [
+        "errors", "circuit breaker", "no connection", "timed out"
+    ]  # fmt: skip
 
 
 def test_a_pair_without_traffic_has_no_success() -> None:
@@ -108,7 +114,7 @@ def test_the_data_of_the_map() -> None:
         for caller, callee, number, state, lines, _ in data["pairs"]
     }
     assert edges == {
-        ("web", "shop"): (10, "unhealthy", ["unhealthy", "50.0 % fail"]),
+        ("web", "shop"): (10, "unhealthy", ["unhealthy", "50.0 % fail", "errors"]),
         ("shop", "stock"): (10, "healthy", ["10/s"]),
         ("batch", "stock"): (0, "no traffic", ["no traffic"]),
     }

@@ -85,7 +85,7 @@
   function edge(graph, [caller, callee]) {
     const line = caller === callee ? loop(graph.node(String(caller))) : curve(graph.edge(String(caller), String(callee)).points);
     const path = element("path", { d: line, class: "line" });
-    const tspans = [element("tspan"), element("tspan")];
+    const tspans = [element("tspan"), element("tspan"), element("tspan")];
     const text = element("text", { "text-anchor": "middle" }, ...tspans);
     const back = element("rect", { rx: 3 });
     const title = element("title");
