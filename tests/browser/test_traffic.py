@@ -35,7 +35,7 @@ async def test_the_guilty_pair_is_seen_in_one_look(visit: Visit, console: Regist
     )
     page = await open_pairs(visit, service)
     await expect(page.locator("#map .edge.unhealthy")).to_have_count(1)
-    await expect(page.locator("#map .label.unhealthy")).to_have_text("unhealthy38.0 % failcircuit breaker")
+    await expect(page.locator("#map .label.unhealthy")).to_have_text("unhealthy38.0 % failno endpoint")
     await expect(page.locator("#map .label.healthy")).to_have_text(re.compile(r"^\d+/s$"))
     await expect(page.locator("#map .label.quiet")).to_have_text("no traffic")
     rows = page.locator("#pair-rows tr")

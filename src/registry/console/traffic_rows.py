@@ -150,14 +150,14 @@ def traffic_map(pairs: Sequence[PairFigures], window: Window) -> TrafficMap:
 
 
 def _label(row: PairRow) -> tuple[str, ...]:
-    """Return the lines beside an edge: the requests; where too many fail, its state and the reason of most failures."""
+    """Return the lines beside an edge: its requests, or the state and reason of its failures."""
     if row.state == "healthy":
         return (f"{row.rate}/s",)
     return (row.state, row.failed, _cause(row.figures)) if row.failed else (row.state,)
 
 
 def _cause(figures: PairFigures) -> str:
-    """Return the reason of most failures in a word or two: a breaker of the caller is no fault of the callee."""
+    """Return the reason of most failures in a word or two."""
     reasons = figures.reasons
     counted = {
         "errors": figures.answered_with_an_error,

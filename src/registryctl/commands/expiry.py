@@ -51,7 +51,7 @@ def pause(
 
 
 def _note_unknown_service(session: Session, name: str) -> None:
-    """Say that a paused service has no endpoints: it may be misspelt, and the one that was meant goes on expiring."""
+    """Say that a paused service is not known, since its name may be misspelt."""
     from registryctl.errors import CtlError, MissingError
     from registryctl.paths import path_of
 
