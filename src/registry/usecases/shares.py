@@ -48,7 +48,7 @@ class TrafficShares:
     async def set(
         self, principal: Principal, service: str, groups: Sequence[Share], reason: str
     ) -> tuple[Snapshot, list[str]]:
-        """Set the shares of a service in place of those that it has; return it with warnings about what that does.
+        """Set the shares of a service in place of those that it has; return it with warnings.
 
         Raises:
             InvalidError: the shares mean nothing, as when they add up to more than 100 %.
