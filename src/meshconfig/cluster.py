@@ -31,6 +31,9 @@ _BASE_EJECTION_TIME = 30.0
 _CONSECUTIVE_FAILURES = 5
 """Failures in a row for which an endpoint is ejected, of either kind (``OutlierDetection``)."""
 
+_NO_LIMIT = 2**32 - 1
+"""The largest limit that Envoy takes; without one, it takes 1,024 connections and requests (``CircuitBreakers``)."""
+
 _DNS_SETTLE = 5.0
 """Seconds that a first answer of DNS may take: the resolver's timeout."""
 _OVERRIDABLE = ["UNKNOWN", "HEALTHY", "DEGRADED", "DRAINING"]
@@ -97,7 +100,7 @@ def cluster(
     document: Document = {
         "name": name,
         "connect_timeout": duration(dependency.connect_timeout),
-        "circuit_breakers": _circuit_breakers(dependency.limit),
+        "circuit_breakers": _circuit_breakers(dependency.limit, websockets=serves_websockets(dependency)),
         "common_lb_config": _common_balancing(dependency, zone_aware=zone_aware, versioned=bool(versions)),
         "typed_extension_protocol_options": {_HTTP_OPTIONS: typed(_HTTP_OPTIONS, _http_options(dependency))},
         **_discovery(dependency, name, mesh, initial_fetch_timeout),
@@ -166,8 +169,14 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _circuit_breakers(limit: Limit) -> Document:
-    threshold: Document = {}
+def serves_websockets(dependency: Dependency) -> bool:
+    """Tell whether connections to a dependency may become websockets, each of which is a request without an end."""
+    allowed = bool(dependency.upgrade) or any(route.upgrade for route in dependency.routes)
+    return allowed and not speaks_http2(dependency.protocol)
+
+
+def _circuit_breakers(limit: Limit, *, websockets: bool) -> Document:
+    threshold: Document = {"max_connections": _NO_LIMIT, "max_requests": _NO_LIMIT} if websockets else {}
     if limit.connections is not None:
         threshold["max_connections"] = limit.connections
     if limit.pending_requests is not None:

@@ -122,6 +122,11 @@ def _place(leaf: _Leaf) -> Position:
 
 
 def _mesh(before: Configuration, after: Configuration) -> Iterator[_Leaf]:
+    if before == Configuration() != after:
+        # Nothing was there, so that no value of the mesh was another one.
+        said = f"environment {after.mesh.environment}, registries {literal(after.mesh.registry.addresses)}"
+        yield _whole("added", "mesh", "", said, Origin("mesh", _MESH_FILE))
+        return
     # Defaults are compared where they take effect.
     places = _Places("mesh", "mesh", "", before.origins, after.origins, Origin("mesh", _MESH_FILE))
     yield from _document(places, before.mesh, after.mesh, leave_out=frozenset({"defaults"}))

@@ -10,6 +10,9 @@ from wire.model import SERVICE_PATTERN
 Protocol = Literal["http1", "http2", "grpc", "same"]
 """The protocol of a cluster: ``grpc`` is HTTP/2 with gRPC's rules; ``same`` is what the listener's client speaks."""
 
+Upgrade = Literal["websocket"]
+"""The protocols that a connection may change to. Not ``CONNECT``: a tunnel has no routes and no policies."""
+
 DURATION = "duration"
 """Mark (in a type's ``Meta.extra``, as ``form``) of numbers that files write as texts such as ``250ms``."""
 PERCENT = "percent"

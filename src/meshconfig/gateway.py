@@ -265,7 +265,7 @@ def _served(gateway: Gateway, use: Dependency, protocol: Protocol | None) -> Dep
 
 def _by_path(gateway: Gateway, ways: Mapping[str, Way], catalog: Catalog) -> list[Document]:
     pairs = [
-        (ways[services[0]], replace(route, prefix=f"/{grpc_service}/", methods=("POST",)))
+        (ways[services[0]], replace(route, prefix=f"/{grpc_service}/", methods=("POST",), upgrade=None))
         for grpc_service, services in owners(gateway, catalog)
         for _, route in own_routes(ways[services[0]])
     ]

@@ -35,11 +35,20 @@ class RoutePlace(Struct, frozen=True):
         return f"the virtual host {name}" if self.route is None else f"route {self.route + 1} of {name}"
 
     def ordinal(self) -> int | None:
-        """Return the number of the route in the definition, of which one can become two in a row here."""
+        """Return the number of the route in the definition, of which one can become two in a row here.
+
+        That of websockets stands before these.
+        """
         if self.route is None:
             return None
-        prefixes: list[str] = [route.get("stat_prefix", "") for route in self.host["routes"][: self.route + 1]]
-        return sum(1 for before, after in pairwise(prefixes) if before != after)
+        routes: list[Document] = self.host["routes"][: self.route + 1]
+        prefixes: list[str] = [route.get("stat_prefix", "") for route in routes if not _is_of_websockets(route)]
+        before_last = sum(1 for before, after in pairwise(prefixes) if before != after)
+        return before_last + 1 if prefixes and _is_of_websockets(routes[-1]) else before_last
+
+
+def _is_of_websockets(route: Document) -> bool:
+    return "upgrade_configs" in route.get("route", {})
 
 
 def named_element(refusal: str, bootstrap: StaticBootstrap) -> Element | None:

@@ -15,6 +15,7 @@ from meshconfig.definition.mesh import Mesh
 from meshconfig.definition.service import Objectives, Service
 from meshconfig.document import FOLDERS, Document, document_of, own_name
 from meshconfig.effective import Caller, Configuration, Origin
+from meshconfig.field_types import Protocol
 from meshconfig.fronts import Front, front_of, front_origins, target_origins
 from meshconfig.groups import Groups
 from meshconfig.merging import Layer, LazyOrigins, made, merged, origins
@@ -24,6 +25,7 @@ from meshconfig.rules.caller import caller_faults
 from meshconfig.rules.front import front_faults
 from meshconfig.rules.policy import policy_faults
 from meshconfig.rules.references import unknown_services
+from meshconfig.rules.websocket import caller_websockets, front_websockets, unlimited_websockets
 
 MAX_FAULTS = 200
 """Faults of one file that are listed; more of them help nobody."""
@@ -110,7 +112,7 @@ class _Repository:
         mesh, base = self._keep("mesh", "", (block,), partial(_mesh, block))
         services = sorted(self._documents[Service])
         bases = {name: self._base(name, base) for name in services}
-        callers = {name: self._caller(name, bases, base) for name in services}
+        callers = {name: self._caller(name, bases, base, mesh) for name in services}
         fronts = list(self._fronts(mesh, bases, base))
         if registered is not None:
             self._check_registered(registered, callers)
@@ -195,7 +197,7 @@ class _Repository:
             if block is not None:
                 yield name, made(block, self.faults)
 
-    def _caller(self, service: str, bases: Mapping[str, Base], mesh: Base) -> Caller:
+    def _caller(self, service: str, bases: Mapping[str, Base], mesh: Base, settings: Mesh) -> Caller:
         document = self._documents[Service][service]
         block = document.block
         if block is None:
@@ -211,7 +213,10 @@ class _Repository:
         known = {name: bases[name] for name in sorted(used) if name in bases}
         inputs = (mesh, bases[service], *(each for each, _ in dependencies), None, *known.values(), block)
         return self._keep(
-            "caller", service, inputs, partial(_caller, service, dependencies, bases[service], known, mesh)
+            "caller",
+            service,
+            inputs,
+            partial(_caller, service, dependencies, bases[service], known, mesh, settings.egress.protocol),
         )
 
     def _fronts(self, mesh: Mesh, bases: Mapping[str, Base], base: Base) -> Iterator[Front]:
@@ -226,6 +231,7 @@ class _Repository:
                     self.faults += policy_faults(front.base.dependency, own, front.base.dependency.protocol)
                 for each in front.routes:
                     self.faults += policy_faults(each.route, each.layers[0].block, each.protocol)
+                self.faults += front_websockets(front)
                 yield front
 
 
@@ -241,6 +247,7 @@ def _mesh(block: Block | None, faults: list[Fault]) -> tuple[Mesh, Base]:
     own = None if block is None else block.values.get("defaults")
     if own is not None:
         faults += policy_faults(mesh.defaults, own, mesh.defaults.protocol)
+        faults += unlimited_websockets(own, [Layer("mesh", own)])
     return mesh, mesh_base(mesh.defaults, own)
 
 
@@ -249,6 +256,7 @@ def _callee(provides: Block | None, mesh: Base, faults: list[Fault]) -> Base:
     own = None if provides is None else provides.values.get("defaults")
     if own is not None:
         faults += policy_faults(base.dependency, own, base.dependency.protocol)
+        faults += unlimited_websockets(own, base.layers)
     return base
 
 
@@ -258,6 +266,7 @@ def _caller(
     own: Base,
     bases: Mapping[str, Base],
     mesh: Base,
+    listener: Protocol,
     faults: list[Fault],
 ) -> Caller:
     uses = []
@@ -269,6 +278,7 @@ def _caller(
         for route, written in zip(use.dependency.routes, block.blocks("routes"), strict=False):
             faults += policy_faults(route, written, protocol)
     faults += caller_faults(uses, own, bases, mesh)
+    faults += caller_websockets(uses, bases, mesh, listener)
     return caller(service, uses, bases, mesh)
 
 

@@ -7,13 +7,14 @@ from functools import reduce
 from math import gcd
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from meshconfig.authentication import Guards
-from meshconfig.cluster import config_source, host_port, name_of, versions_name
+from meshconfig.cluster import config_source, host_port, name_of, speaks_http2, versions_name
 from meshconfig.definition.dependency import Dependency
 from meshconfig.definition.header_changes import HeaderChanges
 from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.policies import RoutePolicies
 from meshconfig.definition.retry import Retry
 from meshconfig.definition.route import HeaderMatch, Rewrite, Route
 from meshconfig.definition.sticky import Sticky
@@ -36,6 +37,8 @@ ROUTES = "default"
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _STREAM_IDLE_TIMEOUT = 300.0
 """Seconds after which listeners end an idle stream, unless its route says otherwise."""
+_WEBSOCKET_IDLE_TIMEOUT = 3600.0
+"""Seconds after which a websocket without messages ends, unless its route says otherwise: those of TCP in Envoy."""
 _MIN_SHARING = 2
 """Routes of a virtual host that have the same retry policy, from which on it stands there once."""
 _NO_RETRIES = b"null"
@@ -121,6 +124,7 @@ def routes_of(dependency: Dependency) -> tuple[Route, ...]:
             fault=dependency.fault,
             rate_limit=dependency.rate_limit,
             auth=dependency.auth,
+            upgrade=dependency.upgrade,
         ),
     )
 
@@ -136,12 +140,14 @@ def takes_all(route: Route) -> bool:
 
 
 def route_list(routes: Iterable[tuple[Way, Route]]) -> list[Document]:
-    """Return the routes in Envoy's form: two of each whose retries depend on the method."""
+    """Return the routes in Envoy's form: two of each whose retries depend on the method, and one for websockets."""
     taken: set[str] = set()
     documents: list[Document] = []
     for way, route in routes:
         prefix = _stat_prefix(route, taken)
         taken.add(prefix)
+        if takes_websockets(way.dependency, route):
+            documents.append(_websockets(way, route, f"{prefix}_websocket"))
         documents += _split_by_method(way, route, prefix)
     return documents
 
@@ -215,6 +221,40 @@ def _split_by_method(way: Way, route: Route, stat_prefix: str) -> Iterator[Docum
         yield _document(way, route, stat_prefix, first, _full_retries(retry, route.timeout), hedge=retry.hedge)
     if rest or not route.methods:
         yield _document(way, route, stat_prefix, rest, _careful_retries(retry))
+
+
+def takes_websockets(dependency: Dependency, route: RoutePolicies) -> bool:
+    """Tell whether a route of a dependency takes handshakes of websockets, which are requests of HTTP/1.1."""
+    return bool(route.upgrade) and not speaks_http2(dependency.protocol)
+
+
+def _websockets(way: Way, route: Route, stat_prefix: str) -> Document:
+    """Return the route of the handshakes among the requests that a route takes.
+
+    Envoy's timeout ends with the response to the handshake, as does every retry; then the idle timeout alone counts.
+    A handshake is repeated where no app can have begun it. It is not copied to a shadow, which would get none of the
+    messages behind it (all measured with Envoy 1.40).
+    """
+    document = _document(
+        way, structs.replace(route, shadow=None), stat_prefix, route.methods, _handshake_retries(route)
+    )
+    document["match"].setdefault("headers", []).append(_HANDSHAKE)
+    idle_timeout = _WEBSOCKET_IDLE_TIMEOUT if route.idle_timeout is None else route.idle_timeout
+    document["route"] |= {
+        "timeout": duration(route.timeout),
+        "idle_timeout": duration(idle_timeout),
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+    }
+    return document
+
+
+_HANDSHAKE: Document = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
+"""The condition on headers that a handshake of a websocket meets, and no other request."""
+
+
+def _handshake_retries(route: Route) -> Document | None:
+    retry = route.retry
+    return None if retry is None or retry.attempts == 1 else _careful_retries(retry)
 
 
 def _document(

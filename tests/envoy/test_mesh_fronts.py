@@ -18,6 +18,7 @@ from harness.mesh_envoy import envoy_of
 from harness.mesh_server import Place, mesh_server
 from harness.probing import Authority
 from harness.process import eventually, free_port
+from harness.websocket import RefusedHandshakeError, Websocket
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
@@ -52,6 +53,7 @@ def edge(listen: GatewayListen, certificates: Mapping[str, Certificate], jwks: P
     routes = (
         SiteRoute(prefix="/token", service="web", auth=token),
         SiteRoute(prefix="/asked", service="web", auth=asked),
+        SiteRoute(prefix="/live", service="web", auth=token, upgrade=("websocket",)),
         SiteRoute(prefix="/closed", service="web", auth=closed),
         SiteRoute(prefix="/opened", service="web", auth=opened),
         SiteRoute(prefix="/limited", service="web", rate_limit=everybody),
@@ -269,6 +271,21 @@ def test_a_token_is_verified_and_its_subject_passed_on(stage: Stage) -> None:
     assert stage.apps["web"].headers("/token/good")["x-user"] == "ada"
     assert stage.get("/free", x_user="eve")[0] == 200
     assert "x-user" not in stage.apps["web"].headers("/free")
+
+
+def test_a_websocket_passes_an_edge_with_a_token(stage: Stage) -> None:
+    """Its handshake meets what every request of the route has to; without a route that says so, none passes."""
+    claims = {"iss": ISSUER, "sub": "ada", "exp": int(time.time()) + 60}
+    token = jwt.encode({"alg": "ES256", "kid": "1"}, claims, stage.key)
+    for path, status in (("/live", 401), ("/", 403)):
+        with pytest.raises(RefusedHandshakeError) as refusal:
+            Websocket(stage.edge, "www.example", path, tls=stage.context)
+        assert refusal.value.status == status
+    with contextlib.closing(
+        Websocket(stage.edge, "www.example", "/live/ada", tls=stage.context, authorization=f"Bearer {token}")
+    ) as websocket:
+        assert websocket.ask("hello") == "web hello"
+    assert stage.apps["web"].headers("/live/ada")["x-user"] == "ada"
 
 
 def test_a_service_is_asked_about_requests(stage: Stage) -> None:

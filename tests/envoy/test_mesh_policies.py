@@ -19,11 +19,13 @@ from harness.mesh_envoy import envoy_of
 from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
 from harness.probing import Authority
 from harness.process import eventually, free_port
+from harness.websocket import RefusedHandshakeError, Websocket
 
 from meshconfig.definition.admin import Admin
 from meshconfig.definition.dependency import Dependency
 from meshconfig.definition.fault_injection import Abort, Delay, FaultInjection, OnlyHeader
 from meshconfig.definition.header_changes import HeaderChanges
+from meshconfig.definition.limit import Limit
 from meshconfig.definition.listen import Listen
 from meshconfig.definition.mesh import Mesh
 from meshconfig.definition.registry_client import RegistryClient
@@ -79,6 +81,11 @@ def dependencies(tls: dict[str, int], ca: Path) -> Iterator[Dependency]:
     yield Dependency(name="sticky", service="user", cluster="sticky", sticky=by_header, routes=(everything,))
     strict = Sticky(by="cookie", name="session", strict=True)
     yield Dependency(name="strict", service="user", cluster="strict", sticky=strict, routes=(everything,))
+    websockets = Route(prefix="/", upgrade=("websocket",), timeout=0.5, retry=RETRY)
+    waiting = Route(prefix="/quiet", upgrade=("websocket",), idle_timeout=0.5)
+    routes = (Route(prefix="/plain", retry=None), waiting, websockets)
+    limit = Limit(connections_per_endpoint=None)
+    yield Dependency(name="live", service="live", upgrade=("websocket",), limit=limit, keep_alive=0.3, routes=routes)
     yield Dependency(name="rpc", service="rpc", protocol="grpc", routes=(Route(prefix="/", timeout=1, retry=None),))
     verified = Tls(ca_file=str(ca))
     for name, policy in {
@@ -109,6 +116,11 @@ class Stage:
         fields = {"host": host, **{key.replace("_", "-"): value for key, value in headers.items()}}
         self.client.cookies.clear()
         return self.client.request(method, f"http://127.0.0.1:{self.envoy.listener}{path}", headers=fields)
+
+    def serve(self, **places: list[Place]) -> None:
+        """Let the registry serve these endpoints of services."""
+        self.registry.ports = {**self.registry.ports, **places}
+        self.registry.version += 1
 
     def asked(self, path: str) -> list[str]:
         """Return the names of the apps that were asked for a path, as often as they were."""
@@ -156,6 +168,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "new": [apps["new"].port],
             "dead": [free_port()],
             "rpc": [apps["rpc"].port],
+            "live": [apps["a"].port, apps["b"].port],
         }
         served = mesh_server(compile_mesh(configuration, Catalog()), ports, registry_port)
         registry = stack.enter_context(served)
@@ -340,3 +353,59 @@ def test_a_grpc_call_has_its_clients_deadline_below_the_timeout(
 def test_a_grpc_call_is_answered(stage: Stage) -> None:
     """By HTTP/2 to the app, whatever the caller's listener speaks else."""
     assert grpc_call(stage.envoy.listener, "rpc", "/rpc.v1.Rpc/Get").status == "0"
+
+
+def refused(stage: Stage, path: str) -> int:
+    """Return the status with which a handshake is refused."""
+    with pytest.raises(RefusedHandshakeError) as refusal:
+        Websocket(stage.envoy.listener, "live", path)
+    return refusal.value.status
+
+
+def test_a_websocket_outlives_the_timeouts_of_requests(stage: Stage) -> None:
+    """A handshake has the timeout of its route; the websocket behind it ends by its idle timeout alone."""
+    with (
+        contextlib.closing(Websocket(stage.envoy.listener, "live", "/chat", upgrade="WebSocket")) as websocket,
+        contextlib.closing(Websocket(stage.envoy.listener, "live", "/quiet")) as quiet,
+    ):
+        app, _, answer = websocket.ask("hello").partition(" ")
+        assert answer == "hello"
+        assert refused(stage, "/hang") == 504
+        assert quiet.ends()
+        # By now the timeout of all tries, that of each, and the time of an unused connection are over.
+        assert websocket.ask("again") == f"{app} again"
+
+
+def test_websockets_pass_where_a_route_says_so(stage: Stage) -> None:
+    """Elsewhere Envoy answers 403 itself; what is no handshake has the policies of the route."""
+    assert refused(stage, "/plain") == 403
+    assert refused(stage, "/status/504") == 504
+    assert len(stage.asked("/status/504")) == 1
+    assert stage.get("live", "/status/504").status_code == 504
+    assert len(stage.asked("/status/504")) == 4
+
+
+def test_an_open_websocket_stays_at_an_endpoint_that_drains_and_goes(stage: Stage) -> None:
+    """New ones begin elsewhere; what is open ends when the app or its client ends it."""
+    with contextlib.closing(Websocket(stage.envoy.listener, "live", "/deploy")) as websocket:
+        name, _, _ = websocket.ask("hello").partition(" ")
+        other = "b" if name == "a" else "a"
+        rest = stage.apps[other].port
+        draining = lb_endpoint(stage.apps[name].port, health_status="DRAINING")
+        states: tuple[tuple[list[Place], set[str]], ...] = (
+            ([draining, rest], {"DRAINING", "HEALTHY"}),
+            ([rest], {"HEALTHY"}),
+        )
+        for places, health in states:
+            stage.serve(live=places)
+            eventually(partial(shows, stage, len(places), health))
+            for _ in range(4):
+                with contextlib.closing(Websocket(stage.envoy.listener, "live", "/new")) as another:
+                    assert another.ask("hello") == f"{other} hello"
+            assert websocket.ask("again") == f"{name} again"
+
+
+def shows(stage: Stage, number: int, health: set[str]) -> bool:
+    """Tell whether Envoy has this number of endpoints, in these states."""
+    hosts = stage.envoy.hosts("live")
+    return len(hosts) == number and set(hosts.values()) == health

@@ -15,6 +15,8 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
 from h2.exceptions import ProtocolError
 
+from harness.websocket import serve_websocket
+
 NAME_HEADER = "x-app"
 """The response header with the name of the app that answered."""
 _HANG = 3.0
@@ -67,7 +69,8 @@ def mesh_app(name: str, tls: ssl.SSLContext | None = None, **answers: str) -> It
     """Run an app for the length of the block.
 
     The path says how it answers: ``/status/503``, ``/hang``, ``/hang-once`` and otherwise with 200. ``answers`` are
-    response headers, with a low line for each hyphen. An app called ``authz`` refuses who has no cookie.
+    response headers, with a low line for each hyphen. An app called ``authz`` refuses who has no cookie. A handshake
+    for another path than these opens a websocket that echoes.
     """
     app = MeshApp(name)
     extra = {key.replace("_", "-"): value for key, value in answers.items()}
@@ -85,11 +88,19 @@ def mesh_app(name: str, tls: ssl.SSLContext | None = None, **answers: str) -> It
             status = int(self.path.removeprefix("/status/")) if self.path.startswith("/status/") else 200
             if app.name == "authz" and "cookie" not in headers:
                 status = 401
+            if headers.get("upgrade", "").lower() == "websocket" and status == 200:
+                self._echo(headers)
+                return
             with contextlib.suppress(ConnectionError):
                 self.send_response(status)
                 for key, value in {NAME_HEADER: app.name, "content-length": "0", **extra}.items():
                     self.send_header(key, value)
                 self.end_headers()
+
+        def _echo(self, headers: dict[str, str]) -> None:
+            self.close_connection = True
+            with contextlib.suppress(ConnectionError):
+                serve_websocket(headers, self.rfile, self.wfile.write, app.name)
 
         do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815  # the base class's names
 

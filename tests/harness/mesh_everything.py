@@ -105,6 +105,7 @@ def _routed() -> tuple[Dependency, ...]:
         _on("headers", headers=HeaderChanges(set={"x-a": "100%"}, add={"x-b": "1"}, remove=("x-c",))),
         _on("retries", Route(prefix="/", retry=Retry(idempotent=("POST",), hedge=True, when=("5xx", "unavailable")))),
         _on("once", Route(prefix="/", retry=None)),
+        _on("live", Route(prefix="/live", upgrade=("websocket",), idle_timeout=0), _EVERYTHING),
     )
 
 
@@ -131,6 +132,7 @@ def _edge() -> Edge:
         SiteRoute(prefix="/each", service="api", rate_limit=RateLimit(per_second=50, by="header", header="x-user")),
         SiteRoute(prefix="/version", service="api", version={"canary": True}),
         SiteRoute(prefix="/split", split={"api": 1, "web": 99}, timeout=0),
+        SiteRoute(prefix="/live", service="web", upgrade=("websocket",), auth=Authentication(jwt=_JWT)),
         SiteRoute(prefix="/", service="web"),
     )
     certificate = Certificate(chain="/etc/tls/www.pem", key="/etc/tls/www.key")

@@ -21,6 +21,7 @@ from harness.mesh_envoy import envoy_of
 from harness.mesh_revisions import store_resources
 from harness.process import eventually, free_port
 from harness.registry import Registry
+from harness.websocket import RefusedHandshakeError, Websocket
 from meshconfig.definition.admin import Admin
 from meshconfig.definition.dependency import Dependency
 from meshconfig.definition.health_check import HealthCheck
@@ -104,7 +105,8 @@ def dependency(
         outlier_detection=None,
         limit=Limit(connections_per_endpoint=None, pending_requests=None, retry_budget=None),
         health_check=health_check,
-        routes=(Route(prefix="/", timeout=10.0, retry=None, split=split),),
+        upgrade=("websocket",),
+        routes=(Route(prefix="/", timeout=10.0, retry=None, split=split, upgrade=("websocket",)),),
     )
 
 
@@ -115,10 +117,13 @@ class Load:
         self.port = port
         self.passed = 0
         self.failures: list[str] = []
+        self.messages = 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=("/",)) for _ in range(CLIENTS)]
         # One request that takes three seconds is always in flight.
         self._threads.append(threading.Thread(target=self._run, args=("/hang",)))
+        # A websocket stays open from the beginning to the end, whatever happens to its route and its cluster.
+        self._threads.append(threading.Thread(target=self._talk))
 
     def start(self) -> None:
         """Begin."""
@@ -147,6 +152,16 @@ class Load:
                 connection.close()
             time.sleep(_PAUSE)
         connection.close()
+
+    def _talk(self) -> None:
+        try:
+            with contextlib.closing(Websocket(self.port, "user")) as websocket:
+                while not self._stop.is_set():
+                    websocket.ask("still there?")
+                    self.messages += 1
+                    time.sleep(_PAUSE)
+        except (OSError, RefusedHandshakeError) as error:
+            self.failures.append(f"websocket {error!r}")
 
 
 @contextlib.contextmanager

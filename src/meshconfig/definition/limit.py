@@ -14,9 +14,10 @@ class Limit(StrictBlock, frozen=True, kw_only=True):
     Attributes:
         connections_per_endpoint: connections to one endpoint, of HTTP/1.1. It has to be below the requests a second
             that one endpoint answers, times per_try_timeout.
-        connections: connections to all endpoints together.
+        connections: connections to all endpoints together; Envoy's 1,024 unless written, and any number with upgrade.
         pending_requests: requests that wait for a connection.
-        requests: requests under way to all endpoints together, of HTTP/2.
+        requests: requests under way to all endpoints together; Envoy's 1,024 unless written, and any number with
+            upgrade.
         retry_budget: retries under way, in percent of the requests under way.
         retries: retries under way, as a number; written in place of the budget.
     """

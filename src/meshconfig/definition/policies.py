@@ -11,7 +11,7 @@ from meshconfig.definition.shadow import Shadow
 from meshconfig.definition.sticky import Sticky
 from meshconfig.definition.strict_block import StrictBlock
 from meshconfig.definition.tls import Tls
-from meshconfig.field_types import Duration, Percent, PositiveDuration, Protocol
+from meshconfig.field_types import Duration, Percent, PositiveDuration, Protocol, Upgrade
 
 
 class RoutePolicies(StrictBlock, frozen=True, kw_only=True):
@@ -20,12 +20,14 @@ class RoutePolicies(StrictBlock, frozen=True, kw_only=True):
     Attributes:
         timeout: the time for all tries together; 0s for no limit. With protocol grpc, the caller's own grpc-timeout
             rules below it.
-        idle_timeout: the time for which nothing may come on a stream.
+        idle_timeout: the time for which nothing may come on a stream; 1h for a websocket unless written.
         retry: tries after the first; null for none.
         shadow: copies of requests for another service.
         fault: faults for tests of callers.
         rate_limit: requests a second; of gateways and edges alone.
         auth: tokens and consent that requests need; of gateways and edges alone.
+        upgrade: websocket, where the app takes connections that become websockets; null for none. The timeout holds for
+            their handshakes alone, and limit.connections_per_endpoint has to be written.
     """
 
     timeout: Duration = 5.0
@@ -35,6 +37,7 @@ class RoutePolicies(StrictBlock, frozen=True, kw_only=True):
     fault: FaultInjection | None = None
     rate_limit: RateLimit | None = None
     auth: Authentication | None = None
+    upgrade: tuple[Upgrade, ...] | None = None
 
 
 class Policies(RoutePolicies, frozen=True, kw_only=True):

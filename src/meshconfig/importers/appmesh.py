@@ -250,6 +250,12 @@ def _node(known: _Documents, name: str, dependencies: Mapping[str, Any]) -> dict
             listener.lose("", "a service has one port here; the first listener was imported.")
             continue
         defaults |= _listener_defaults(listener)
+        if spoken == "http":
+            listener.lose(
+                "portMapping.protocol",
+                "App Mesh let websockets pass to it. If its app takes any, write `upgrade: [websocket]` and"
+                " `limit: {connections_per_endpoint: …}` in provides.defaults.",
+            )
     _discovery(spec, name, port)
     _logging(spec)
     provides: dict[str, Any] = {"protocol": _PROTOCOLS.get(spoken, "http1")}

@@ -16,6 +16,7 @@ from meshconfig.definition.header_changes import HeaderChanges
 from meshconfig.definition.limit import Limit
 from meshconfig.definition.listen import GatewayListen, Listen
 from meshconfig.definition.mesh import Mesh
+from meshconfig.definition.policies import Defaults
 from meshconfig.definition.registry_client import RegistryClient
 from meshconfig.definition.route import HeaderMatch, Rewrite, Route
 from meshconfig.definition.service import Provides
@@ -163,6 +164,12 @@ def _limit(block: Block) -> Iterator[Fault]:
         yield Fault(block.position("retries"), message, "Remove one of them.")
 
 
+def _upgrade(block: Block) -> Iterator[Fault]:
+    if block.values.get("upgrade") == ():
+        yield Fault(block.position("upgrade"), "upgrade is empty.", "Write [websocket], or null for none.")
+    yield from _repeated(block, "upgrade")
+
+
 # Routes.
 
 
@@ -225,6 +232,13 @@ def _unsafe_retries(block: Block) -> Iterator[Fault]:
         )
         fix = f"Write idempotent: [{', '.join(methods)}] if repeating it does no harm."
         yield Fault(retry.position("when"), message, fix)
+
+
+def _handshakes(block: Block) -> Iterator[Fault]:
+    methods = block.values.get("methods") or ()
+    if block.values.get("upgrade") and methods and "GET" not in methods:
+        message = f"Handshakes of websockets are GETs, and the route takes {', '.join(methods)} alone."
+        yield Fault(block.position("upgrade"), message, "Add GET to methods, or remove upgrade.")
 
 
 def _rewrite(block: Block) -> Iterator[Fault]:
@@ -403,10 +417,11 @@ def _site_route(block: Block) -> Iterator[Fault]:
         yield Fault(block.position(), f"A route of a site has {what}; it has to have one of them.")
 
 
-_ROUTE: tuple[Rule, ...] = (_match, _destination, _fault_alone, _unsafe_retries)
+_ROUTE: tuple[Rule, ...] = (_match, _destination, _fault_alone, _unsafe_retries, _upgrade, _handshakes)
 
 RULES: Mapping[type[Struct], tuple[Rule, ...]] = {
-    Dependency: (_target, _names, _routes),
+    Defaults: (_upgrade,),
+    Dependency: (_target, _names, _routes, _upgrade),
     HeaderChanges: (_header_changes,),
     Limit: (_limit,),
     Route: _ROUTE,

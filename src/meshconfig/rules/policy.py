@@ -95,6 +95,20 @@ def _entrance(policies: RoutePolicies, own: Block, _: str) -> Iterator[Fault]:
         yield Fault(at, message, "Write by: header and the name of the header, or neither.")
 
 
+def _upgrade(policies: RoutePolicies, own: Block, protocol: str) -> Iterator[Fault]:
+    if not policies.upgrade:
+        return
+    at = own.place("upgrade", "protocol")
+    if at is not None and protocol in {"http2", "grpc"}:
+        message = f"A websocket begins in HTTP/1.1, and the protocol is {protocol}: few apps take one over HTTP/2."
+        yield Fault(at, message, "Write protocol: http1, or upgrade: null.")
+    at = own.place("upgrade", "shadow")
+    if at is not None and policies.shadow is not None:
+        message = "Websockets are not copied: a shadow would get their handshakes, and none of their messages."
+        fix = "Write upgrade on a route of its own, with shadow: null."
+        yield Fault(at, message, fix, Severity.WARNING)
+
+
 def _slow_start(policies: Policies, own: Block, _: str) -> Iterator[Fault]:
     at = own.place("slow_start", "sticky")
     sticky = policies.sticky
@@ -162,6 +176,7 @@ _RULES: tuple[tuple[frozenset[str], Callable[[RoutePolicies, Block, str], Iterat
     (frozenset({"retry", "protocol"}), _retry),
     (frozenset({"fault"}), _fault_injection),
     (frozenset({"auth", "rate_limit"}), _entrance),
+    (frozenset({"upgrade", "protocol", "shadow"}), _upgrade),
 )
 """Rules on the policies of routes, with the fields of which a layer has to write one."""
 _CLUSTER_RULES: tuple[tuple[frozenset[str], Callable[[Policies, Block, str], Iterator[Fault]]], ...] = (

@@ -19,6 +19,8 @@ _SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "ye
 
 def show_plan(screen: Screen, plan: Plan, against: str) -> None:
     """Print a plan; ``against`` names what the new definitions are compared with."""
+    if not plan.base and not plan.empty and against == revision_name(0):
+        screen.say("nothing was applied yet: all of this is new")
     if plan.empty:
         screen.say(f"no changes against {against}")
     else:

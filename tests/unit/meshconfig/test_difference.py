@@ -213,3 +213,19 @@ def test_values_of_the_mesh_gateways_and_edges_have_lines() -> None:
         ("gateways/staging.yaml:4:8", ("gateway staging",), "paths"),
         ("mesh.yaml:2:9", ("mesh",), "admin.port"),
     ]
+
+
+def test_a_first_definition_changes_nothing_that_was_there() -> None:
+    """Its mesh is new as a whole, and no value of it was another one before."""
+    after, _ = read({"mesh.yaml": "environment: staging\ndrain_time: 1m\n", "services/web.yaml": ""})
+    assert after is not None
+    mesh, web = differences(Configuration(), after)
+    assert (mesh.what, mesh.subjects, mesh.after) == (
+        "added",
+        ("mesh",),
+        "environment staging, registries [127.0.0.1:8080]",
+    )
+    assert (web.what, web.subjects) == ("added", ("web",))
+    second, _ = read({"mesh.yaml": "environment: test\ndrain_time: 1m\n", "services/web.yaml": ""})
+    assert second is not None
+    assert only(after, second).field == "environment"

@@ -300,6 +300,22 @@ BLOCKS = {
         "has no effect here",
         "gateway",
     ),
+    "tunnel": (dependency("upgrade: [CONNECT]"), "CONNECT]", "upgrade is CONNECT, which is not allowed", "websocket"),
+    "upgrade to nothing": (dependency("upgrade: []"), "[]", "upgrade is empty", "null for none"),
+    "upgrade twice": (
+        dependency("upgrade: [websocket, websocket]\nlimit: {connections_per_endpoint: 9}"),
+        "websocket]",
+        "'websocket' twice",
+        "Remove one",
+    ),
+    "handshakes that are no GET": (
+        dependency(
+            "limit: {connections_per_endpoint: 9}\nroutes:\n- {prefix: /, methods: [POST], upgrade: [websocket]}"
+        ),
+        "[websocket]}",
+        "Handshakes of websockets are GETs, and the route takes POST",
+        "Add GET",
+    ),
     "two protocols": (
         service("provides: {protocol: grpc, defaults: {protocol: http1}}"),
         "http1}",
@@ -308,7 +324,76 @@ BLOCKS = {
     ),
 }
 
+WEBSOCKETS = "limit: {connections_per_endpoint: 9}\nupgrade: [websocket]\n"
+
 MERGED = {
+    "websockets within the built-in limit": (
+        dependency("upgrade: [websocket]"),
+        "[websocket]",
+        "connections_per_endpoint is the built-in 30",
+        "Write limit.connections_per_endpoint",
+    ),
+    "websockets of a callee within the built-in limit": (
+        service("provides: {defaults: {upgrade: [websocket]}}"),
+        "[websocket]}",
+        "is the built-in 30",
+        "Write limit",
+    ),
+    "websockets of a mesh within the built-in limit": (
+        mesh("defaults: {upgrade: [websocket]}"),
+        "[websocket]}",
+        "is the built-in 30",
+        "Write limit",
+    ),
+    "websockets of a site within the built-in limit": (
+        site("routes: [{prefix: /, service: a, upgrade: [websocket]}]"),
+        "[websocket]}",
+        "is the built-in 30",
+        "Write limit",
+    ),
+    "websockets over HTTP/2": (
+        dependency(f"{WEBSOCKETS}protocol: http2"),
+        "[websocket]",
+        "begins in HTTP/1.1, and the protocol is http2",
+        "protocol: http1",
+    ),
+    "websockets of clients of HTTP/2": (
+        {
+            "edges/www.yaml": "listen: {port: 443, protocol: http2}\n"
+            "defaults: {limit: {connections_per_endpoint: 9}, upgrade: [websocket]}\n"
+            "sites: [{hosts: [a], routes: [{prefix: /, service: a}]}]\n"
+        },
+        "[websocket]}",
+        "listen.protocol is http2",
+        "listen.protocol: same",
+    ),
+    "websockets of apps that speak HTTP/2": (
+        {**mesh("egress: {port: 9900, protocol: http2}"), **dependency(WEBSOCKETS)},
+        "[websocket]",
+        "egress.protocol is http2",
+        "egress.protocol: same",
+    ),
+    "handshakes without their header": (
+        dependency(f"{WEBSOCKETS}headers: {{remove: [Upgrade]}}"),
+        "Upgrade]}",
+        "needs the header 'Upgrade'",
+        "upgrade: null",
+    ),
+    "websockets to a service without a limit for them": (
+        dependency(f"{WEBSOCKETS}routes:\n- {{prefix: /, split: {{shop: 50, next: 50}}}}"),
+        "50}}",
+        "leads websockets to 'next'",
+        "provides.defaults of 'next'",
+    ),
+    "websockets of a site to a service without a limit for them": (
+        site(
+            "routes: [{prefix: /, upgrade: [websocket], split: {a: 50, next: 50}}]",
+            "defaults: {limit: {connections_per_endpoint: 9}}\n",
+        ),
+        "50}}]",
+        "leads websockets to 'next'",
+        "provides.defaults of 'next'",
+    ),
     "per-try above": (
         dependency("timeout: 1s\nretry: {per_try_timeout: 1s}"),
         "1s}",
@@ -543,6 +628,12 @@ GROUPS = {
 }
 
 WARNINGS = {
+    "copies of websockets": (
+        dependency(f"{WEBSOCKETS}shadow: {{service: a}}"),
+        "[websocket]",
+        "Websockets are not copied",
+        "shadow: null",
+    ),
     "timeout 0": (dependency("timeout: 0s"), "0s", "never ends", ""),
     "timeout above the caller's": (
         service("provides: {defaults: {timeout: 2s}}\ndependencies:\n- service: a\n  timeout: 3s\n"),

@@ -219,6 +219,49 @@ def test_a_long_timeout_is_not_cut_by_the_idle_timeout_of_the_listener() -> None
     assert routes_of(uses("user", Route(prefix="/", timeout=0)))[0]["route"]["idle_timeout"] == "0s"
 
 
+LIVE: dict[str, Any] = {"upgrade": ("websocket",)}
+
+
+def test_handshakes_have_a_route_before_that_of_requests() -> None:
+    """With the careful retries, without copies, and with an idle timeout that suits what lasts."""
+    copied = Shadow(service="next", percent=5)
+    route = Route(prefix="/live", headers=(HeaderMatch(name="a", exact="b"),), shadow=copied, **LIVE)
+    live, *others = routes_of(uses("chat", route), targets=(uses("next"),))
+    assert live["match"]["headers"][-1]["name"] == "upgrade"
+    assert live["match"]["headers"][:-1] == others[1]["match"]["headers"]
+    assert live["route"]["upgrade_configs"] == [{"upgrade_type": "websocket"}]
+    assert (live["route"]["timeout"], live["route"]["idle_timeout"]) == ("5s", "3600s")
+    assert "request_mirror_policies" not in live["route"]
+    assert [other["stat_prefix"] for other in others[:2]] == ["live", "live"]
+    assert live["stat_prefix"] == "live_websocket"
+    assert "upgrade_configs" not in json.dumps(others)
+
+
+@pytest.mark.parametrize(("retry", "idle", "written"), [(None, 0.0, "0s"), (Retry(attempts=1), 60.0, "60s")])
+def test_handshakes_follow_what_their_route_writes(retry: Retry | None, idle: float, written: str) -> None:
+    """Without retries they have none, and an idle timeout holds for websockets too."""
+    live, *_ = routes_of(uses("chat", Route(prefix="/", retry=retry, idle_timeout=idle, **LIVE)))
+    assert live["route"]["idle_timeout"] == written
+    assert "retry_policy" not in live["route"]
+
+
+def test_websockets_have_the_limits_that_are_written_and_no_others() -> None:
+    """Envoy would take 1,024 of them behind one cluster."""
+    by_route = cluster_of(uses("chat", Route(prefix="/", **LIVE)))["circuit_breakers"]["thresholds"][0]
+    assert by_route["max_connections"] == by_route["max_requests"] == 4_294_967_295
+    limited = cluster_of(uses("chat", limit=Limit(connections=9), **LIVE))["circuit_breakers"]["thresholds"][0]
+    assert (limited["max_connections"], limited["max_requests"]) == (9, 4_294_967_295)
+    assert "max_connections" not in cluster_of(uses("chat"))["circuit_breakers"]["thresholds"][0]
+
+
+@pytest.mark.parametrize("protocol", ["http2", "grpc"])
+def test_nothing_is_upgraded_over_http2(protocol: Any) -> None:
+    """A default of a mesh or a gateway may say it of services whose endpoints turn out to speak HTTP/2."""
+    chat = uses("chat", protocol=protocol, **LIVE)
+    assert "upgrade" not in json.dumps(routes_of(chat))
+    assert "max_connections" not in cluster_of(chat)["circuit_breakers"]["thresholds"][0]
+
+
 def test_routes_that_leave_something_out_answer_it_with_a_sentence() -> None:
     """A dependency with routes for some paths says which dependency has none for the others."""
     routes = routes_of(uses("user", Route(path="/ping")))
