@@ -79,7 +79,12 @@ HeaderName = Annotated[
     ),
 ]
 HeaderValue = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$", title="a text without control characters", examples=["web"])
+    str,
+    Meta(
+        pattern=r"^[^\x00-\x1f\x7f]{0,8192}$",
+        title="a text without control characters, of 8,192 characters at most",
+        examples=["web"],
+    ),
 ]
 HostHeader = Annotated[
     str,

@@ -1,7 +1,7 @@
 """Envoy's refusal of a bootstrap, as a fault of the definition that the refused resource was compiled from."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -61,7 +61,7 @@ def named_element(refusal: str, bootstrap: StaticBootstrap) -> Element | None:
     if "unknown cluster" in refusal:
         # The name is that of a cluster that there is not.
         return None
-    mentioned = set(_EMBEDDED_NAME.findall(refusal))
+    mentioned = set(_embedded_names(refusal))
     named = [element for element in bootstrap.clusters if element.embedded_name in mentioned]
     return named[0] if len(named) == 1 else None
 
@@ -69,7 +69,18 @@ def named_element(refusal: str, bootstrap: StaticBootstrap) -> Element | None:
 _PLACE = re.compile(
     r"(?:static_resources|StaticResourcesValidationError)\.(clusters|listeners)\[(\d+)\]", re.IGNORECASE
 )
-_EMBEDDED_NAME = re.compile(rf"[^\s'\"]+#[0-9a-f]{{{HASH_DIGITS}}}")
+_TOKEN = re.compile(r"[^\s'\"]+")
+_HASH = re.compile(rf"#[0-9a-f]{{{HASH_DIGITS}}}")
+
+
+def _embedded_names(refusal: str) -> Iterator[str]:
+    """Yield the names of embedded clusters in a text, in a time that grows with its length and no faster."""
+    for token in _TOKEN.findall(refusal):
+        ends = [match.end() for match in _HASH.finditer(token)]
+        if ends:
+            yield token[: ends[-1]]
+
+
 _HOST_PLACE = re.compile(r"virtual_?hosts\[(\d+)\]", re.IGNORECASE)
 _ROUTE_PLACE = re.compile(r"\broutes\[(\d+)\]", re.IGNORECASE)
 
@@ -113,7 +124,7 @@ def reason_of(output: str) -> str:
 
 
 _MISFIT = re.compile(
-    r"message\s+([\w.]+),\s+near\s+[\d:]+\s+\(offset\s+\d+\):\s+(.*?)\)\s+has unknown fields", re.DOTALL
+    r"message\s+([\w.]+),\s+near\s+[\d:]+\s+\(offset\s+\d+\):\s+(.{0,1000}?)\)\s+has unknown fields", re.DOTALL
 )
 
 

@@ -33,6 +33,8 @@ _DATE = re.compile(r"[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?(?:[Tt ].*)?", re.ASCII)
 """Plain texts that some reader of YAML takes for a date."""
 _MAX_HINTED = 64
 """Letters of a text for which the most similar allowed one is looked for."""
+_MIN_DURATION = 0.001
+"""Seconds of the shortest duration but none."""
 _MAX_DIGITS = 20
 """Characters of a number."""
 
@@ -151,6 +153,9 @@ def _duration(described: types.FloatType) -> ScalarReader:
         except ValueError:
             message = f"{name} is {clipped(text)}; it has to be a duration, of ten years at most."
             raise RefusedValueError(message, "Write it like 250ms, 3s or 1m.") from None
+        if 0 < seconds < _MIN_DURATION:
+            message = f"{name} is {clipped(text)}: Envoy counts whole milliseconds, and takes less than one for 0s."
+            raise RefusedValueError(message, "Write 1ms or more, or 0s.")
         if described.gt is not None and seconds <= described.gt:
             message = f"{name} is {clipped(text)}; it has to be more than {format_duration(described.gt)}."
             raise RefusedValueError(message)

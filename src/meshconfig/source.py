@@ -89,7 +89,10 @@ def parse(file: str, text: str, *, several: bool = False) -> tuple[Node | None, 
         return None, [*builder.faults, _syntax_fault(file, text, error)]
     except yaml.reader.ReaderError as error:
         return None, [*builder.faults, _character_fault(file, text, error)]
-    return builder.root or Mapping({}, {}, 1, 1), builder.faults
+    root = builder.root
+    # A document that only its marker begins is as empty as a file without one.
+    is_empty = type(root) is Scalar and root.plain and not root.text
+    return Mapping({}, {}, 1, 1) if root is None or is_empty else root, builder.faults
 
 
 class _RefusedError(Exception):

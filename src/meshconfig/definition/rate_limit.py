@@ -18,7 +18,7 @@ class RateLimit(StrictBlock, frozen=True, kw_only=True):
         header: the header, for by: header.
     """
 
-    per_second: Annotated[float, Meta(gt=0)]
+    per_second: Annotated[float, Meta(ge=0.00001, le=1_000_000_000)]
     burst: Count | None = None
     by: Literal["none", "header", "source_ip"] = "none"
     header: HeaderName | None = None

@@ -209,3 +209,12 @@ def test_no_files_are_an_empty_mesh() -> None:
     assert configuration is not None
     assert configuration.callers == {}
     assert configuration.mesh.egress.port == 9900
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "---\n# nothing yet\n", "\ufeff", "\r\n"])
+def test_a_file_that_says_nothing_defines_a_service_that_calls_nothing(text: str) -> None:
+    """With the marker of a document or without."""
+    configuration, faults = read({"services/web.yaml": text})
+    assert faults == []
+    assert configuration is not None
+    assert configuration.callers["web"].dependencies == ()
