@@ -1,5 +1,7 @@
 """A repository of definitions: what it defines, and everything that is wrong with it."""
 
+import pytest
+
 from meshconfig.definition.health_check import HealthCheck
 from meshconfig.definition.limit import Limit
 from meshconfig.definition.outlier_detection import OutlierDetection
