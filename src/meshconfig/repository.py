@@ -231,7 +231,8 @@ class _Repository:
                     self.faults += policy_faults(front.base.dependency, own, front.base.dependency.protocol)
                 for each in front.routes:
                     self.faults += policy_faults(each.route, each.layers[0].block, each.protocol)
-                self.faults += front_websockets(front)
+                routes = [(each.route, each.layers) for each in front.routes]
+                self.faults += front_websockets(document.block, front.base, front.uses, routes)
                 yield front
 
 

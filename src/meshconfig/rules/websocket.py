@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from meshconfig.block import Block
 from meshconfig.callers import Base, Use
 from meshconfig.cluster import serves_websockets, speaks_http2
+from meshconfig.definition.edge import SiteRoute
 from meshconfig.definition.limit import Limit
 from meshconfig.edge import service_of
 from meshconfig.field_types import Protocol
-from meshconfig.fronts import Front
 from meshconfig.merging import Layer
 from meshconfig.position import Fault
 from meshconfig.quotation import clipped
@@ -59,20 +59,29 @@ def caller_websockets(
                 yield from _unready_shares(block, ready, bases, mesh)
 
 
-def front_websockets(front: Front) -> Iterator[Fault]:
-    """Yield the faults of websockets of a gateway or an edge."""
-    defaults, listen = front.block.values.get("defaults"), front.block.values.get("listen")
+def front_websockets(
+    block: Block, base: Base, uses: Mapping[str, Base], routes: Sequence[tuple[SiteRoute, Sequence[Layer]]]
+) -> Iterator[Fault]:
+    """Yield the faults of websockets of a gateway or an edge.
+
+    Args:
+        block: what its file writes.
+        base: what holds for its use of services that no file describes.
+        uses: its use of each service that a file describes.
+        routes: the routes of an edge, with the blocks that each comes from, its own first.
+    """
+    defaults, listen = block.values.get("defaults"), block.values.get("listen")
     listener: Protocol = "same" if listen is None else listen.values.get("protocol", "same")
     if defaults is not None:
-        yield from unlimited_websockets(defaults, front.base.layers)
+        yield from unlimited_websockets(defaults, base.layers)
         yield from _over_http2(defaults, listener, "listen.protocol")
-    ready = {service_of(each.route) for each in front.routes if each.route.upgrade}
-    for each in front.routes:
-        block = each.layers[0].block
-        yield from unlimited_websockets(block, each.layers)
-        yield from _over_http2(block, listener, "listen.protocol")
-        if each.route.upgrade:
-            yield from _unready_shares(block, ready, front.uses, front.base)
+    ready = {service_of(route) for route, _ in routes if route.upgrade}
+    for route, layers in routes:
+        own = layers[0].block
+        yield from unlimited_websockets(own, layers)
+        yield from _over_http2(own, listener, "listen.protocol")
+        if route.upgrade:
+            yield from _unready_shares(own, ready, uses, base)
 
 
 def _over_http2(own: Block, listener: Protocol, field: str) -> Iterator[Fault]:
