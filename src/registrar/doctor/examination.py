@@ -1,9 +1,11 @@
 """The examination: each part that a registrar needs is tried once, with the registrar's own code."""
 
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from registrar.checks.check import CheckTarget, Options
+from registrar.checks.http import HttpOptions
 from registrar.checks.network import NetworkOptions
 from registrar.checks.push import PushOptions
 from registrar.checks.result import Outcome
@@ -13,6 +15,7 @@ from registrar.config.settings import Service, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.doctor.access import AccessExamination, Wanted
 from registrar.doctor.edge import examine_edge, polled_services
+from registrar.doctor.envoy import examine_envoy
 from registrar.endpoint.endpoints import identity_sources, with_task_defaults
 from registrar.errors import ConfigurationError, IdentityError
 from registrar.identity.resolver import Explanation, Identity, explain, resolve_identity
@@ -32,7 +35,9 @@ _FIX_NETWORK = (
     "start the app, and let it listen on the advertised address, not on 127.0.0.1 alone; then send it a request "
     "from another machine"
 )
+_FIX_ANSWER = "the app answers, but not as the check wants: correct REGISTRAR_CHECK_HTTP_PATH, or see the app's own log"
 _FIX_OTHER = "fix the cause that the check names, or correct the check's settings"
+_STATUS = re.compile(r"[1-5]\d\d ")
 # The endpoint that stands for the address if no service is configured.
 _ANY = EndpointSpec.parse(":8080")
 
@@ -75,6 +80,8 @@ class Doctor:
         for url in self._settings.registry_url.urls:
             exposure = _exposure(url) if self._settings.has_credential else []
             yield Section(f"Registry {url}", [*await probe_registry(url, tls), *exposure])
+        if self._settings.envoy_admin is not None:
+            yield await examine_envoy(self._settings.envoy_admin)
         yield await examine_edge(self._settings, self._environ)
         wanted += map(Wanted, polled_services(self._settings, self._environ))
         for section in await AccessExamination(self._settings, identity, self._environ, wanted).examine():
@@ -202,5 +209,11 @@ async def _checked(options: Options, target: CheckTarget) -> Diagnostic:
     if options.on_fail is not OnFail.UNHEALTHY:
         # With on_fail degraded or ignore a failure takes nothing out of rotation.
         severity = Severity.WARN
-    fix = _FIX_NETWORK if isinstance(options, NetworkOptions) else _FIX_OTHER
-    return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}", fix)
+    return Diagnostic(severity, f"{kind}: {result.outcome}: {result.detail}", _fix_of_check(options, result.detail))
+
+
+def _fix_of_check(options: Options, detail: str) -> str:
+    """Return what to do about a failed check, by whether the app has answered with an HTTP status."""
+    if isinstance(options, HttpOptions) and _STATUS.match(detail):
+        return _FIX_ANSWER
+    return _FIX_NETWORK if isinstance(options, NetworkOptions) else _FIX_OTHER

@@ -19,6 +19,18 @@ _TIMEOUT = 3.0
 _CLOCK_TOLERANCE = 5.0
 """Seconds that clocks may seem to differ: the header has whole ones, and the response was on its way for a while."""
 
+_MEND = (
+    "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless you say "
+    "otherwise), security groups and firewalls on the way"
+)
+_TLS_MENDS = {
+    "WRONG_VERSION_NUMBER": "what listens there speaks no TLS: write http:// in REGISTRAR_REGISTRY_URL, or let the "
+    "registry serve TLS (REGISTRY_TLS_CERT_FILE)",
+    "CERTIFICATE_VERIFY_FAILED": "let REGISTRAR_REGISTRY_CA_FILE name the authority that signed the registry's "
+    "certificate, and REGISTRAR_REGISTRY_URL a name that the certificate has",
+}
+"""What to do about an error of TLS, by the word of OpenSSL for it."""
+
 
 async def probe_registry(url: str, tls: RegistryTls) -> list[Diagnostic]:
     """Return diagnostics of one registry."""
@@ -34,14 +46,15 @@ async def probe_registry(url: str, tls: RegistryTls) -> list[Diagnostic]:
     try:
         response = await ask([RegistryAddress(url, address) for address in addresses], tls, "GET", "/readyz")
     except NO_RESPONSE as error:
-        mend = (
-            "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless "
-            "you say otherwise), security groups and firewalls on the way"
-        )
         late = isinstance(error, TimeoutError)
         reason = f"no answer within {_TIMEOUT:g}s" if late else f"no answer: {describe(error)}"
-        return [name, Diagnostic(Severity.FAIL, reason, mend)]
+        return [name, Diagnostic(Severity.FAIL, reason, _mend(reason))]
     return [name, _ready(response), _clock(response)]
+
+
+def _mend(reason: str) -> str:
+    """Return what to do about a registry that gives no answer, by the words of OpenSSL in the reason."""
+    return next((mend for words, mend in _TLS_MENDS.items() if words in reason), _MEND)
 
 
 async def ask(

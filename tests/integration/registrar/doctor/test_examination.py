@@ -67,6 +67,20 @@ async def test_a_dead_app_and_a_dead_registry(registry: FakeRegistry, app: FakeA
     assert out.count("fix: ") >= 3
 
 
+async def test_a_wrong_path_and_a_wrong_scheme_are_not_taken_for_what_is_away(
+    registry: FakeRegistry, app: FakeApp
+) -> None:
+    """An app that answers 404 runs, a registry that speaks no TLS is reached, and an absent Envoy is named."""
+    app.answer = answer(404)
+    url = registry.url.replace("http://", "https://")
+    environ = environment(registry, app, REGISTRAR_REGISTRY_URL=url, REGISTRAR_ENVOY_ADMIN="http://127.0.0.1:1")
+    _, out, _ = await run_verb(environ, "doctor")
+    assert "fix: the app answers, but not as the check wants: correct REGISTRAR_CHECK_HTTP_PATH" in out
+    assert "fix: what listens there speaks no TLS: write http:// in REGISTRAR_REGISTRY_URL" in out
+    assert "fix: start Envoy, or set REGISTRAR_ENVOY_ADMIN" in out
+    assert "start the" not in out
+
+
 async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tmp_path: Path) -> None:
     """A check that only degrades is a warning, and a push check has nobody to ask here."""
     file = tmp_path / "services.yaml"
