@@ -23,9 +23,15 @@ _MEND = (
     "start the registry, or let this machine through to it: its listener (REGISTRY_LISTEN is loopback unless you say "
     "otherwise), security groups and firewalls on the way"
 )
+_NO_TLS = (
+    "what listens there speaks no TLS: write http:// in REGISTRAR_REGISTRY_URL, or let the registry serve TLS "
+    "(REGISTRY_TLS_CERT_FILE)"
+)
 _TLS_MENDS = {
-    "WRONG_VERSION_NUMBER": "what listens there speaks no TLS: write http:// in REGISTRAR_REGISTRY_URL, or let the "
-    "registry serve TLS (REGISTRY_TLS_CERT_FILE)",
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "HTTP_REQUEST": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
     "CERTIFICATE_VERIFY_FAILED": "let REGISTRAR_REGISTRY_CA_FILE name the authority that signed the registry's "
     "certificate, and REGISTRAR_REGISTRY_URL a name that the certificate has",
 }

@@ -1,5 +1,6 @@
 """`registrar doctor`, as a process: what it says of what is wrong, and how to mend it."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -72,13 +73,19 @@ async def test_a_wrong_path_and_a_wrong_scheme_are_not_taken_for_what_is_away(
 ) -> None:
     """An app that answers 404 runs, a registry that speaks no TLS is reached, and an absent Envoy is named."""
     app.answer = answer(404)
-    url = registry.url.replace("http://", "https://")
-    environ = environment(registry, app, REGISTRAR_REGISTRY_URL=url, REGISTRAR_ENVOY_ADMIN="http://127.0.0.1:1")
-    _, out, _ = await run_verb(environ, "doctor")
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as plain:
+        url = f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}"
+        environ = environment(registry, app, REGISTRAR_REGISTRY_URL=url, REGISTRAR_ENVOY_ADMIN="http://127.0.0.1:1")
+        _, out, _ = await run_verb(environ, "doctor")
     assert "fix: the app answers, but not as the check wants: correct REGISTRAR_CHECK_HTTP_PATH" in out
     assert "fix: what listens there speaks no TLS: write http:// in REGISTRAR_REGISTRY_URL" in out
     assert "fix: start Envoy, or set REGISTRAR_ENVOY_ADMIN" in out
-    assert "start the" not in out
+    assert "start the" not in out, out
 
 
 async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tmp_path: Path) -> None:
