@@ -1,12 +1,14 @@
 """Child processes that are always ended, by their pid."""
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,15 +48,54 @@ class Child(Protocol):
         """Send SIGKILL."""
 
 
+class _ClaimedPorts:
+    """The ports that this process has been given, which no other process of tests is given while this one lives.
+
+    Each is a locked byte of one file, at the offset of its number, so that a port stays claimed between its choice and
+    its use, and while a server is away that a test starts again. The kernel unlocks all when this process ends.
+    """
+
+    def __init__(self) -> None:
+        self._process = 0
+        """The process that holds the locks: a fork has none of its parent's."""
+        self._file = -1
+        self._ports = set[int]()
+
+    def claim(self, port: int) -> bool:
+        """Claim a port; return whether it was still free."""
+        if self._process != os.getpid():
+            self._open()
+        if port in self._ports:
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        self._ports.add(port)
+        return True
+
+    def _open(self) -> None:
+        # Kept open: to close any descriptor of a file unlocks all that the process has locked in it.
+        path = Path(tempfile.gettempdir()) / f"headcount-test-ports-{os.getuid()}"
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._process = os.getpid()
+        self._ports = set()
+
+
+_claimed = _ClaimedPorts()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that nobody listens on."""
+    """Return a TCP port that nobody listens on, and that no other test is given, in this process or another."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Not of the random numbers that a test has seeded: several processes of tests would pick the same ports.
-    for port in random.SystemRandom().sample(_PORTS, 100):
+    # Not of the random numbers that a test has seeded: several processes of tests would try the same ports.
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if not _claimed.claim(port):
+            continue
         with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
             return port
-    raise OSError(f"none of 100 ports of {host} is free")
+    raise OSError(f"no port of {host} from {_PORTS.start} to {_PORTS[-1]} is free")
 
 
 def script(name: str) -> list[str]:
