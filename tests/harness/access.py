@@ -1,25 +1,19 @@
 """Credentials for tests: the first token of a registry, and tokens that it makes."""
 
 import os
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from harness.process import script
+from harness.preloaded import run_registry
 from harness.registry import Registry
 
 
 def first_token(database_url: str, name: str = "admin") -> str:
     """Return an administrator's token, made as an operator makes the first one."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}
-    made = subprocess.run(
-        [*script("registry"), "token", "create", "--admin", "--name", name],
-        env=env | {"REGISTRY_DATABASE_URL": database_url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    words = ["token", "create", "--admin", "--name", name]
+    made = run_registry(*words, env=env | {"REGISTRY_DATABASE_URL": database_url})
+    assert made.returncode == 0, made.stderr
     return made.stdout.strip()
 
 

@@ -17,6 +17,9 @@ import asyncpg
 
 from registry.store.migration import migrate_now
 
+_MIGRATION_TIMEOUT = 120.0
+"""Seconds that a statement of a migration may take on a machine that is busy."""
+
 
 class Postgres:
     """A server in which each test may have databases of its own."""
@@ -35,7 +38,7 @@ class Postgres:
         """Return the URL of a new database that has the schema, so that a registry does not have to make it."""
         if not self._template:
             url = self._create()
-            migrate_now(url, 10)
+            migrate_now(url, _MIGRATION_TIMEOUT)
             self._template = urlsplit(url).path[1:]
         url = self._create(f" TEMPLATE {self._template}")
         # As migrations make it: a registry tells one database from another by its id, and a copy by its place.
@@ -147,7 +150,8 @@ def _embedded() -> Iterator[str]:
 async def _configure(url: str) -> None:
     connection = await asyncpg.connect(url)
     # No test lets this machine crash; what a killed PostgreSQL keeps is tested with clusters of a test's own.
-    for setting in ("max_connections = 400", "fsync = off", "full_page_writes = off"):
+    # A process of autovacuum would be started for each of hundreds of databases, every minute.
+    for setting in ("max_connections = 400", "fsync = off", "full_page_writes = off", "autovacuum_naptime = '1h'"):
         await connection.execute(f"ALTER SYSTEM SET {setting}")
     await _close(connection)
 

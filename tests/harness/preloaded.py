@@ -1,7 +1,7 @@
-"""Registries forked from a process that has imported all of theirs, so that a test does not wait for the imports.
+"""`registry serve` and its other verbs, forked from a process that has imported all of theirs.
 
-They are processes as any other: their own sockets, environment, log and exit status, and signals by their pid. Only the
-second of imports is shared. `registry()` starts a registry from nothing where a test asks for more than settings.
+They are processes as any other: their own sockets, environment, output and exit status, and signals by their pid. Only
+the second of imports is shared. `registry()` starts a registry from nothing where a test asks for more than settings.
 """
 
 import array
@@ -15,18 +15,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _MAX_REQUEST = 1 << 20
-"""Bytes of a request: the environment of the registry to fork."""
+"""Bytes of a request: the words and the environment of the `registry` to fork."""
 _IMPORT_TIMEOUT = 120.0
 """Seconds that the imports may take on a machine that is busy."""
+_RUN_TIMEOUT = 120.0
+"""Seconds that a verb may take that ends by itself."""
 
 
 class Forked:
-    """A forked registry: what tests use of a ``subprocess.Popen``."""
+    """A forked `registry`: what tests use of a ``subprocess.Popen``."""
 
     def __init__(self, pid: int, status: int) -> None:
         self.pid = pid
@@ -87,13 +90,12 @@ class _Preloaded:
         self._socket.close()
         self._process.wait(10)
 
-    def fork(self, env: Mapping[str, str], log: Path) -> Forked:
-        """Start a registry with this environment; its output goes to ``log``."""
+    def fork(self, words: Sequence[str], env: Mapping[str, str], out: int, err: int) -> Forked:
+        """Start `registry` with these words and this environment; its output goes to two descriptors."""
         status, theirs = os.pipe()
-        with log.open("ab") as out:
-            fds = array.array("i", [out.fileno(), theirs])
-            request = json.dumps({"env": dict(env), "folder": str(Path.cwd())}).encode()
-            self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        fds = array.array("i", [out, err, theirs])
+        request = json.dumps({"words": list(words), "env": dict(env), "folder": str(Path.cwd())}).encode()
+        self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         os.close(theirs)
         return Forked(int(self._socket.recv(16)), status)
 
@@ -104,11 +106,30 @@ _home = _NETWORK.readlink()
 _preloaded: list[_Preloaded] = []
 
 
-def fork_registry(env: Mapping[str, str], log: Path) -> Forked:
-    """Start `registry serve` with this environment; its output goes to ``log``."""
+def fork_registry(env: Mapping[str, str], log: Path, verb: str = "serve") -> Forked:
+    """Start a verb of `registry` with this environment; its output goes to ``log``."""
+    with log.open("ab") as out:
+        return _the_preloaded().fork([verb], env, out.fileno(), out.fileno())
+
+
+def run_registry(*words: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `registry` with these words and this environment until it ends, for two minutes at most."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = _the_preloaded().fork(words, env, out.fileno(), err.fileno())
+        try:
+            status = child.wait(_RUN_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+        for written in (out, err):
+            written.seek(0)
+        return subprocess.CompletedProcess(["registry", *words], status, out.read(), err.read())
+
+
+def _the_preloaded() -> _Preloaded:
     if not _preloaded:
         _preloaded.append(_Preloaded())
-    return _preloaded[0].fork(env, log)
+    return _preloaded[0]
 
 
 def is_elsewhere() -> bool:
@@ -128,18 +149,19 @@ def _serve_forks(control: socket.socket) -> bool:
             if ready != control.fileno():
                 _report(ready, *statuses.pop(ready))
                 continue
-            request, ancillary, *_ = control.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(8))
+            request, ancillary, *_ = control.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(12))
             if not request:
                 return False
-            out, status = array.array("i", ancillary[0][2])
+            out, err, status = array.array("i", ancillary[0][2])
             pid = os.fork()
             if pid == 0:
                 os.dup2(out, 1)
-                os.dup2(out, 2)
+                os.dup2(err, 2)
                 os.closerange(3, 1 << 16)
                 _become(json.loads(request))
                 return True
             os.close(out)
+            os.close(err)
             statuses[os.pidfd_open(pid)] = pid, status
             control.send(str(pid).encode())
 
@@ -159,14 +181,15 @@ def _become(request: dict[str, object]) -> None:
     time.tzset()
     os.chdir(str(request["folder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["registry", "serve"]
+    sys.argv = ["registry", *request["words"]]  # type: ignore[misc]  # as fork() sends it
 
 
 if __name__ == "__main__":
     gc.disable()
     import registry.embedded_postgresql
     import registry.server
-    import registry.store.migration  # noqa: F401  # as the verb `serve` does
+    import registry.store.migration
+    import registry.usecases.first_token  # noqa: F401  # as the verbs do
     from registry.cli import main
 
     gc.freeze()

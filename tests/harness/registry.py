@@ -104,9 +104,9 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
 
 
 @contextlib.contextmanager
-def forked_registry(env: Mapping[str, str], log: Path) -> Iterator[Child]:
-    """Run `registry serve` as a fork that has imported everything already, until the end of the block."""
-    child = fork_registry(env, log)
+def forked_registry(env: Mapping[str, str], log: Path, verb: str = "serve") -> Iterator[Child]:
+    """Run a verb of `registry` as a fork that has imported everything already, until the end of the block."""
+    child = fork_registry(env, log, verb)
     try:
         yield child
     finally:

@@ -13,8 +13,9 @@ import pytest
 from harness.cluster import Cluster, cluster
 from harness.mesh_rollout import Stage, dependency
 from harness.postgres import Postgres
-from harness.process import eventually, free_port, running, script
-from harness.registry import Registry, registry
+from harness.preloaded import run_registry
+from harness.process import eventually, free_port, running
+from harness.registry import Registry, forked_registry, registry
 
 from registry.errors import UnavailableError
 from registry.store.database import Database
@@ -48,21 +49,12 @@ def environment(url: str, directory: Path) -> dict[str, str]:
 
 def run(verb: str, url: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run a verb of `registry` until it ends."""
-    command = [*script("registry"), verb]
-    env = environment(url, directory)
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return run_registry(verb, env=environment(url, directory))
 
 
 def migrate(url: str, directory: Path) -> tuple[int, str]:
     """Run `registry migrate`; return its status and what it said."""
-    done = subprocess.run(
-        [*script("registry"), "migrate"],
-        env=environment(url, directory),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run("migrate", url, directory)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -70,7 +62,7 @@ def unready(url: str, directory: Path, wanted: str) -> str:
     """Run `registry serve` until readiness tells of PostgreSQL in the words that are wanted; return its log."""
     env = environment(url, directory)
     log = directory / "serve.log"
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    with forked_registry(env, log) as process:
         found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
         with contextlib.closing(found.client):
 
@@ -133,14 +125,7 @@ def test_an_encoding_that_cannot_hold_everything_ends_the_start(
     assert (found, "Traceback" in said) == (status, False), said
     if status:
         assert f"the database's encoding is {encoding}" in said
-        done = subprocess.run(
-            [*script("registry"), "serve"],
-            env=environment(url, tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run("serve", url, tmp_path)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
         assert f"the database's encoding is {encoding}" in done.stderr
         return
@@ -203,7 +188,7 @@ def test_a_password_that_was_rotated_needs_no_restart(guarded: Cluster, tmp_path
     env = environment("", tmp_path) | {"REGISTRY_DATABASE_URL_FILE": str(file)}
     del env["REGISTRY_DATABASE_URL"]
     log = tmp_path / "serve.log"
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    with forked_registry(env, log) as process:
         found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
         with contextlib.closing(found.client):
             eventually(found.ready, within=60, said=log.read_text)
@@ -294,14 +279,7 @@ def test_pgbouncer_as_installed_serves_sessions(guarded: Cluster, aside: Path, t
 def test_a_pooler_by_transaction_ends_the_start(guarded: Cluster, aside: Path, tmp_path: Path, mode: str) -> None:
     """It would serve, and lose heartbeats now and then."""
     with pgbouncer(guarded, aside, mode) as url:
-        done = subprocess.run(
-            [*script("registry"), "serve"],
-            env=environment(url, tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run("serve", url, tmp_path)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
         assert "pool_mode = session" in done.stderr
 
@@ -346,8 +324,8 @@ def test_a_roll_out_waits_for_a_postgresql_that_stands_still(guarded: Cluster, t
             while time.monotonic() < ends:
                 assert served() == before
                 time.sleep(0.1)
-            told = found.client.get("/v1/mesh/rollout")
-            assert (told.status_code, "PostgreSQL" in told.json()["detail"]) == (503, True)
+            eventually(lambda: found.client.get("/v1/mesh/rollout").status_code == 503, within=20)
+            assert "PostgreSQL" in found.client.get("/v1/mesh/rollout").json()["detail"]
             assert served() == before
         eventually(lambda: found.client.get("/v1/mesh/rollout").status_code == 200, within=30)
         assert stage.under_way(), "the roll-out went on without the Envoy that it waited for"

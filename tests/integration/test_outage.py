@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from harness.postgres import Postgres
-from harness.process import eventually
-from harness.registry import Registry, registry
+from harness.process import eventually, free_port
+from harness.registry import Registry, forked_registry, registry
 
 from registry.cache.disk_file import documents_in
 
@@ -119,8 +119,6 @@ def test_an_outage_expires_nobody(database: str, server: Postgres, workplace: Pa
 
 def test_a_process_that_never_read_the_state_is_not_ready(workplace: Path) -> None:
     """Without PostgreSQL from the start, discovery answers 503 and never an empty list."""
-    from harness.process import free_port, running, script
-
     port = free_port()
     env = {
         "REGISTRY_LISTEN": f"127.0.0.1:{port}",
@@ -130,7 +128,7 @@ def test_a_process_that_never_read_the_state_is_not_ready(workplace: Path) -> No
         "PATH": "/usr/bin:/bin",
     }
     log = workplace / "unready.log"
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    with forked_registry(env, log) as process:
         found = Registry(f"http://127.0.0.1:{port}", process, log)
         eventually(lambda: _alive(found), within=15, said=log.read_text)
         for answer in (

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from harness.process import eventually, free_port, running, script
+from harness.process import eventually, free_port
 from harness.prometheus import prometheus
-from harness.registry import Registry, registry
+from harness.registry import Registry, forked_registry, registry
 
 
 @contextlib.contextmanager
@@ -135,7 +135,7 @@ def never_ready(workplace: Path) -> Iterator[Registry]:
         "REGISTRY_DATA_DIR": str(workplace / "never-ready"),
     }
     log = workplace / "never-ready.log"
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    with forked_registry(env, log) as process:
         found = Registry(f"http://{listen}", process, log)
         with contextlib.closing(found.client):
             eventually(lambda: answers(found), within=30, said=lambda: log.read_text()[-2000:])

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
-from harness.process import eventually, script
+from harness.preloaded import run_registry
+from harness.process import eventually
 from harness.registry import registry
 from moto.server import ThreadedMotoServer
 from unit.registry.background.test_publisher import filled
@@ -78,9 +78,8 @@ def test_the_leader_publishes_and_so_does_the_command(
         metrics = process.client.get("/metrics").text
         assert "registry_publish_failures 1.0" in metrics
         published = process.poll(service).content
-    command = [*script("registry"), "publish", "--to", f"s3://{bucket}/eu"]
     environment = os.environ | {"REGISTRY_DATABASE_URL": database, "REGISTRY_DATA_DIR": str(tmp_path / "data")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = run_registry("publish", "--to", f"s3://{bucket}/eu", env=environment)
     assert done.returncode == 0, done.stderr
     stored = boto3.client("s3").get_object(Bucket=bucket, Key=f"eu/{service}.json")
     assert (stored["ContentType"], stored["Body"].read()) == ("application/json", published)

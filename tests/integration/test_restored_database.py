@@ -11,7 +11,8 @@ import httpx
 import pytest
 from harness.dump import dump, replace_database, restore
 from harness.postgres import Postgres
-from harness.process import eventually, script
+from harness.preloaded import run_registry
+from harness.process import eventually
 from harness.registry import Registry, registry
 
 from registry.core.history import EventFilter
@@ -105,8 +106,7 @@ def test_a_cluster_that_says_its_identifier_no_more_makes_no_copy(server: Postgr
 def restored(database: str) -> "subprocess.CompletedProcess[str]":
     """Run `registry restored`."""
     env = {"REGISTRY_DATABASE_URL": database, "PATH": "/usr/bin:/bin"}
-    command = [*script("registry"), "restored"]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return run_registry("restored", env=env)
 
 
 def test_a_server_that_was_set_back_gets_another_id_by_a_command(server: Postgres, database: str) -> None:

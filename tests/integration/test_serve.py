@@ -21,8 +21,9 @@ import httpx
 import psutil
 import pytest
 from harness.postgres import Postgres
-from harness.process import end, eventually, free_port, running, script
-from harness.registry import Registry, registry
+from harness.preloaded import run_registry
+from harness.process import Child, end, eventually, free_port, running, script
+from harness.registry import Registry, forked_registry, registry
 
 from registry.worker_metrics import settled
 
@@ -141,9 +142,7 @@ def test_wrong_settings_are_named(workplace: Path) -> None:
         "REGISTRY_LEASE_TTL": "soon",
         "REGISTRY_WORKERS": "0",
     }
-    told = subprocess.run(
-        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
+    told = run_registry("serve", env=env)
     assert told.returncode == 2
     assert "REGISTRY_LISTEN" in told.stderr
     assert "'soon' is not a duration; write it like 5s" in told.stderr
@@ -155,9 +154,7 @@ def test_wrong_settings_are_named(workplace: Path) -> None:
 def test_a_name_that_cannot_be_in_dns_is_told(database: str, host: str) -> None:
     """Python refuses such a name itself, by another error than a resolver's."""
     env = os.environ | {"REGISTRY_LISTEN": f"{host}:8080", "REGISTRY_DATABASE_URL": database}
-    told = subprocess.run(
-        [*script("registry"), "serve"], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
+    told = run_registry("serve", env=env)
     assert told.returncode == 2
     assert f"{host!r} is no host name" in told.stderr
     assert "Traceback" not in told.stderr
@@ -274,9 +271,7 @@ def _postgres_under(directory: Path) -> list[int]:
 def test_a_database_that_is_away_at_the_start_is_told(server: Postgres) -> None:
     """When the schema cannot be brought up, the program says what is away and exits 2."""
     env = os.environ | {"REGISTRY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
-    told = subprocess.run(
-        [*script("registry"), "migrate"], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
+    told = run_registry("migrate", env=env)
     assert told.returncode == 2
     assert "PostgreSQL is away" in told.stderr
     assert "Traceback" not in told.stderr
@@ -293,7 +288,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_everything(database: str, tmp_p
     chance = random.Random(4)
     marker = f"headcount-{uuid.uuid4().hex}"
     env = _env(database, workers=3, environment=marker, data_dir=tmp_path)
-    migrated = subprocess.run([*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=120)
+    migrated = run_registry("migrate", env=env)
     assert migrated.returncode == 0
     log = tmp_path / "registry.log"
     for attempt in range(6):
@@ -331,7 +326,7 @@ def _commands(marker: str) -> str:
     return "; ".join(" ".join(process.cmdline()) for process in _marked(marker))
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int | None:
+def _ended(process: Child) -> int | None:
     """Return the exit status, or None if it does not end."""
     try:
         return process.wait(30)
@@ -371,7 +366,7 @@ def test_a_terminal_that_closes_ends_the_embedded_postgresql(tmp_path: Path) -> 
     env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     env |= {"REGISTRY_LISTEN": f"127.0.0.1:{port}", "REGISTRY_DATA_DIR": str(tmp_path / "data")}
     log = tmp_path / "registry.log"
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    with forked_registry(env, log) as process:
         found = Registry(f"http://127.0.0.1:{port}", process, log)
         with contextlib.closing(found.client):
             eventually(found.ready, within=60, said=log.read_text)
@@ -385,7 +380,7 @@ def test_a_malformed_url_is_told_without_its_password(tmp_path: Path, verb: str)
     """Exit status 2 and what to mend, in a line; no traceback, and no part of the URL, which is a secret."""
     log = tmp_path / "registry.log"
     env = _env("postgresql://u:hunter2@db:none/h", data_dir=tmp_path)
-    with running([*script("registry"), verb], env=env, log=log) as process:
+    with forked_registry(env, log, verb) as process:
         status = _ended(process)
     said = log.read_text()
     assert "hunter2" not in said
@@ -399,15 +394,13 @@ def test_without_migrations_an_empty_database_says_what_to_run(
     """REGISTRY_MIGRATE=false: the process is not ready, its log names the command, and after it all goes on."""
     env = _env(empty_database, migrate="false", data_dir=workplace / service)
     log = workplace / f"unmigrated-{service}.log"
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+    with forked_registry(env, log) as process:
         found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
         with contextlib.closing(found.client):
             eventually(lambda: "registry migrate" in log.read_text(), within=30, said=log.read_text)
             assert found.client.get("/readyz").status_code == 503
             assert found.register(service, "10.0.0.1:80").status_code == 503
-            done = subprocess.run(
-                [*script("registry"), "migrate"], env=env, capture_output=True, check=False, timeout=120
-            )
+            done = run_registry("migrate", env=env)
             assert done.returncode == 0
             eventually(found.ready, within=30, said=log.read_text)
             eventually(lambda: found.register(service, "10.0.0.1:80").status_code == 200, within=10)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from harness.preloaded import run_registry
 from harness.process import end, eventually, free_port, running, script
-from harness.registry import Registry
+from harness.registry import Registry, forked_registry
 
 
 @pytest.fixture
@@ -30,18 +31,22 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(env: dict[str, str], log: Path) -> Iterator[Registry]:
-    """Run a registry until the end of the block."""
-    with running([*script("registry"), "serve"], env=env, log=log) as process:
+def started(env: dict[str, str], log: Path, *, fresh: bool = False) -> Iterator[Registry]:
+    """Run a registry until the end of the block, ``fresh`` as a process that imports everything itself."""
+    command = [*script("registry"), "serve"]
+    with running(command, env=env, log=log) if fresh else forked_registry(env, log) as process:
         found = Registry(f"http://{env['REGISTRY_LISTEN']}", process, log)
         with contextlib.closing(found.client):
             yield found
 
 
 def refusal(env: dict[str, str], *before: str) -> str:
-    """Return what a registry says that does not start: exit status 2, and no traceback."""
-    command = [*before, *script("registry"), "serve"]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    """Return what a registry says that does not start, of a command behind ``before`` or a fork: exit status 2."""
+    if before:
+        command = [*before, *script("registry"), "serve"]
+        run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    else:
+        run = run_registry("serve", env=env)
     assert run.returncode == 2, run.stderr[-2000:] + run.stdout[-2000:]
     assert "Traceback" not in run.stderr + run.stdout
     return run.stderr
@@ -102,7 +107,8 @@ def test_a_lock_of_another_user_in_tmp_is_none_of_our_business(directory: Path) 
     temporary = directory / "tmp"
     temporary.mkdir()
     (temporary / ".lockfile").mkdir()
-    with started(environment(directory / "data", TMPDIR=str(temporary)), directory / "log") as found:
+    env = environment(directory / "data", TMPDIR=str(temporary))
+    with started(env, directory / "log", fresh=True) as found:
         eventually(found.ready, within=60, said=found.log.read_text)
         assert end(found.process) == 0
     assert servers(directory) == []
