@@ -179,12 +179,15 @@ class OneService(Policy):
             raise NotAllowedError(f"only {SERVICE} is allowed here, not {verb} {service} {endpoint}")
 
 
-@pytest.fixture(params=[Asked])
-def refusing_app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The application of a process that has read its state and has a policy that refuses; it has no database."""
-    monkeypatch.setattr(process_module, "Policy", request.param)
-    Asked.questions.clear()
-    process = RegistryProcess(load_settings(), "postgresql://nobody@127.0.0.1:1/nothing")
+@pytest.fixture(scope="module", params=[Asked])
+def refusing_app(request: pytest.FixtureRequest) -> Any:
+    """The application of a process that has read its state and has a policy that refuses; it has no database.
+
+    Tests share it, since it takes half a second to build, and nothing that is refused changes it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_module, "Policy", request.param)
+        process = RegistryProcess(load_settings(), "postgresql://nobody@127.0.0.1:1/nothing")
     process.cache.set_database("database")
     process.cache.apply([SnapshotDelta(SERVICE, 1, 1, listed=[])])
     process.cache.mark_ready(0.0)
@@ -194,6 +197,7 @@ def refusing_app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("route", ASKING, ids=lambda route: f"{route.method} {route.path}")
 async def test_every_route_asks_the_policy_first(refusing_app: Any, route: Route) -> None:
     """A route that forgets to ask answers something else than 403, or asks PostgreSQL, which is not there."""
+    Asked.questions.clear()
     transport = httpx.ASGITransport(refusing_app)
     async with httpx.AsyncClient(transport=transport, base_url="http://registry") as client:
         answer = await client.request(route.method, route.url, **route.content)

@@ -87,7 +87,7 @@ def _type(*commands: str) -> int:
     return subprocess.run(["/bin/sh", "-c", "\n".join(commands)], check=False, timeout=60).returncode
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.proof)])
 def test_a_signal_in_the_middle_leaves_nothing(home: Path, number: signal.Signals) -> None:
     """A signal in the first act ends every process, PostgreSQL included, and says so by the exit status."""
     demo = _start(home)
