@@ -197,7 +197,7 @@ class TrafficExchange:
         # The first row says that this process is there; without others nobody waits for the next ones.
         interval = soon if changed and self._others else _RENEW_INTERVAL
         due = now >= max(self._publish_due, self._tried_at + interval)
-        self._urgent = self.table.begins_to_fail() or self._urgent
+        self._urgent = await in_turns(self.table.begins_to_fail_in_steps()) or self._urgent
         urgent = (not self._number or (self._urgent and self._others)) and now >= self._urgent_due
         if urgent or (due and (changed or len(self.table))):
             await self._publish()

@@ -185,6 +185,11 @@ class SnapshotCache:
         """Return the newest snapshot; of version 0 for a service that never had an endpoint, or was forgotten."""
         return self._snapshots.get(service) or Snapshot(service)
 
+    def is_shifted(self, service: str) -> bool:
+        """Return whether the service is under a shift; asked for each callee of a digest, most of which are not."""
+        snapshot = self._snapshots.get(service)
+        return snapshot is not None and snapshot.shares is not None and snapshot.shares.shift is not None
+
     def knows(self, service: str) -> bool:
         """Return whether the service has, or had, an endpoint, and is not forgotten.
 

@@ -21,8 +21,9 @@ from registry.core.traffic import (
     Window,
 )
 from registry.core.traffic_images import PairImage, TrafficImage
+from registry.core.traffic_pair import EDGE_WIDTH
 from registry.core.traffic_sums import SLOT, Sums
-from registry.core.traffic_table import EDGE_WIDTH, ROUTE_WIDTH
+from registry.core.traffic_table import ROUTE_WIDTH
 
 _LEVELS: dict[Window, int] = {"1m": 0, "10m": 1, "1h": 2}
 _QUANTILES = (0.50, 0.95, 0.99)
@@ -109,7 +110,7 @@ class _Pair:
     __slots__ = ("_state", "sums")
 
     def __init__(self) -> None:
-        self.sums = Sums(EDGE_WIDTH)
+        self.sums = Sums.zero(EDGE_WIDTH)
         self._state: _State | None = None
 
     def add(self, image: PairImage, level: int, age: float) -> None:
@@ -192,7 +193,7 @@ class Figures:
             yield
             if route.callee != callee or caller not in (None, route.caller):
                 continue
-            total = sums.setdefault((route.caller, route.route), Sums(ROUTE_WIDTH))
+            total = sums.setdefault((route.caller, route.route), Sums.zero(ROUTE_WIDTH))
             window = route.windows[self._level]
             total.add(window.counts, window.buckets)
         routes = []

@@ -1,14 +1,14 @@
 """Sums of what digests count, over the last minute, ten minutes and hour, for one pair.
 
-Digests are kept as they come until the open slot of 10 s is read or over, or has many, and are added up then: at once
-they cost half as much. A slot that is over is added to the sum of the last minute and kept until it leaves that; six of
-them are one slot of the ten minutes, and five of these one of the hour. So a window is read without going through its
-slots. All times are slot numbers: whole tens of seconds.
+One running total has everything since the beginning. When a slot of 10 s with digests is over, the total is kept as it
+is then; a window is the total less what it was when the window began. So a digest costs an addition to the total and a
+slot that ends costs one encoding, however many windows there are. All times are slot numbers: whole tens of seconds.
 """
 
 from collections.abc import Sequence
 from itertools import chain
 from operator import add, sub
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -18,17 +18,17 @@ SLOT = 10.0
 """Seconds of the shortest slot."""
 _LENGTHS = (1, 6, 30)
 """Slots of 10 s in one slot of each level: 10 s, 1 min and 5 min."""
-_KEPT = (6, 10, 12)
-"""Slots that each level keeps: a minute, ten minutes, an hour."""
+_SLOTS = (6, 10, 12)
+"""Slots that are over and in the window of each level: a minute, ten minutes, an hour."""
 LEVELS = range(3)
-_MAX_WAITING = 16
-"""Digests that are added up at once at most, which bounds their memory."""
 
-Row = tuple[Sequence[int], Sequence[int]]
-"""The counts of a digest, and its buckets as pairs of a bucket and a number."""
-_Packed = tuple[list[int], tuple[int, ...]]
+_Packed = tuple[list[int], dict[int, int]]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
+_encode_large = msgspec.json.Encoder().encode
+_decode_large = msgspec.json.Decoder(_Packed).decode
+_LARGE = ord("[")
+"""The first byte of sums in JSON, with which no sums in msgpack begin."""
 
 
 class Sums:
@@ -36,62 +36,69 @@ class Sums:
 
     __slots__ = ("buckets", "counts")
 
-    def __init__(self, width: int) -> None:
-        self.counts = [0] * width
-        self.buckets: dict[int, int] = {}
+    def __init__(self, counts: list[int], buckets: dict[int, int]) -> None:
+        self.counts = counts
+        self.buckets = buckets
+
+    @classmethod
+    def zero(cls, width: int) -> Self:
+        """Return the sums of nothing."""
+        return cls([0] * width, {})
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Return sums that ``pack`` has packed."""
+        return cls(*(_decode_large if packed[0] == _LARGE else _decode)(packed))
+
+    def pack(self) -> bytes:
+        """Return the sums in few bytes."""
+        try:
+            return _encode((self.counts, self.buckets))
+        except OverflowError:
+            # The sums of absurd numbers: msgpack has 64 bits.
+            return _encode_large((self.counts, self.buckets))
 
     def add(self, counts: Sequence[int], buckets: Sequence[int]) -> None:
         """Add counts, and buckets as pairs of a bucket and a number."""
-        self.add_rows(((counts, buckets),))
-
-    def add_rows(self, rows: Sequence[Row]) -> None:
-        """Add several of them."""
-        self.counts = list(map(sum, zip(self.counts, *(counts for counts, _ in rows), strict=True)))
+        self.counts = list(map(add, self.counts, counts))
         known = self.buckets
-        numbers = chain.from_iterable([buckets for _, buckets in rows])
-        for bucket, count in zip(numbers, numbers, strict=True):
-            known[bucket] = known.get(bucket, 0) + count
+        so_far = known.get
+        for bucket, count in zip(buckets[::2], buckets[1::2], strict=True):
+            known[bucket] = so_far(bucket, 0) + count
 
-    def add_sums(self, other: "Sums") -> None:
-        """Add other sums."""
-        self.counts = list(map(add, self.counts, other.counts))
-        known = self.buckets
-        if not known:
-            self.buckets = other.buckets.copy()
-            return
-        for bucket, count in other.buckets.items():
-            known[bucket] = known.get(bucket, 0) + count
+    def copy(self) -> "Sums":
+        """Return sums that stay as they are now."""
+        return Sums(self.counts, self.buckets.copy())
 
-    def subtract(self, counts: Sequence[int], buckets: Sequence[int]) -> None:
-        """Take back what was added."""
-        self.counts = list(map(sub, self.counts, counts))
-        pairs = iter(buckets)
-        for bucket, count in zip(pairs, pairs, strict=True):
-            left = self.buckets.get(bucket, 0) - count
-            if left > 0:
-                self.buckets[bucket] = left
-            else:
-                self.buckets.pop(bucket, None)
+    def since(self, before: "Sums") -> "Sums":
+        """Return what was added since the sums were these."""
+        earlier = before.buckets.get
+        return Sums(
+            list(map(sub, self.counts, before.counts)),
+            {bucket: more for bucket, count in self.buckets.items() if (more := count - earlier(bucket, 0))},
+        )
+
+    def limited(self) -> "Sums":
+        """Return the sums with no number above that of a digest, since msgpack has 64 bits and readers of JSON 53."""
+        counts, buckets = self.counts, self.buckets
+        if max(counts) > MAX_COUNT:
+            counts = [min(count, MAX_COUNT) for count in counts]
+        if buckets and max(buckets.values()) > MAX_COUNT:
+            buckets = {bucket: min(count, MAX_COUNT) for bucket, count in buckets.items()}
+        return Sums(counts, buckets)
 
     @property
     def flat_buckets(self) -> tuple[int, ...]:
         """The buckets as pairs of a bucket and a number."""
         return tuple(chain.from_iterable(self.buckets.items()))
 
-    def clear(self) -> None:
-        """Begin again."""
-        self.counts = [0] * len(self.counts)
-        self.buckets = {}
 
-    def limit(self) -> None:
-        """Let no number be larger than one of a digest: msgpack has 64 bits, and readers of JSON have 53."""
-        if max(self.counts) > MAX_COUNT:
-            self.counts = [min(count, MAX_COUNT) for count in self.counts]
-        if self.buckets and max(self.buckets.values()) > MAX_COUNT:
-            self.buckets = {bucket: min(count, MAX_COUNT) for bucket, count in self.buckets.items()}
+class _End(NamedTuple):
+    """The end of a slot of 10 s: its number, the first count of the total at that time, and the total in few bytes."""
 
-    def __bool__(self) -> bool:
-        return any(self.counts) or bool(self.buckets)
+    slot: int
+    first: int
+    total: bytes
 
 
 class WindowSums:
@@ -102,97 +109,77 @@ class WindowSums:
         slot: the number of the slot of 10 s that it is now.
     """
 
-    __slots__ = ("_closed", "_kept", "_open", "_slot", "_sums", "_waiting", "touched", "width")
+    __slots__ = ("_changed", "_ends", "_slot", "_total", "touched")
 
     def __init__(self, width: int, slot: int) -> None:
-        self.width = width
         self._slot = slot
         """The number of the open slot of 10 s."""
         self.touched = slot
         """The slot in which something was added last."""
-        self._waiting: list[Row] = []
-        """What the open slot of 10 s lacks yet."""
-        self._open = tuple(Sums(width) for _ in LEVELS)
-        """By level, the slot that is not over. It lacks what is in the open slots of the levels below."""
-        self._sums = tuple(Sums(width) for _ in LEVELS)
-        """By level, the sum of the slots that are over and still kept."""
-        self._closed = Sums(width)
-        """The sum of all slots of 5 min that are over, since the beginning."""
-        self._kept: tuple[list[tuple[int, bytes]], ...] = tuple([] for _ in LEVELS)
-        """By level, the slots that are over with their numbers, oldest first."""
+        self._total = Sums.zero(width)
+        """Everything since the beginning, the open slot included."""
+        self._changed = False
+        """Whether something was added in the open slot."""
+        self._ends: tuple[list[_End], ...] = ([], [], [])
+        """By level: of each of its slots in the window, the end of the last slot of 10 s in it that had digests, oldest
+        first. Once something has left the window, the first is the last end before the window."""
 
     def add(self, slot: int, counts: Sequence[int], buckets: Sequence[int]) -> None:
-        """Add what a digest counted, in this slot of 10 s."""
+        """Add what digests counted in this slot of 10 s; one that is over counts as the open one."""
         if slot > self._slot:
             self.advance(slot)
         self.touched = self._slot
-        self._waiting.append((counts, buckets))
-        if len(self._waiting) >= _MAX_WAITING:
-            self._add_up()
+        self._total.add(counts, buckets)
+        self._changed = True
 
     def advance(self, slot: int) -> None:
-        """Close the slots that are over, and drop those that have left their windows; time never goes back."""
+        """Close the slots that are over, and drop what no window needs any more; time never goes back."""
         if slot <= self._slot:
             return
-        self._add_up()
-        before, self._slot = self._slot, slot
-        for level, length in enumerate(_LENGTHS):
-            number, current = before // length, slot // length
-            if number == current:
-                break
-            self._close(level, number)
-            self._expire(level, current)
+        if self._changed:
+            self._close()
+        self._slot = slot
+        for level in LEVELS:
+            ends = self._ends[level]
+            while len(ends) > 1 and self._has_left(level, ends[1]):
+                del ends[0]
 
     def windows(self) -> list[Sums]:
         """Return the sums of the last minute, ten minutes and hour."""
-        self._add_up()
-        current = Sums(self.width)
-        windows = []
-        for level in LEVELS:
-            current.add_sums(self._open[level])
-            window = Sums(self.width)
-            window.add_sums(current)
-            window.add_sums(self._sums[level])
-            window.limit()
-            windows.append(window)
-        return windows
+        return [self._window(level).limited() for level in LEVELS]
 
-    def longest(self, place: int) -> int:
-        """Return one count of the last hour, as of the last time that slots were closed; it is cheap."""
-        self._add_up()
-        return self._sums[-1].counts[place] + sum(each.counts[place] for each in self._open)
+    def last_hour(self) -> int:
+        """Return the first count of the last hour, as of the last time that slots were closed; it is cheap."""
+        before = self._before(LEVELS[-1])
+        return self._total.counts[0] - (0 if before is None else before.first)
 
     def last_minute(self, *places: int) -> list[int]:
-        """Return some counts of the last minute, as of the last time that slots were closed; it is cheap."""
-        self._add_up()
-        return [self._sums[0].counts[place] + self._open[0].counts[place] for place in places]
+        """Return some counts of the last minute, as of the last time that slots were closed."""
+        counts = self._window(0).counts
+        return [counts[place] for place in places]
 
     def total(self) -> Sums:
         """Return the sums since the beginning."""
-        self._add_up()
-        total = Sums(self.width)
-        for sums in (self._closed, *self._open):
-            total.add_sums(sums)
-        total.limit()
-        return total
+        return self._total.copy().limited()
 
-    def _add_up(self) -> None:
-        if self._waiting:
-            self._open[0].add_rows(self._waiting)
-            self._waiting = []
+    def _window(self, level: int) -> Sums:
+        before = self._before(level)
+        return self._total.copy() if before is None else self._total.since(Sums.unpack(before.total))
 
-    def _close(self, level: int, number: int) -> None:
-        closing = self._open[level]
-        if not closing:
-            return
-        closing.limit()
-        (self._open[level + 1] if level + 1 in LEVELS else self._closed).add_sums(closing)
-        self._sums[level].add_sums(closing)
-        self._kept[level].append((number, _encode((closing.counts, closing.flat_buckets))))
-        closing.clear()
+    def _before(self, level: int) -> _End | None:
+        """Return the last end before the window; None if nothing was added before it."""
+        ends = self._ends[level]
+        return ends[0] if ends and self._has_left(level, ends[0]) else None
 
-    def _expire(self, level: int, current: int) -> None:
-        kept = self._kept[level]
-        while kept and kept[0][0] < current - _KEPT[level]:
-            counts, buckets = _decode(kept.pop(0)[1])
-            self._sums[level].subtract(counts, buckets)
+    def _has_left(self, level: int, end: _End) -> bool:
+        length = _LENGTHS[level]
+        return end.slot // length < self._slot // length - _SLOTS[level]
+
+    def _close(self) -> None:
+        end = _End(self._slot, self._total.counts[0], self._total.pack())
+        for ends, length in zip(self._ends, _LENGTHS, strict=True):
+            if ends and ends[-1].slot // length == end.slot // length:
+                ends[-1] = end
+            else:
+                ends.append(end)
+        self._changed = False

@@ -17,13 +17,13 @@ from registry.core.traffic_images import (
     ReporterImage,
     RouteImage,
     TrafficImage,
-    WindowImage,
 )
 from registry.core.traffic_map import UNHEALTHY_FROM
+from registry.core.traffic_pair import COMPLETED, FAILURES, PairTraffic, window_images
 from registry.core.traffic_sums import SLOT, WindowSums
-from registry.core.traffic_totals import FAILURE_REASONS, PairTotals, add_failures
+from registry.core.traffic_totals import PairTotals
 from registry.errors import LimitError
-from wire.traffic_digest import MAX_COUNT, Edge, Route, TrafficDigest
+from wire.traffic_digest import Route, TrafficDigest
 
 MAX_REPORTERS = 10_000
 """Envoys that one process remembers."""
@@ -33,11 +33,8 @@ MAX_DIGESTS_OF_ENVOY = 30
 """Digests of one Envoy in a slot at most; during a shift it sends five."""
 FORGOTTEN_AFTER = 3_600.0
 """Seconds after which a pair or an Envoy that says nothing any more is forgotten: the longest window."""
-EDGE_WIDTH = 10
 ROUTE_WIDTH = 3
-"""Counts of a pair and of a route: those of the digest without the states, for a pair the number of digests too."""
-_COMPLETED, _FAILURES = 0, 2
-"""Places of two of them."""
+"""Counts of a route: those of the digest."""
 _COVERAGE_WIDTH = 1
 
 PairKey = tuple[str, str, str]
@@ -80,59 +77,6 @@ class _Reporter:
         self.slot = slot
 
 
-class _Pair:
-    """A pair: its sums, and the endpoints of the callee as its callers' Envoys see them."""
-
-    __slots__ = ("_before", "_state", "failures", "sums")
-
-    def __init__(self, slot: int) -> None:
-        self.sums = WindowSums(EDGE_WIDTH, slot)
-        self.failures = [0] * len(FAILURE_REASONS)
-        """The failed requests since the beginning, by reason; read ``failures_so_far``."""
-        self._state = self._before = (slot, 0, 0)
-        """Slot, healthy and total endpoints: the worst of the newest slot with digests, and of the one before."""
-
-    def add(self, slot: int, edge: Edge) -> None:
-        """Add an edge of a digest."""
-        counts = edge.counts
-        numbers = (
-            counts.completed,
-            counts.client_errors,
-            counts.failures,
-            counts.timeouts,
-            counts.connect_failures,
-            counts.none_healthy,
-            counts.overflows,
-            counts.retries,
-            counts.active,
-            1,
-        )
-        self.sums.add(slot, numbers, edge.buckets)
-        if counts.failures:
-            add_failures(self.failures, counts)
-        known = self._state
-        state = (slot, counts.healthy, counts.total)
-        if slot > known[0]:
-            self._before, self._state = known, state
-        elif state != known and (not known[2] or _part(state) < _part(known)):
-            self._state = state
-
-    @property
-    def failures_so_far(self) -> tuple[int, ...]:
-        """The failed requests since the beginning by reason, none larger than a number of a digest."""
-        return tuple(min(count, MAX_COUNT) for count in self.failures)
-
-    def state(self, slot: int) -> tuple[int, int, int]:
-        """Return the healthy and all endpoints that the Envoy with the fewest knows, and the slots since it said so."""
-        recent = self._before[0] >= self._state[0] - 1 and self._before[2]
-        worst = min(self._state, self._before, key=_part) if recent else self._state
-        return worst[1], worst[2], max(0, slot - self._state[0])
-
-
-def _part(state: tuple[int, int, int]) -> float:
-    return state[1] / state[2] if state[2] else 0.0
-
-
 class TrafficTable:
     """The sums of the digests that one process got.
 
@@ -141,14 +85,16 @@ class TrafficTable:
     """
 
     def __init__(self, max_pairs: int) -> None:
-        self._pairs: SharedTable[PairKey, _Pair] = SharedTable(max_pairs, lambda pair: _busyness(pair.sums))
-        self._routes: SharedTable[RouteKey, WindowSums] = SharedTable(max_pairs, _busyness)
+        self._pairs: SharedTable[PairKey, PairTraffic] = SharedTable(max_pairs, lambda pair: pair.busyness)
+        self._routes: SharedTable[RouteKey, WindowSums] = SharedTable(
+            max_pairs, lambda sums: (sums.last_hour(), sums.touched)
+        )
         self._coverage: SharedTable[tuple[str, str], WindowSums] = SharedTable(max_pairs, lambda sums: sums.touched)
         """By caller and location: the milliseconds that digests cover."""
         self._reporters: SharedTable[ReporterKey, _Reporter] = SharedTable(MAX_REPORTERS, lambda each: each.last)
         self._budget = FairBudget(MAX_DIGESTS)
         self._suspects: set[PairKey] = set()
-        """Pairs of which a digest had many failures since begins_to_fail() was asked last."""
+        """Pairs of which a digest had many failures since begins_to_fail_in_steps() was asked last."""
         self._failing: set[PairKey] = set()
         """Pairs that other processes know to fail. Written by note_failing_in_steps()."""
         self.endpoints = EndpointTable()
@@ -214,24 +160,24 @@ class TrafficTable:
             pair_key = (digest.caller, location, edge.callee)
             pair = find(pair_key) or self._new_pair(pair_key, slot, owner)
             pair.add(slot, edge)
-            failures = edge.counts.failures
-            if failures and failures >= UNHEALTHY_FROM * edge.counts.completed:
+            counts = edge.counts
+            if counts.failures and _fails(counts.completed, counts.failures):
                 self._suspects.add(pair_key)
-            is_registered = watched.get(edge.callee)
-            if is_registered is not None:
-                self.endpoints.take(edge, (digest.caller, digest.node), now, is_registered, principal)
+            if watched and edge.callee in watched:
+                self.endpoints.take(edge, (digest.caller, digest.node), now, watched[edge.callee], principal)
         for route in digest.routes:
             self._take_route(owner, route, slot)
         self.digests += 1
         return True
 
-    def begins_to_fail(self) -> bool:
+    def begins_to_fail_in_steps(self) -> Generator[None, None, bool]:
         """Return whether a pair has begun to fail, which other processes do not know yet; each is looked at once."""
         suspects, self._suspects = self._suspects, set()
         for key in suspects - self._failing:
             pair = self._pairs.get(key)
-            if pair is not None and _fails(*pair.sums.last_minute(_COMPLETED, _FAILURES)):
+            if pair is not None and _fails(*pair.last_minute()):
                 return True
+            yield
         return False
 
     def note_failing_in_steps(self, image: TrafficImage) -> Generator[None, None, None]:
@@ -239,7 +185,7 @@ class TrafficTable:
         failing = set()
         for pair in image.pairs:
             counts = pair.windows[0].counts
-            if counts[_FAILURES] and _fails(counts[_COMPLETED], counts[_FAILURES]):
+            if counts[FAILURES] and _fails(counts[COMPLETED], counts[FAILURES]):
                 failing.add((pair.caller, pair.location, pair.callee))
             yield
         self._failing = failing
@@ -256,7 +202,7 @@ class TrafficTable:
     def forget_in_steps(self, now: float) -> Iterator[None]:
         """Forget pairs, routes and Envoys that have said nothing for the longest window, a step for each."""
         oldest = int((now - FORGOTTEN_AFTER) // SLOT)
-        yield from self._pairs.forget_in_steps(lambda pair: pair.sums.touched < oldest)
+        yield from self._pairs.forget_in_steps(lambda pair: pair.touched < oldest)
         yield from self._routes.forget_in_steps(lambda sums: sums.touched < oldest)
         yield from self._coverage.forget_in_steps(lambda sums: sums.touched < oldest)
         yield from self._reporters.forget_in_steps(lambda reporter: reporter.last < now - FORGOTTEN_AFTER)
@@ -265,13 +211,13 @@ class TrafficTable:
         """Yield the pairs; other digests may come in between."""
         slot = int(now // SLOT)
         for (caller, location, callee), pair in self._pairs.items():
-            yield PairImage(caller, location, callee, _windows(pair.sums, slot), *pair.state(slot))
+            yield PairImage(caller, location, callee, pair.windows(slot), *pair.state(slot))
 
     def route_images(self, now: float) -> Iterator[RouteImage]:
         """Yield the routes; other digests may come in between."""
         slot = int(now // SLOT)
         for key, sums in self._routes.items():
-            yield RouteImage(*key, _windows(sums, slot))
+            yield RouteImage(*key, window_images(sums, slot))
 
     def caller_images(self, now: float) -> Iterator[CallerImage]:
         """Yield the time that digests cover, by caller and location; other digests may come in between."""
@@ -309,8 +255,8 @@ class TrafficTable:
     def totals(self) -> Iterator[PairTotals]:
         """Yield the totals of the pairs since the process knows them."""
         for (caller, location, callee), pair in self._pairs.items():
-            sums = pair.sums.total()
-            yield PairTotals(caller, location, callee, sums.counts[0], pair.failures_so_far, sums.buckets)
+            sums = pair.total()
+            yield PairTotals(caller, location, callee, sums.counts[0], pair.failures_so_far(), sums.buckets)
 
     def _cover(self, owner: Owner, location: str, slot: int, seconds: float) -> None:
         key = (owner[1], location)
@@ -320,8 +266,8 @@ class TrafficTable:
             self._coverage.add(key, coverage, owner)
         coverage.add(slot, (round(seconds * 1000),), ())
 
-    def _new_pair(self, key: PairKey, slot: int, owner: Owner) -> _Pair:
-        pair = _Pair(slot)
+    def _new_pair(self, key: PairKey, slot: int, owner: Owner) -> PairTraffic:
+        pair = PairTraffic(slot)
         self._pairs.add(key, pair, owner)
         return pair
 
@@ -341,13 +287,3 @@ def _fails(completed: int, failures: int) -> bool:
 def location_of(digest: TrafficDigest) -> str:
     """Return region and zone of an Envoy as one name."""
     return "/".join(part for part in (digest.region, digest.zone) if part)
-
-
-def _busyness(sums: WindowSums) -> tuple[int, int]:
-    """Return the requests of about the last hour, and when the last digest came, to compare by."""
-    return sums.longest(0), sums.touched
-
-
-def _windows(sums: WindowSums, slot: int) -> list[WindowImage]:
-    sums.advance(slot)
-    return [WindowImage(tuple(window.counts), window.flat_buckets) for window in sums.windows()]

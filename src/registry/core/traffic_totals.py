@@ -36,8 +36,12 @@ def add_failures(totals: list[int], counts: EdgeCounts) -> None:
     Envoy counts attempts that reached no endpoint and connections that failed, of which a request with retries makes
     several, and which may succeed in the end. So each reason has at most what those before it leave.
     """
-    left = counts.failures
-    for place, count in enumerate((counts.timeouts, counts.none_healthy, counts.overflows, counts.connect_failures)):
+    left = counts.failures - counts.timeouts
+    if left <= 0:
+        totals[0] += counts.failures
+        return
+    totals[0] += counts.timeouts
+    for place, count in ((1, counts.none_healthy), (2, counts.overflows), (3, counts.connect_failures)):
         if count:
             taken = min(count, left)
             totals[place] += taken

@@ -79,7 +79,8 @@ class Traffic:
         except RegistryError:
             metrics.TRAFFIC_DIGESTS.labels("refused").inc()
             raise
-        shifted = tuple(edge.callee for edge in digest.edges if self._is_shifted(edge.callee))
+        is_shifted = self._cache.is_shifted
+        shifted = tuple([edge.callee for edge in digest.edges if is_shifted(edge.callee)])
         watched = {callee: partial(self._is_registered, callee) for callee in shifted}
         taken = table.take(digest, now, watched, principal.limited_as)
         metrics.TRAFFIC_DIGESTS.labels("taken" if taken else "repeated").inc()
@@ -144,10 +145,6 @@ class Traffic:
     async def _figures(self, window: Window, *, by_location: bool = False) -> Figures:
         images = await self._exchange.images()
         return await in_turns(figures_in_steps(images, window, self._instances_of, by_location=by_location))
-
-    def _is_shifted(self, service: str) -> bool:
-        shares = self._cache.get(service).shares
-        return shares is not None and shares.shift is not None
 
     def _is_registered(self, service: str, endpoint: str) -> bool:
         try:

@@ -311,22 +311,22 @@ def test_a_pair_that_begins_to_fail_is_noticed_once() -> None:
     for now in range(1010, 1070, 10):
         table.take(digest(callee="payments"), now)
         table.take(digest("i-2", callee="users"), now)
-        assert not table.begins_to_fail()
+        assert not at_once(table.begins_to_fail_in_steps())
     table.take(digest(failures=30), 1070.0)
-    assert not table.begins_to_fail()
+    assert not at_once(table.begins_to_fail_in_steps())
     table.take(digest(failures=100), 1080.0)
-    assert table.begins_to_fail()
+    assert at_once(table.begins_to_fail_in_steps())
     at_once(table.note_failing_in_steps(table.image(1081.0)))
     table.take(digest(failures=100), 1090.0)
-    assert not table.begins_to_fail()
+    assert not at_once(table.begins_to_fail_in_steps())
     table.take(digest("i-2", failures=100, callee="users"), 1090.0)
-    assert table.begins_to_fail()
+    assert at_once(table.begins_to_fail_in_steps())
     # It recovers, others are told, and it fails again.
     for now in range(1100, 1190, 10):
         table.take(digest(), now)
     at_once(table.note_failing_in_steps(table.image(1190.0)))
     table.take(digest(failures=100), 1200.0)
-    assert table.begins_to_fail()
+    assert at_once(table.begins_to_fail_in_steps())
 
 
 def test_a_registrar_that_was_restarted_is_one_envoy() -> None:
