@@ -79,7 +79,10 @@ class Sums:
         )
 
     def limited(self) -> "Sums":
-        """Return the sums with no number above that of a digest, since msgpack has 64 bits and readers of JSON 53."""
+        """Return the sums with no number above that of a digest.
+
+        msgpack has 64 bits, and readers of JSON have 53.
+        """
         counts, buckets = self.counts, self.buckets
         if max(counts) > MAX_COUNT:
             counts = [min(count, MAX_COUNT) for count in counts]
@@ -94,7 +97,13 @@ class Sums:
 
 
 class _End(NamedTuple):
-    """The end of a slot of 10 s: its number, the first count of the total at that time, and the total in few bytes."""
+    """The end of a slot of 10 s, with what the total was then.
+
+    Attributes:
+        slot: the number of the slot.
+        first: the first count of the total.
+        total: the total, packed.
+    """
 
     slot: int
     first: int
