@@ -20,6 +20,10 @@ from wire.model import PRINTABLE_PATTERN
 
 WHOLE = 1_000_000
 """The sum of the weights of a service under shares; a share of 0.01 % of it is still 100."""
+_FINE_WHOLE = 1_000_000_000
+"""The sum where an endpoint would weigh less than `_FINE_WEIGHT`: a group of thousands would miss a small share by
+rounding, and 10,000 endpoints had 1 % in place of 0.5. Envoy takes sums below 2**32."""
+_FINE_WEIGHT = 100
 MAX_GROUPS = 16
 """Groups of a service that have a share of their own."""
 _ENDPOINTS_A_TURN = 100
@@ -202,10 +206,13 @@ class ShareCensus:
 
     def weights(self) -> "ShareWeights":
         """Return the weights that the shares give."""
-        units = [
-            WHOLE * part / sum(base * count for base, count in bases.items()) if bases else 0.0
+        parts = [
+            (part / sum(base * count for base, count in bases.items()), min(bases)) if bases else (0.0, 1)
             for part, bases in zip(self._effective(), self._bases, strict=True)
         ]
+        is_coarse = any(0 < WHOLE * part * least < _FINE_WEIGHT for part, least in parts)
+        whole = _FINE_WHOLE if is_coarse else WHOLE
+        units = [whole * part for part, _ in parts]
         return ShareWeights(self._group_of, self._percents, units, self._bases)
 
     def _effective(self) -> list[float]:
@@ -219,8 +226,9 @@ class ShareWeights:
     """The weights that shares give to endpoints.
 
     A group with share s gives each of its routable endpoints ``round(WHOLE * s * w / sum of w)``, and at least 1, where
-    w is the weight of the override or registration, or 1. Endpoints that are not routable weigh 1: in a panic, Envoy
-    sends to them as well, and they have no part of the share. In a group without a share all weigh 0.
+    w is the weight of the override or registration, or 1; with a greater sum where that would be a small number.
+    Endpoints that are not routable weigh 1: in a panic, Envoy sends to them as well, and they have no part of the
+    share. In a group without a share all weigh 0.
 
     Args:
         group_of: tells the group of an endpoint.

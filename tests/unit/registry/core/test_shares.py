@@ -76,6 +76,9 @@ shares = (
 )
 
 
+SMALL = (Share("revision=b", 0.01),)
+
+
 @given(listed, shares)
 @examples(300)
 def test_each_group_gets_its_share_of_what_is_routable(
@@ -100,9 +103,11 @@ def test_each_group_gets_its_share_of_what_is_routable(
             assert each.routable
             weights[selector if selector in given_percent else ""] += each.weight or 0
     taking = sum({**given_percent, "": rest}[group] for group in weights)
+    total = sum(weights.values())
+    assert not total or abs(total - WHOLE) <= len(endpoints) or abs(total - 1000 * WHOLE) <= len(endpoints)
     for group, weight in weights.items():
-        wanted = WHOLE * {**given_percent, "": rest}[group] / taking
-        assert abs(weight - wanted) <= len(endpoints)
+        wanted = total * {**given_percent, "": rest}[group] / taking
+        assert abs(weight - wanted) <= 2 * len(endpoints)
 
 
 @given(listed, shares)
@@ -151,6 +156,15 @@ def test_a_group_keeps_its_share_when_it_scales() -> None:
         )
         of_b = sum(each.weight or 0 for each in shared.values() if each.registration.revision == "b")
         assert abs(of_b - 50_000) <= canaries
+
+
+def test_a_small_share_of_many_endpoints_is_met() -> None:
+    """Each of them weighs 1 at least, which was four times this share; Envoy takes sums below 2**32."""
+    many = at(*(of(n, "b") for n in range(1, 401)), *(of(n) for n in range(401, 404)))
+    weights = {each.registration.revision: each.weight or 0 for each in apply_shares(many, SMALL).values()}
+    of_b, of_rest = 400 * weights["b"], 3 * weights["a"]
+    assert of_b / (of_b + of_rest) == pytest.approx(0.0001, rel=0.01)
+    assert of_b + of_rest < 2**32
 
 
 def test_own_weights_divide_the_share_of_a_group() -> None:
@@ -288,7 +302,7 @@ def test_a_rest_is_drained_only_where_nothing_is_left() -> None:
     groups = (Share("revision=a", 99.9999999),)
     check_shares(groups)
     shared = apply_shares(at(of(1), of(2, "b")), groups)
-    assert [(each.routable, each.share_weight) for each in shared.values()] == [(True, WHOLE), (True, 1)]
+    assert [(each.routable, each.share_weight) for each in shared.values()] == [(True, 1000 * WHOLE - 1), (True, 1)]
 
 
 def test_a_snapshot_follows_its_shares() -> None:
