@@ -43,6 +43,10 @@ class NotHttpError(ValueError):
         self.received = received
 
 
+class TooLongError(ValueError):
+    """The body of a response is longer than its reader takes."""
+
+
 class Request(Struct, frozen=True):
     """A request with its whole body.
 
@@ -287,7 +291,7 @@ class Http1Connection:
 
         Raises:
             OSError: the connection broke.
-            ValueError: what came is no response, or its body is longer than ``max_body_bytes``.
+            ValueError: what came is no response; TooLongError: its body is longer than ``max_body_bytes``.
         """
         self.send(request)
         head = await self.read_head()
@@ -295,7 +299,7 @@ class Http1Connection:
         while piece := await self.read_piece():
             body += piece
             if len(body) > max_body_bytes:
-                raise ValueError(f"the answer's body is longer than {max_body_bytes} bytes")
+                raise TooLongError(f"the answer's body is longer than {max_body_bytes} bytes")
         return Response(head.status, head.reason, head.headers, bytes(body))
 
     async def wait_until_unusable(self) -> None:

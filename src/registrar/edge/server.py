@@ -32,6 +32,8 @@ _MAX_HOLD = 55.0
 """Seconds for which a poll is held at most."""
 _IDLE_TIMEOUT = 120.0
 """Seconds for which a connection without a request is kept; Envoy keeps one for an hour, and opens another."""
+_REQUEST_TIMEOUT = 10.0
+"""Seconds for a whole request, from its first byte; Envoy sends one at once."""
 _LISTEN_INTERVAL = 1.0
 """Seconds between two attempts to listen where another program does."""
 _TITLES = {
@@ -157,7 +159,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._brought = ""
         self.probes = False
         """Whether its last request was a probe: Envoy keeps a connection for those. Written by _handle()."""
+        # Closes the connection without a request, and the one whose request does not come to its end; None meanwhile.
         self._timer: asyncio.TimerHandle | None = None
+        # Whether a part of a request has come, and not its end.
+        self._receiving = False
 
     @property
     def idle(self) -> bool:
@@ -207,6 +212,9 @@ class _Connection(asyncio.BufferedProtocol):
             # Envoy sends no request behind one that is held; what came would be kept for as long.
             self._transport.abort()
             return
+        if not self._receiving and self._timer is not None:
+            self._close_after(_REQUEST_TIMEOUT)
+            self._receiving = True
         self._h11.receive_data(bytes(memoryview(_buffer)[:size]))
         self._proceed()
 
@@ -341,13 +349,17 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _await_request(self) -> None:
         """Wait for a request, with those that wait for the shortest time last in the order."""
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(_IDLE_TIMEOUT, self.close)
+        self._close_after(_IDLE_TIMEOUT)
         with contextlib.suppress(KeyError):
             del self._server.connections[self]
             self._server.connections[self] = None
 
+    def _close_after(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.close)
+
     def _stop_timer(self) -> None:
+        self._receiving = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

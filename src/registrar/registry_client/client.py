@@ -20,7 +20,7 @@ from registrar.registry_client.login_answer import LoginAnswer, registry_time
 from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, RegistryAddress, RegistryUrls
 from registrar.registry_client.tls import RegistryTls
 from wire.edge_assignments import EDGE_PATH, EdgeAnswer, EdgeQuestion
-from wire.http1 import Request, Response
+from wire.http1 import Request, Response, TooLongError
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.probe_report import ProbeReport
 from wire.problem import CONTENT_TYPE, Problem
@@ -268,14 +268,21 @@ class RegistryClient:
 
         Raises:
             RegistryUnavailable: there was no response, or an invalid one.
-            RegistryRefused: the registry refused the question.
+            RegistryRefused: the registry refused the question, or its answer is longer than an edge takes.
         """
         content = msgspec.json.encode(question)
-        registry, response = await self._attempt(
-            lambda registry: self._send(registry, "POST", EDGE_PATH, content, {"accept-encoding": "gzip"})
-        )
+        try:
+            registry, response = await self._attempt(
+                lambda registry: self._send(registry, "POST", EDGE_PATH, content, {"accept-encoding": "gzip"})
+            )
+        except RegistryUnavailable as error:
+            if isinstance(error.__cause__, TooLongError):
+                raise _too_long_for_edge(str(error.__cause__)) from error
+            raise
         try:
             answer = None if response.status == 304 else _decode_edge(_unpacked(response))
+        except TooLongError as error:
+            raise _too_long_for_edge(str(error)) from error
         except (msgspec.DecodeError, ValueError, zlib.error) as error:
             raise self._unavailable(f"answer not understood: {error}", registry) from error
         self._registries.answered(registry)
@@ -470,7 +477,8 @@ def _unpacked(response: Response) -> bytes:
     """Return the body of a response.
 
     Raises:
-        ValueError: it is packed in another way than asked for, or too large.
+        TooLongError: it is longer than an edge takes.
+        ValueError: it is packed in another way than asked for, or cut.
         zlib.error: it is not what its header says.
     """
     encoding = response.headers.get("content-encoding", "identity")
@@ -480,9 +488,16 @@ def _unpacked(response: Response) -> bytes:
         raise ValueError(f"content-encoding {encoding!r}, where gzip was asked for")
     unpacker = zlib.decompressobj(_GZIP)
     body = unpacker.decompress(response.body, _MAX_EDGE_BYTES)
+    if len(body) >= _MAX_EDGE_BYTES:
+        raise TooLongError(f"the answer is longer than {_MAX_EDGE_BYTES} bytes")
     if not unpacker.eof:
-        raise ValueError(f"cut, or longer than {_MAX_EDGE_BYTES} bytes")
+        raise ValueError("the answer is cut")
     return body
+
+
+def _too_long_for_edge(reason: str) -> RegistryRefused:
+    """Return the refusal of an answer that would be as long each time."""
+    return RegistryRefused(Problem("Answer too large", 413, reason), from_registry=True)
 
 
 def _from_registry(response: Response) -> bool:

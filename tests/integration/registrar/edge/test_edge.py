@@ -223,6 +223,21 @@ async def test_a_refused_edge_sends_its_envoys_to_the_registry(edge: World, stat
     assert (await edge.poll(version="db000001:5", hold=10)).status_code == 304
 
 
+async def test_an_answer_that_is_too_long_sends_envoys_to_the_registry(
+    edge: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be as long the next time, and Envoys ask for one service at a time."""
+    monkeypatch.setattr("registrar.registry_client.client._MAX_EDGE_BYTES", 5_000)
+    assert await edge.version() == "db000001:5"
+    await edge.registry.assign("large", "db000001:5", *(f"10.0.{n}.1:80" for n in range(200)))
+    assert (await edge.poll("large")).status_code == 503
+    assert (await edge.client.get("/livez")).status_code == 503
+    assert "413 Answer too large: the answer is longer than 5000 bytes" in str(edge.edge.askers.away)
+    await edge.registry.assign("large", "db000001:6", *HOSTS)
+    await until(lambda: not edge.edge.refused)
+    assert await edge.version("large") == "db000001:6"
+
+
 async def test_limits(edge: World) -> None:
     """A body, a page of another site, an unknown route and what is no poll are refused; the edge lives on."""
     client = edge.client
@@ -282,6 +297,29 @@ async def test_no_connection_of_a_starting_envoy_gives_way(edge: World, monkeypa
         await edge.poll()
     assert {response.status_code for response in await asyncio.gather(*starting)} == {200}
     assert await edge.version() == "db000001:5"
+
+
+async def test_requests_that_never_end_keep_no_envoy_away(edge: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take all connections, byte by byte, and are closed in their turn."""
+    monkeypatch.setattr("registrar.edge.server.MAX_CONNECTIONS", 2)
+    monkeypatch.setattr("registrar.edge.server._REQUEST_TIMEOUT", 0.5)
+    head = f"POST {ENDPOINTS} HTTP/1.1\r\nhost: edge\r\ncontent-length: 100\r\n\r\n".encode()
+    for _ in range(2):
+        reader, writer = await asyncio.open_unix_connection(edge.server.address.path)
+        writer.write(head)
+        dripping = asyncio.create_task(_drip(writer))
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(20):
+                assert await reader.read() == b""
+        dripping.cancel()
+        writer.close()
+    assert await edge.version() == "db000001:5"
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    while not writer.is_closing():
+        writer.write(b"x")
+        await asyncio.sleep(0.1)
 
 
 async def test_two_clusters_of_a_service(edge: World) -> None:
