@@ -183,7 +183,7 @@ class OneService(Policy):
 def refusing_app(request: pytest.FixtureRequest) -> Any:
     """The application of a process that has read its state and has a policy that refuses; it has no database.
 
-    Tests share it, since it takes half a second to build, and nothing that is refused changes it.
+    Tests share it: nothing that is refused changes it.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process_module, "Policy", request.param)
