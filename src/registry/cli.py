@@ -87,7 +87,7 @@ def serve() -> None:
 
 
 @main.command(hidden=True)
-def worker(alive: int, ready: int) -> None:
+def worker(alive: int, living: int) -> None:
     """Serve as a worker that a supervisor has started, in place of some that ended."""
     with _without_garbage_collection(), _without_rich():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
@@ -100,7 +100,7 @@ def worker(alive: int, ready: int) -> None:
         settings = load_settings()
         configure_logs(settings.log_level)
         with database_url(settings) as url:
-            raise typer.Exit(serve_as_worker(settings, url, alive, ready))
+            raise typer.Exit(serve_as_worker(settings, url, alive, living))
 
 
 @main.command()

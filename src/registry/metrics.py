@@ -6,6 +6,8 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from registry.worker_metrics import ENDED_WORKERS, ENDED_WORKERS_HELP
+
 # Seconds: from a held poll's milliseconds, over Envoy's default refresh delay, to an Envoy that polls once a minute.
 _PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -444,3 +446,8 @@ REQUEST_SECONDS = Histogram(
 BUILD = Gauge(
     "registry_build_info", "1, with what runs here as labels.", ["version", "python"], multiprocess_mode="livemax"
 )
+WORKERS_ENDED = Counter(f"{ENDED_WORKERS}_total", ENDED_WORKERS_HELP, ["reason"])
+"""No worker counts any: the sums of ended workers have the numbers, which the parent of workers writes."""
+for _reason in ("died", "hung"):
+    # So that an alert sees the first one: a series that begins at 1 has not increased.
+    WORKERS_ENDED.labels(_reason)

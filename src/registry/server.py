@@ -1,13 +1,17 @@
 """The server: one process or several, each with a socket of its own on the same address."""
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,10 +32,20 @@ from registry.http.protocol_selftest import acceptor_fits, select_protocol
 from registry.http2.installed import check_installed
 from registry.process import RegistryProcess
 from registry.settings import Settings
-from registry.supervisor import STOP_SIGNALS, Supervised, Supervisor, become
+from registry.supervisor import (
+    DUMP_SIGNAL,
+    STOP_SIGNALS,
+    Supervised,
+    Supervisor,
+    become,
+    name_process,
+    python_command,
+    stack_file,
+)
 from registry.worker_metrics import VARIABLE as METRICS_DIRECTORY
 from registry.worker_metrics import forget_process
-from wire.sd_notify import notify
+from registry.worker_watchdog import SIGN_INTERVAL, show_life
+from wire.sd_notify import notify, watchdog_interval
 
 if TYPE_CHECKING:
     from registry.http2.listener import Http2Listener
@@ -44,6 +58,8 @@ _HTTP = (_LISTEN, _PLAIN_LISTEN)
 
 _FILES = 32
 """Descriptors for the snapshot on disk, metrics, names and the like."""
+_PROBE_TIMEOUT = 60.0
+"""Seconds for which a new Python may take to find this program."""
 _OWN_DESCRIPTORS = 20
 """Descriptors that are open before the first client connects: logs, event loop, listener."""
 
@@ -103,11 +119,11 @@ class _Parent(NamedTuple):
 
     Attributes:
         alive: a descriptor that reads the end of a file when the parent has ended.
-        ready: a descriptor to which a worker writes a byte once it serves.
+        living: a descriptor to which a worker writes signs of life.
     """
 
     alive: int
-    ready: int
+    living: int
 
 
 class _Streams(NamedTuple):
@@ -154,18 +170,36 @@ class _Server(AcceptingServer):
         """The gRPC listener. Written by startup()."""
         self._parent = parent
         """The parent of this worker; None: it has none."""
+        self._serves = False
+        """Whether it has come to serve. Written by startup()."""
+        self._watchdog_interval = watchdog_interval()
+        """Seconds within which systemd wants to be told that a process without workers runs; None: it does not."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._show_life()
         await super().startup(sockets)
         if self.started and self._stream_listener is not None:
             self._streams = self._start_streams(self._stream_listener)
         if self.started and self._parent is None:
             notify("READY=1")
         elif self.started and self._parent is not None:
-            os.write(self._parent.ready, b".")
+            self._serves = True
+            show_life(self._parent.living, serves=True)
         if self._parent is not None:
             # A worker whose parent was killed would keep serving unnoticed, and keep the address.
             asyncio.get_running_loop().add_reader(self._parent.alive, self._on_orphaned, self._parent.alive)
+
+    def _show_life(self) -> None:
+        """Let who watches this process know, for as long as there is an event loop, that it runs."""
+        if self._parent is not None:
+            show_life(self._parent.living, serves=self._serves)
+            interval = SIGN_INTERVAL
+        elif self._watchdog_interval:
+            notify("WATCHDOG=1")
+            interval = self._watchdog_interval / 3
+        else:
+            return
+        asyncio.get_running_loop().call_later(interval, self._show_life)
 
     def _start_streams(self, listener: Listener) -> _Streams:
         from registry.streams import build_listener  # noqa: PLC0415  # only here are h2 and protobuf needed
@@ -327,11 +361,21 @@ class _Workers:
         self._settings = settings
         self._database_url = database_url
         alive, own = os.pipe()
-        ready, serving = os.pipe()
-        self._parent = _Parent(alive, serving)
+        signs, living = os.pipe()
+        for descriptor in (signs, living):
+            # A worker must not wait for a parent that was stopped.
+            os.set_blocking(descriptor, False)
+        self._parent = _Parent(alive, living)
         """This process as its workers see it."""
         self._supervised = Supervised(
-            settings.workers, [], os.environ[METRICS_DIRECTORY], alive=alive, own=own, ready=ready, serving=serving
+            settings.workers,
+            [],
+            os.environ[METRICS_DIRECTORY],
+            alive=alive,
+            own=own,
+            signs=signs,
+            living=living,
+            timeout=settings.worker_timeout,
         )
 
     def run(self, *, lasting: bool) -> int:
@@ -345,6 +389,7 @@ class _Workers:
             listener.close()
         ServerTls.of_http(self._settings)
         ServerTls.of_streams(self._settings)
+        lasting = lasting or not _is_found_anew()
         # The counts so far, which would stand in the metrics as those of a worker.
         forget_process(os.getpid())
         # Imported modules are no garbage. Were it searched for some, each worker would copy its pages.
@@ -378,7 +423,7 @@ class _Workers:
     def _work(self) -> int:
         """Serve, as a worker that was forked."""
         os.close(self._supervised.own)
-        os.close(self._supervised.ready)
+        os.close(self._supervised.signs)
         # Out of the terminal's group: Ctrl-C goes to the parent, which signals its children once.
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -386,27 +431,58 @@ class _Workers:
         return serve_as_worker(self._settings, self._database_url, *self._parent)
 
 
-def serve_as_worker(settings: Settings, database_url: DatabaseUrl, alive: int, ready: int) -> int:
+def _is_found_anew() -> bool:
+    """Tell whether a new Python finds this program; one that was frozen, or unpacked by a loader, it does not."""
+    command = [*python_command(), "-c", "import registry.supervisor"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=_PROBE_TIMEOUT)  # noqa: S603  # our own
+    except (OSError, subprocess.SubprocessError) as error:
+        # It costs memory, and nothing else.
+        log.warning("supervisor_not_executed", reason=str(error))
+        return False
+    return True
+
+
+def serve_as_worker(settings: Settings, database_url: DatabaseUrl, alive: int, living: int) -> int:
     """Serve as one of several workers until it is told to stop; return the exit status.
 
     Args:
         settings: of the registry.
         database_url: of its database.
         alive: a descriptor that reads the end of a file when the parent has ended.
-        ready: a descriptor to which a byte is written once the worker serves.
+        living: a descriptor to which signs of life are written.
     """
+    name_process()
     for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    for descriptor in (alive, ready):
+    for descriptor in (alive, living):
         os.set_inheritable(descriptor, False)  # positional alone
     configure_logs(settings.log_level)
     try:
-        return _serve_one(settings, database_url, _Parent(alive, ready))
+        with _dumped_stacks():
+            return _serve_one(settings, database_url, _Parent(alive, living))
     except BadSettingsError as error:
         # They were good when the parent started: files have changed since, or the address is taken.
         log.error("worker_not_started", reason=str(error))  # noqa: TRY400  # the reason says it all
         return 2
+
+
+@contextmanager
+def _dumped_stacks() -> Iterator[None]:
+    """Have the stacks of all threads written when the parent asks for them, even by a thread that never returns."""
+    try:
+        file = stack_file(Path(os.environ[METRICS_DIRECTORY]), os.getpid()).open("w")
+    except OSError as error:
+        log.warning("worker_stacks_not_kept", reason=str(error))
+        yield
+        return
+    with file:
+        faulthandler.register(DUMP_SIGNAL, file, all_threads=True)
+        try:
+            yield
+        finally:
+            faulthandler.unregister(DUMP_SIGNAL)
 
 
 def _as_sigterm(_number: int, _frame: FrameType | None) -> None:

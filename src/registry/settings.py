@@ -194,6 +194,13 @@ class Settings(BaseSettings):
         description="Server processes on the one listen address. Each holds all snapshots and about five "
         "database connections.",
     )
+    worker_timeout: Duration = Field(
+        30.0,
+        ge=5,
+        le=3_600,
+        description="With several workers, how long the event loop of one may stand still before it is killed and "
+        "replaced.",
+    )
     door: Literal["fast", "plain", "route"] = Field(
         "fast",
         description="What answers polls and heartbeats: `fast` inside uvicorn's protocol, `plain` in ASGI (a fifth of "

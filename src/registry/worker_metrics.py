@@ -4,10 +4,11 @@ prometheus_client decides when it is imported where values are kept, so this is 
 """
 
 import fcntl
+import json
 import os
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client finds the directory."""
+ENDED_WORKERS = "registry_workers_ended"
+"""The counter of workers that ended; the parent of workers, which has no metrics of its own, sets it in the sums."""
+ENDED_WORKERS_HELP = "Workers that ended without being told to, by reason: died or hung."
 _LATEST = "gauge_mostrecent"
 _KEPT = ("counter", "histogram", _LATEST)
 """Kinds of files whose values count on when their worker has ended; the rest tells of living workers."""
 
+_ADDITION = "addition"
+"""The file that names those whose values are in new sums; it is there from the decision until these are gone."""
 _LONGEST_SCRAPE = 2.0
-"""Seconds for which the parent of workers waits for scrapes: meanwhile it starts no worker, and stops none."""
+"""Seconds for which the process that adds up waits for scrapes: meanwhile no worker is started."""
+_LONGEST_ADDITION = 0.5
+"""Seconds for which a scrape waits, in its event loop, for what adds up."""
 _LOCK_INTERVAL = 0.01
 """Seconds between two tries to have the metrics alone."""
 
@@ -45,32 +53,34 @@ def worker_metrics(settings: "Settings") -> Iterator[None]:
 
 
 @contextmanager
-def settled(directory: Path, *, changing: bool = False) -> Iterator[None]:
-    """Keep files of ended workers from being added up in the middle of a scrape.
+def settled(directory: Path) -> Iterator[None]:
+    """Keep files of ended workers from being added up in the middle of a scrape, and finish what was begun.
 
     Args:
         directory: of the metrics.
-        changing: whether the block is what adds them up.
 
     Raises:
-        TimeoutError: files are to be added up, and a scrape does not end, like that of a worker that was stopped.
+        TimeoutError: they are being added up, and that does not end.
     """
     with (directory / "lock").open("ab") as lock:
-        if changing:
-            _lock_alone(lock)
-        else:
-            fcntl.flock(lock, fcntl.LOCK_SH)
+        _lock(lock, fcntl.LOCK_SH, _LONGEST_ADDITION)
+        while (directory / _ADDITION).exists():
+            # What added them up was killed after it had decided to.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            _lock(lock, fcntl.LOCK_EX, _LONGEST_ADDITION)
+            _finish(directory)
+            _lock(lock, fcntl.LOCK_SH, _LONGEST_ADDITION)
         yield
 
 
-def _lock_alone(lock: BinaryIO) -> None:
-    last_try = time.monotonic() + _LONGEST_SCRAPE
+def _lock(lock: BinaryIO, kind: int, timeout: float) -> None:
+    last_try = time.monotonic() + timeout
     while True:
         try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > last_try:
-                raise TimeoutError(f"a scrape of {lock.name} has not ended for {_LONGEST_SCRAPE:g} s") from None
+                raise TimeoutError(f"another process has {lock.name} for more than {timeout:g} s") from None
         time.sleep(_LOCK_INTERVAL)
 
 
@@ -82,46 +92,70 @@ def forget_process(pid: int) -> None:
             file.unlink(missing_ok=True)
 
 
-def add_up_ended(directory: Path, living: Collection[int]) -> None:
+def add_up_ended(directory: Path, living: Collection[int], ends: Mapping[str, int]) -> None:
     """Add up what ended workers have counted, and remove what they said of themselves.
 
-    So counters never fall, and there are no more files after a thousand crashes.
+    So counters never fall, and there are no more files after a thousand crashes. It may be killed at any point: either
+    the files of the workers count, or the sums that have them, and never both.
 
     Args:
         directory: of the metrics.
         living: the process ids of all workers that run; none may be started meanwhile.
+        ends: how many workers have ended so far, by reason.
 
     Raises:
         OSError: the sums cannot be written, or a scrape does not end; nothing is lost.
     """
-    with settled(directory, changing=True):
-        for file in (*directory.glob("gauge_live*_*.db"), *directory.glob("traffic_*.msgpack")):
-            if _pid_of(file) not in living:
-                file.unlink(missing_ok=True)
+    with (directory / "lock").open("ab") as lock:
+        _lock(lock, fcntl.LOCK_EX, _LONGEST_SCRAPE)
+        _finish(directory)
+        for pattern in ("gauge_live*_*.db", "traffic_*.msgpack", "stack_*.txt"):
+            for file in directory.glob(pattern):
+                if _pid_of(file) not in living:
+                    file.unlink(missing_ok=True)
+        for stale in directory.glob("*_ended.new"):
+            stale.unlink()
+        sources: list[Path] = []
         for kind in _KEPT:
             ended = [file for file in directory.glob(f"{kind}_[0-9]*.db") if _pid_of(file) not in living]
-            if ended:
-                _add_to(directory / f"{kind}_ended.db", ended, latest=kind == _LATEST)
+            if ended or (kind == "counter" and ends):
+                _write_sums(directory / f"{kind}_ended.db", ended, ends, kind)
+            sources += ended
+        decision = directory / f"{_ADDITION}.new"
+        decision.write_text(json.dumps([file.name for file in sources]))
+        decision.replace(directory / _ADDITION)
+        _finish(directory)
 
 
-def _add_to(total: Path, ended: Sequence[Path], *, latest: bool) -> None:
-    """Add the values of some files to those of another, or keep the latest of them."""
-    from prometheus_client.mmap_dict import MmapedDict  # noqa: PLC0415  # not before the directory is chosen
+def _write_sums(total: Path, ended: Sequence[Path], ends: Mapping[str, int], kind: str) -> None:
+    """Write the values of some files and of the sums so far beside these sums; of some gauges the latest is kept."""
+    from prometheus_client.mmap_dict import MmapedDict, mmap_key  # noqa: PLC0415  # not before the directory is chosen
 
     values: dict[str, tuple[float, float]] = {}
     for file in (total, *ended) if total.exists() else ended:
         for key, value, at, _ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
             before, last = values.get(key, (0.0, 0.0))
-            values[key] = max((last, before), (at, value))[::-1] if latest else (before + value, at)
-    fresh = total.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    written = MmapedDict(str(fresh))  # type: ignore[no-untyped-call]
+            values[key] = max((last, before), (at, value))[::-1] if kind == _LATEST else (before + value, at)
+    if kind == "counter":
+        for reason, count in ends.items():
+            name = (ENDED_WORKERS, f"{ENDED_WORKERS}_total", ["reason"], [reason], ENDED_WORKERS_HELP)
+            values[mmap_key(*name)] = (float(count), 0.0)
+    written = MmapedDict(str(total.with_suffix(".new")))  # type: ignore[no-untyped-call]
     for key, (value, at) in values.items():
         written.write_value(key, value, at)  # type: ignore[no-untyped-call]
     written.close()  # type: ignore[no-untyped-call]
-    fresh.replace(total)
-    for file in ended:
-        file.unlink()
+
+
+def _finish(directory: Path) -> None:
+    """Put new sums in the place of the files that they have, if that was decided; it may be done again after a kill."""
+    decision = directory / _ADDITION
+    if not decision.exists():
+        return
+    for sums in directory.glob("*_ended.new"):
+        sums.replace(sums.with_suffix(".db"))
+    for name in json.loads(decision.read_text()):
+        (directory / name).unlink(missing_ok=True)
+    decision.unlink()
 
 
 def _pid_of(file: Path) -> int:

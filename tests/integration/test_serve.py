@@ -25,6 +25,7 @@ from harness.preloaded import run_registry
 from harness.process import Child, end, eventually, free_port, running, script
 from harness.registry import Registry, forked_registry, registry
 
+from registry.worker_metrics import VARIABLE as METRICS_DIRECTORY
 from registry.worker_metrics import settled
 
 
@@ -39,7 +40,7 @@ def test_workers_share_the_address_and_end_together(database: str, workplace: Pa
         found.register(service, "10.0.0.1:80")
         eventually(lambda: _answering(found, service) == {200}, within=5)
         victim = _servers(parent)[0]
-        with settled(Path(json.loads(parent.cmdline()[-1])[2])):
+        with settled(Path(parent.environ()[METRICS_DIRECTORY])):
             victim.kill()
             eventually(lambda: len(_servers(parent)) == 2 and victim not in _servers(parent), within=15)
         assert "worker_metrics_not_added_up" in found.log.read_text()

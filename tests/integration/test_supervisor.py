@@ -12,9 +12,11 @@ PROGRAM = f"""
 import os, signal, sys, time
 import prometheus_client.mmap_dict
 from registry import supervisor
+from registry.worker_watchdog import show_life
 
 supervisor._RESTART_PAUSE, supervisor._LONGEST_PAUSE, supervisor._SIGNAL_INTERVAL = 0.1, float(sys.argv[2]), 0.01
-(alive, own), (ready, serving) = os.pipe(), os.pipe()
+(alive, own), (signs, living) = os.pipe(), os.pipe()
+os.set_blocking(signs, False)
 starts = []
 
 def start():
@@ -22,14 +24,15 @@ def start():
     child = os.fork()
     if child == 0:
         if len(starts) >= int(sys.argv[3]):
-            os.write(serving, b".")
+            show_life(living, serves=True)
         os._exit(3)
     if len(starts) == {STARTS}:
         signal.raise_signal(signal.SIGTERM)
     return child
 
 signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.STOP_SIGNALS)
-supervised = supervisor.Supervised(1, [], sys.argv[1], alive=alive, own=own, ready=ready, serving=serving)
+ends = dict(alive=alive, own=own, signs=signs, living=living)
+supervised = supervisor.Supervised(1, [], sys.argv[1], **ends, timeout=30.0)
 status = supervisor.Supervisor(supervised, start).run()
 print(*starts)
 sys.exit(status)

@@ -301,7 +301,11 @@ class Status:
         """
         self._policy.allow(principal, Verb.OBSERVE)
         reach = self._policy.reach(principal, Verb.OBSERVE)
-        return [expose(), *await TRAFFIC.text(reach.covers)]
+        try:
+            counted = expose()
+        except TimeoutError as error:
+            raise UnavailableError("the counters of ended workers are being added up", cause=str(error)) from error
+        return [counted, *await TRAFFIC.text(reach.covers)]
 
     def versions(self, principal: Principal) -> Versions:
         """Return the versions of program, Python and schema."""

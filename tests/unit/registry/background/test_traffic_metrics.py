@@ -82,7 +82,7 @@ async def test_each_worker_has_its_own_series(
     own.rename(tmp_path / "traffic_1.msgpack")
     text = await text_of(metrics)
     assert len(re.findall(r"^headcount_traffic_requests_total\{.*,worker=\"\d+\"\} 12$", text, re.MULTILINE)) == 2
-    add_up_ended(tmp_path, {os.getpid()})
+    add_up_ended(tmp_path, {os.getpid()}, {})
     assert {path.name for path in tmp_path.iterdir()} == {own.name, "lock"}
 
 
