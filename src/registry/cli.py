@@ -89,6 +89,9 @@ def serve() -> None:
 @main.command(hidden=True)
 def worker(alive: int, living: int) -> None:
     """Serve as a worker that a supervisor has started, in place of some that ended."""
+    from registry.supervisor import name_process  # noqa: PLC0415
+
+    name_process()
     with _without_garbage_collection(), _without_rich():
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
         from registry.event_log import configure_logs  # noqa: PLC0415

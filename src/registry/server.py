@@ -38,7 +38,6 @@ from registry.supervisor import (
     Supervised,
     Supervisor,
     become,
-    name_process,
     python_command,
     stack_file,
 )
@@ -62,6 +61,8 @@ _PROBE_TIMEOUT = 60.0
 """Seconds for which a new Python may take to find this program."""
 _OWN_DESCRIPTORS = 20
 """Descriptors that are open before the first client connects: logs, event loop, listener."""
+_WORKER_DESCRIPTORS = 16
+"""Those of each of several workers besides: two for each file of its metrics, and the pipes of its parent."""
 
 
 def serve(settings: Settings, database_url: DatabaseUrl, *, embedded: bool = False) -> int:
@@ -105,7 +106,8 @@ def _warn_of_open_access(settings: Settings) -> None:
 
 def _check_descriptors(settings: Settings, limit: int) -> None:
     """Refuse settings that leave no descriptor to clients: connections to PostgreSQL come first."""
-    needed = settings.database_connections + _FILES + _OWN_DESCRIPTORS
+    own = _OWN_DESCRIPTORS + (_WORKER_DESCRIPTORS if settings.workers > 1 else 0)
+    needed = settings.database_connections + _FILES + own
     if limit < needed:
         raise BadSettingsError(
             f"REGISTRY_DATABASE_CONNECTIONS={settings.database_connections} needs {needed} file descriptors, and this "
@@ -452,7 +454,6 @@ def serve_as_worker(settings: Settings, database_url: DatabaseUrl, alive: int, l
         alive: a descriptor that reads the end of a file when the parent has ended.
         living: a descriptor to which signs of life are written.
     """
-    name_process()
     for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -72,20 +72,28 @@ def test_workers_of_a_killed_parent_end(database: str, workplace: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_systemd_is_told_by_the_main_process(database: str, workplace: Path, tmp_path: Path, workers: int) -> None:
-    """READY once it serves, then STOPPING, each from the process that systemd started: of others it takes no word."""
+    """READY once it serves, WATCHDOG while it does, then STOPPING, each from the process that systemd started.
+
+    Of others it takes no word.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         manager.settimeout(60)
         manager.bind(path := str(tmp_path / "notify"))
-        with registry(database, workplace, workers=workers, env={"NOTIFY_SOCKET": path}) as found:
+        env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1500000"}
+        with registry(database, workplace, workers=workers, env=env) as found:
             told = [_told(manager)]
+            while told.count(("WATCHDOG=1", found.process.pid)) < 4:
+                told.append(_told(manager))
         manager.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
                 told.append(_told(manager))
     # Of two workers each says that it serves.
-    assert set(told) == {("READY=1", found.process.pid), ("STOPPING=1", found.process.pid)}
-    assert told[0][0] == "READY=1"
+    assert {sender for _, sender in told} == {found.process.pid}
+    texts = [text for text, _ in told if text != "WATCHDOG=1"]
+    assert set(texts) == {"READY=1", "STOPPING=1"}
+    assert texts[0] == "READY=1"
 
 
 def _told(manager: socket.socket) -> tuple[str, int]:

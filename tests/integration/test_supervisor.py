@@ -1,10 +1,21 @@
-"""The parent of workers, over workers that do nothing: how it paces itself, and what it says."""
+"""The parent of workers: how it paces itself, what it says, and how it finds a worker that hangs."""
 
+import contextlib
 import itertools
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from harness.process import eventually
+from harness.registry import Registry, registry
 
 STARTS = 13
 # Workers end at once, and from some start on they serve before that.
@@ -64,3 +75,78 @@ def test_a_log_that_nobody_reads_any_more_ends_no_worker(tmp_path: Path) -> None
         reader.wait()
         assert reader.stdin is not None
         assert run(tmp_path, 0.2, STARTS + 1, reader.stdin.fileno()).returncode == 0
+
+
+# The event loop of a worker that gets this signal stands still, in Python.
+HANGS = """
+import signal, time
+
+def stand_still(*_):
+    time.sleep(3600)
+
+signal.signal(signal.SIGUSR2, stand_still)
+"""
+
+
+def test_a_worker_that_hangs_is_replaced(database: str, tmp_path: Path, service: str) -> None:
+    """The log tells where it hangs; a supervisor that was stopped itself kills nobody, and no stop waits for it."""
+    (tmp_path / "sitecustomize.py").write_text(HANGS)
+    env = {"PYTHONPATH": str(tmp_path)}
+    with registry(database, tmp_path, workers=2, worker_timeout="5s", env=env) as found:
+        parent = psutil.Process(found.process.pid)
+        assert parent.name() == "registry"
+        assert "registry serve" in parent.cmdline()
+        hung, other = eventually_two(found)
+        found.register(service, "10.0.0.1:80")
+        hung.send_signal(signal.SIGUSR2)
+        eventually(lambda: events(found.log, "worker_hung") != [], within=60, said=found.log.read_text)
+        ((event),) = events(found.log, "worker_hung")
+        assert event["pid"] == hung.pid
+        assert "stand_still" in event["stack"]
+        assert event["silent_for"] >= 5
+        eventually(lambda: hung not in eventually_two(found), within=60)
+        assert other in eventually_two(found)
+        eventually(lambda: _ended(found) == {"died": 0.0, "hung": 1.0}, within=10)
+        for _ in range(10):
+            with httpx.Client(base_url=found.url, trust_env=False) as client:
+                assert client.get("/v1/services").status_code == 200
+        os.kill(found.process.pid, signal.SIGSTOP)
+        time.sleep(7)
+        os.kill(found.process.pid, signal.SIGCONT)
+        workers = eventually_two(found)
+        workers[0].send_signal(signal.SIGSTOP)
+        found.process.send_signal(signal.SIGTERM)
+        assert found.process.wait(60) == 0
+        # The one that was killed while the others stopped, and no other.
+        assert [each["pid"] for each in events(found.log, "worker_hung")] == [hung.pid, workers[0].pid]
+        assert not any(worker.is_running() for worker in workers)
+
+
+def events(log: Path, name: str) -> list[dict[str, Any]]:
+    """Return the events of that name in a log."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == name]
+
+
+def eventually_two(found: Registry) -> list[psutil.Process]:
+    """Wait for two workers that serve, and return them."""
+    workers: list[psutil.Process] = []
+
+    def both() -> bool:
+        # A process that adds up metrics comes and goes.
+        workers.clear()
+        with contextlib.suppress(psutil.Error):
+            workers.extend(child for child in psutil.Process(found.process.pid).children() if child.net_connections())
+        return len(workers) == 2
+
+    eventually(both, within=60, said=found.log.read_text)
+    return list(workers)
+
+
+def _ended(found: Registry) -> dict[str, float]:
+    """Return the workers that ended, by reason."""
+    text = found.client.get("/metrics").text
+    return {
+        reason: float(value)
+        for reason, value in re.findall(r'^registry_workers_ended_total{reason="(.*)"} (.*)$', text, re.MULTILINE)
+    }
