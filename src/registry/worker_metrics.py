@@ -128,7 +128,7 @@ def add_up_ended(directory: Path, living: Collection[int], ends: Mapping[str, in
 
 
 def _write_sums(total: Path, ended: Sequence[Path], ends: Mapping[str, int], kind: str) -> None:
-    """Write the values of some files and of the sums so far beside these sums; of some gauges the latest is kept."""
+    """Write new sums beside the former ones: of these and of the files; of some gauges the latest is kept."""
     from prometheus_client.mmap_dict import MmapedDict, mmap_key  # noqa: PLC0415  # not before the directory is chosen
 
     values: dict[str, tuple[float, float]] = {}
@@ -147,7 +147,10 @@ def _write_sums(total: Path, ended: Sequence[Path], ends: Mapping[str, int], kin
 
 
 def _finish(directory: Path) -> None:
-    """Put new sums in the place of the files that they have, if that was decided; it may be done again after a kill."""
+    """Put new sums in the place of the files that they have, if that was decided.
+
+    It is done again from its beginning where it was killed.
+    """
     decision = directory / _ADDITION
     if not decision.exists():
         return

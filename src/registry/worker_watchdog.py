@@ -30,7 +30,7 @@ _MAX_SIGNS = 4096
 
 
 class Condition(NamedTuple):
-    """What the kernel says about a process.
+    """The condition of a process, as the kernel tells it.
 
     Attributes:
         state: a letter of proc(5): R runs, S sleeps, D waits for a device, T is stopped; ? where that is not known.
@@ -58,7 +58,7 @@ class Hung(NamedTuple):
 
 
 class _Worker:
-    """What is known of a worker.
+    """A worker that is watched.
 
     Args:
         heard: the time on the watchdog's own clock.
@@ -174,7 +174,7 @@ class WorkerWatchdog:
 
 
 def show_life(descriptor: int, *, serves: bool) -> None:
-    """Write a sign of life of this process; a pipe that is full, as while the supervisor is stopped, loses it."""
+    """Write a sign of life of this process; it is lost where the pipe is full, as while the supervisor is stopped."""
     with suppress(OSError):
         os.write(descriptor, _SIGN.pack(os.getpid(), int(serves)))
 
@@ -199,7 +199,7 @@ def condition_of(pid: int) -> Condition:
 
 
 def waited_for_processor(pid: int) -> float:
-    """Return the seconds for which a process's main thread was ready to run and did not; 0 where that is not known."""
+    """Return the seconds for which a process's main thread waited for a processor; 0 where that is not known."""
     with suppress(OSError, ValueError, LookupError):
         # Time on a processor, time in the queue for one (both in nanoseconds), and turns.
         return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9

@@ -200,7 +200,7 @@ def test_the_state_tells_of_refused_connections(database: str, workplace: Path, 
 
 @pytest.mark.parametrize(("workers", "needed"), [(1, 132), (2, 148)])
 def test_a_limit_that_leaves_no_client_a_descriptor_is_told(database: str, workers: int, needed: int) -> None:
-    """Otherwise it would accept nobody for ever, and credit leases for as long; workers share their metrics in files."""
+    """Otherwise it would accept nobody for ever, and credit leases for as long; workers have files of metrics."""
     env = os.environ | {
         "REGISTRY_DATABASE_URL": database,
         "REGISTRY_DATABASE_CONNECTIONS": "80",
