@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import TextIO
 
+from wire.log_stream import log_stream
 from wire.token_masking import without_tokens
 
 _COLOURS = {"info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
@@ -51,8 +52,8 @@ class EventLogger:
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     """Send the records of all loggers to ``stream`` (stderr), and the registrar's own from ``level`` up."""
-    out = stream or sys.stderr
-    handler = logging.StreamHandler(out)
+    out = stream or log_stream() or sys.stderr
+    handler: logging.Handler = logging.StreamHandler(out)
     handler.setFormatter(_Columns() if out.isatty() else _JsonLine())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import structlog
 
+from wire.log_stream import log_stream
 from wire.token_masking import without_tokens
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -21,7 +22,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
 
     Records of the registry are written from ``level`` up, those of libraries from WARNING up.
     """
-    out = stream or sys.stderr
+    out = stream or log_stream() or sys.stderr
     shared: list[structlog.typing.Processor] = [
         _add_request_id,
         structlog.stdlib.add_log_level,
@@ -40,7 +41,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(out)
+    handler: logging.Handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -52,6 +53,12 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     # Libraries log each request and each job at INFO.
     root.setLevel(logging.WARNING)
     logging.getLogger("registry").setLevel(level.upper())
+
+
+def flush_logs() -> None:
+    """Write the lines that waited for a reader, as far as it takes them now."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def _masked(renderer: structlog.typing.Processor) -> structlog.typing.Processor:

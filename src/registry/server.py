@@ -24,7 +24,7 @@ from registry.core.peer_limit import PeerSlots
 from registry.database_url import DatabaseUrl
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
-from registry.event_log import configure_logs
+from registry.event_log import configure_logs, flush_logs
 from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer, Listener
 from registry.http.acceptor import BACKLOG, Acceptor
 from registry.http.peer_connections import PeerConnections
@@ -210,6 +210,11 @@ class _Server(AcceptingServer):
         acceptor = self.make_acceptor(listener, connections.make_protocol)
         acceptor.start()
         return _Streams(connections, acceptor)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what the server does ten times a second, and write what is left of the log."""
+        flush_logs()
+        return await super().on_tick(counter)
 
     def make_room(self, count: int) -> int:
         """Close idle connections and, if those are too few, answer the polls that are held for the longest."""

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NamedTuple, Never
 
 from registry.worker_watchdog import Hung, WorkerWatchdog, condition_of, read_signs, waited_for_processor
+from wire.log_stream import log_stream
 from wire.sd_notify import notify, watchdog_interval
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -386,7 +387,11 @@ def _say(event: str, **fields: str | float) -> None:
     now = time.time()
     at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06}Z"
     line = json.dumps(fields | {"event": event, "level": "error", "timestamp": at})
-    # Who reads the log may be gone, and the workers are to live on.
+    # Who reads the log may be gone, or read no more, and the workers are to live on.
+    stream = log_stream()
+    if stream is not None:
+        stream.write(f"{line}\n")
+        return
     with suppress(OSError):
         os.write(_STDERR, f"{line}\n".encode())
 

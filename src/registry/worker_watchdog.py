@@ -174,7 +174,7 @@ class WorkerWatchdog:
 
 
 def show_life(descriptor: int, *, serves: bool) -> None:
-    """Write a sign of life of this process; it is lost where the pipe is full, as while the supervisor is stopped."""
+    """Write a sign of life; it is lost where the pipe is full, as while the supervisor is stopped."""
     with suppress(OSError):
         os.write(descriptor, _SIGN.pack(os.getpid(), int(serves)))
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
-from harness.process import eventually
+from harness.process import end, eventually, free_port, script
 from harness.registry import Registry, registry
 
 STARTS = 13
@@ -150,3 +151,46 @@ def _ended(found: Registry) -> dict[str, float]:
         reason: float(value)
         for reason, value in re.findall(r'^registry_workers_ended_total{reason="(.*)"} (.*)$', text, re.MULTILINE)
     }
+
+
+def test_a_log_that_nobody_reads_stops_nothing(database: str, tmp_path: Path, service: str) -> None:
+    """A pipe that is full from the beginning: registrations, a replacement and the end go on, and lines come later."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(write, b" " * 4_096)
+    os.set_blocking(write, True)
+    port = free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")} | {
+        "REGISTRY_DATABASE_URL": database,
+        "REGISTRY_DATA_DIR": str(tmp_path),
+        "REGISTRY_LISTEN": f"127.0.0.1:{port}",
+        "REGISTRY_WORKERS": "2",
+    }
+    with subprocess.Popen([*script("registry"), "serve"], env=env, stderr=write) as process:
+        os.close(write)
+        found = Registry(f"http://127.0.0.1:{port}", process, tmp_path / "none")
+        with contextlib.closing(found.client):
+            try:
+                eventually(found.ready, within=60)
+                (tmp_path / "none").touch()
+                killed, _ = eventually_two(found)
+                assert found.register(service, "10.0.0.1:80").status_code == 200
+                killed.kill()
+                eventually(lambda: killed not in eventually_two(found), within=60)
+                # More than the pipe holds, and less than is kept.
+                os.read(read, filled)
+                said = b""
+
+                def is_told() -> bool:
+                    nonlocal said
+                    if select.select([read], [], [], 0)[0]:
+                        said += os.read(read, 65_536)
+                    return b'"worker_died"' in said and said.count(b'"serving"') >= 3
+
+                eventually(is_told, within=30)
+            finally:
+                assert end(process) == 0
+                os.close(read)

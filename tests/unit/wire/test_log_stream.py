@@ -1,0 +1,96 @@
+"""A log whose reader is slow, or gone."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from wire import log_stream
+from wire.log_stream import LogStream
+
+
+class Reader:
+    """A reader that takes so many bytes of the next lines, and may be gone."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.gone = False
+        self.taken = b""
+
+    def __call__(self, data: bytes) -> int:
+        """Take what there is room for."""
+        if self.gone:
+            raise BrokenPipeError
+        if self.room == 0:
+            raise BlockingIOError
+        part = data[: self.room]
+        self.room -= len(part)
+        self.taken += part
+        return len(part)
+
+
+def test_lines_wait_for_the_reader_in_their_order() -> None:
+    """Also one of which it took a part."""
+    reader = Reader()
+    stream = LogStream(reader)
+    for number in range(3):
+        stream.write(f"line {number}\n")
+    reader.room = 9
+    stream.flush()
+    assert reader.taken == b"line 0\nli"
+    reader.room = 100
+    stream.write("line 3\n")
+    assert reader.taken == b"line 0\nline 1\nline 2\nline 3\n"
+    assert reader.room == 100 - 19
+
+
+def test_what_is_too_much_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says how many were lost, once the reader reads again."""
+    monkeypatch.setattr(log_stream, "_MAX_WAITING", 40)
+    reader = Reader()
+    stream = LogStream(reader)
+    for number in range(10):
+        stream.write(f"line {number}\n")
+    reader.room = 10_000
+    for _ in range(2):
+        stream.flush()
+    *lines, lost = reader.taken.splitlines()
+    assert lines == [f"line {number}".encode() for number in range(5)]
+    told = json.loads(lost)
+    assert (told["event"], told["level"], told["lines"]) == ("log_lines_lost", "warning", 5)
+    reader.taken = b""
+    stream.write("line 11\n")
+    assert reader.taken == b"line 11\n"
+
+
+def test_a_reader_that_is_gone_is_no_fault() -> None:
+    """Nothing is kept for it."""
+    reader = Reader()
+    stream = LogStream(reader)
+    stream.write("kept\n")
+    reader.gone = True
+    stream.write("line\n")
+    reader.gone, reader.room = False, 100
+    stream.flush()
+    assert reader.taken == b""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe."""
+    ends = os.pipe()
+    yield ends
+    for descriptor in ends:
+        os.close(descriptor)
+
+
+def test_the_flags_of_a_pipe_that_others_share_stay(pipe: tuple[int, int]) -> None:
+    """It is opened once more: a program that shares it would get errors that it does not expect."""
+    read, write = pipe
+    stream = log_stream.stream_of(write)
+    assert stream is not None
+    for _ in range(1_000):
+        stream.write("x" * 99 + "\n")
+    assert os.get_blocking(write)
+    assert len(os.read(read, 1_000_000)) >= 4_096
