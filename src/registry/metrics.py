@@ -1,16 +1,22 @@
 """The registry's metrics; docs/reference/metrics.md is generated from them."""
 
+import os
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from registry.worker_metrics import ENDED_WORKERS, ENDED_WORKERS_HELP
+from registry.allocated_values import allocate_workers_values
+from registry.worker_metrics import ENDED_WORKERS, ENDED_WORKERS_HELP, VARIABLE
 
 # Seconds: from a held poll's milliseconds, over Envoy's default refresh delay, to an Envoy that polls once a minute.
 _PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+if VARIABLE in os.environ:
+    # Before the first metric, which makes a file.
+    allocate_workers_values()
 
 MAX_SERVICE_SERIES = 50
 """Services that a gauge of services names, since the number of services has no bound."""

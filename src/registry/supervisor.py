@@ -123,6 +123,7 @@ class Supervisor:
                     self._adder.kill()
                 return 0
             self._notify_systemd()
+            _flush_log()
             self._wait()
 
     def _wait(self) -> None:
@@ -394,6 +395,13 @@ def _say(event: str, **fields: str | float) -> None:
         return
     with suppress(OSError):
         os.write(_STDERR, f"{line}\n".encode())
+
+
+def _flush_log() -> None:
+    """Write the lines that waited for the reader of the log, as far as it takes them now."""
+    stream = log_stream()
+    if stream is not None:
+        stream.flush()
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -109,7 +109,7 @@ def add_up_ended(directory: Path, living: Collection[int], ends: Mapping[str, in
     with (directory / "lock").open("ab") as lock:
         _lock(lock, fcntl.LOCK_EX, _LONGEST_SCRAPE)
         _finish(directory)
-        for pattern in ("gauge_live*_*.db", "traffic_*.msgpack", "stack_*.txt"):
+        for pattern in ("gauge_live*_*.db", "traffic_*.msgpack", "traffic_*.new", "stack_*.txt"):
             for file in directory.glob(pattern):
                 if _pid_of(file) not in living:
                     file.unlink(missing_ok=True)
@@ -129,7 +129,10 @@ def add_up_ended(directory: Path, living: Collection[int], ends: Mapping[str, in
 
 def _write_sums(total: Path, ended: Sequence[Path], ends: Mapping[str, int], kind: str) -> None:
     """Write new sums beside the former ones: of these and of the files; of some gauges the latest is kept."""
-    from prometheus_client.mmap_dict import MmapedDict, mmap_key  # noqa: PLC0415  # not before the directory is chosen
+    # Not before the directory is chosen.
+    from prometheus_client.mmap_dict import MmapedDict, mmap_key  # noqa: PLC0415
+
+    from registry.allocated_values import AllocatedValues  # noqa: PLC0415
 
     values: dict[str, tuple[float, float]] = {}
     for file in (total, *ended) if total.exists() else ended:
@@ -140,7 +143,7 @@ def _write_sums(total: Path, ended: Sequence[Path], ends: Mapping[str, int], kin
         for reason, count in ends.items():
             name = (ENDED_WORKERS, f"{ENDED_WORKERS}_total", ["reason"], [reason], ENDED_WORKERS_HELP)
             values[mmap_key(*name)] = (float(count), 0.0)
-    written = MmapedDict(str(total.with_suffix(".new")))  # type: ignore[no-untyped-call]
+    written = AllocatedValues(str(total.with_suffix(".new")))
     for key, (value, at) in values.items():
         written.write_value(key, value, at)  # type: ignore[no-untyped-call]
     written.close()  # type: ignore[no-untyped-call]

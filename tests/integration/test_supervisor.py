@@ -108,9 +108,8 @@ def test_a_worker_that_hangs_is_replaced(database: str, tmp_path: Path, service:
         eventually(lambda: hung not in eventually_two(found), within=60)
         assert other in eventually_two(found)
         eventually(lambda: _ended(found) == {"died": 0.0, "hung": 1.0}, within=10)
-        for _ in range(10):
-            with httpx.Client(base_url=found.url, trust_env=False) as client:
-                assert client.get("/v1/services").status_code == 200
+        # Until the replacement has read the database it answers 503; whoever waited at the hung one is let go.
+        eventually(lambda: {_asked_anew(found) for _ in range(8)} == {200}, within=30)
         os.kill(found.process.pid, signal.SIGSTOP)
         time.sleep(7)
         os.kill(found.process.pid, signal.SIGCONT)
@@ -142,6 +141,11 @@ def eventually_two(found: Registry) -> list[psutil.Process]:
 
     eventually(both, within=60, said=found.log.read_text)
     return list(workers)
+
+
+def _asked_anew(found: Registry) -> int:
+    """Return the status of a request by a connection of its own, which may reach either worker."""
+    return httpx.get(f"{found.url}/v1/services", trust_env=False, timeout=10).status_code
 
 
 def _ended(found: Registry) -> dict[str, float]:
@@ -188,7 +192,8 @@ def test_a_log_that_nobody_reads_stops_nothing(database: str, tmp_path: Path, se
                     nonlocal said
                     if select.select([read], [], [], 0)[0]:
                         said += os.read(read, 65_536)
-                    return b'"worker_died"' in said and said.count(b'"serving"') >= 3
+                    # That of the killed one waited in its memory.
+                    return b'"worker_died"' in said and said.count(b'"serving"') >= 2
 
                 eventually(is_told, within=30)
             finally:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from registry.cooperative import cooperatively
 from registry.core.latency_buckets import cumulative, total_milliseconds
 from registry.core.traffic_totals import FAILURE_REASONS, PairTotals
 from registry.worker_metrics import VARIABLE
+
+log = structlog.get_logger()
 
 PairSource = Callable[[], Iterable[PairTotals]]
 
@@ -57,6 +60,8 @@ class TrafficMetrics:
     def __init__(self) -> None:
         self._source: PairSource = tuple
         """Returns the pairs of this process. Set once, when the process is built."""
+        self._shared = True
+        """Whether the totals could be written when that was last tried, so that one line tells of a full disk."""
 
     def set_source(self, source: PairSource) -> None:
         """Expose the pairs that a function returns."""
@@ -72,8 +77,17 @@ class TrafficMetrics:
             chunks = [
                 _encode(pairs[start : start + _PART]) async for start in cooperatively(range(0, len(pairs), _PART))
             ]
-            written.write_bytes(_encode(chunks))
-            written.replace(path)
+            try:
+                written.write_bytes(_encode(chunks))
+                written.replace(path)
+            except OSError as error:
+                # What was written before stays; the space is better left to others.
+                written.unlink(missing_ok=True)
+                if self._shared:
+                    log.warning("metrics_not_shared", file=str(path), reason=error.strerror)
+                self._shared = False
+            else:
+                self._shared = True
 
     async def text(self, shows: Callable[[str], bool] = lambda _: True) -> list[bytes]:
         """Return the series of this moment in parts, with others served in between: 5,000 pairs have 16 MB.

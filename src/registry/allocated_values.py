@@ -1,0 +1,91 @@
+"""Files of shared metrics all of whose space is taken when they are made.
+
+prometheus_client maps sparse files into memory. Where the disk (or the tmpfs at /tmp) has no page left for a write to
+such memory, the kernel ends the process with SIGBUS: a full disk would end all workers.
+"""
+
+import os
+from pathlib import Path
+
+import prometheus_client.values
+import structlog
+from prometheus_client.mmap_dict import MmapedDict
+
+log = structlog.get_logger()
+
+_INITIAL_SIZE = 65_536
+"""Bytes of a new file, as prometheus_client makes it."""
+
+
+class AllocatedValues(MmapedDict):
+    """The values of one file, all of whose space is taken.
+
+    Args:
+        filename: the file.
+
+    Raises:
+        OSError: there is no space; no file is left where there was none.
+    """
+
+    def __init__(self, filename: str) -> None:
+        _allocate(Path(filename))
+        super().__init__(filename)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        # Its length, the key with up to 8 bytes of padding, the value and its time.
+        needed = self._used + 4 + len(key.encode()) + 8 + 16
+        if needed > self._capacity:
+            self._grow(max(needed, 2 * self._capacity))
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+    def _grow(self, size: int) -> None:
+        os.posix_fallocate(self._f.fileno(), 0, size)
+
+
+class WorkerValues(AllocatedValues):
+    """The values of a worker: without space they are counted in memory, and others do not see them any more."""
+
+    def __init__(self, filename: str) -> None:
+        try:
+            super().__init__(filename)
+        except OSError as error:
+            _warn(filename, error)
+            super().__init__(_file_in_memory())
+
+    def _grow(self, size: int) -> None:
+        try:
+            super()._grow(size)
+        except OSError as error:
+            _warn(self._fname, error)
+            before = self._m[: self._capacity]
+            self.close()  # type: ignore[no-untyped-call]
+            in_memory = Path(_file_in_memory())
+            in_memory.write_bytes(before)
+            MmapedDict.__init__(self, str(in_memory))  # type: ignore[no-untyped-call]
+
+
+def allocate_workers_values() -> None:
+    """Have prometheus_client keep the values of this worker in files of which all space is taken."""
+    # It has no other place to say so.
+    prometheus_client.values.MmapedDict = WorkerValues  # type: ignore[attr-defined,assignment]
+
+
+def _allocate(file: Path) -> None:
+    made = not file.exists()
+    with file.open("ab") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, max(_INITIAL_SIZE, os.fstat(opened.fileno()).st_size))
+        except OSError:
+            if made:
+                # A scrape cannot read an empty one.
+                file.unlink()
+            raise
+
+
+def _file_in_memory() -> str:
+    # It stays open, for as long as the process counts.
+    return f"/proc/self/fd/{os.memfd_create('metrics')}"
+
+
+def _warn(filename: str, error: OSError) -> None:
+    log.warning("metrics_not_shared", file=filename, reason=error.strerror)
