@@ -50,7 +50,7 @@ class WorkerValues(AllocatedValues):
             super().__init__(filename)
         except OSError as error:
             _warn(filename, error)
-            super().__init__(_file_in_memory())
+            self._count_in_memory(b"")
 
     def _grow(self, size: int) -> None:
         try:
@@ -59,9 +59,15 @@ class WorkerValues(AllocatedValues):
             _warn(self._fname, error)
             before = self._m[: self._capacity]
             self.close()  # type: ignore[no-untyped-call]
-            in_memory = Path(_file_in_memory())
-            in_memory.write_bytes(before)
-            MmapedDict.__init__(self, str(in_memory))  # type: ignore[no-untyped-call]
+            self._count_in_memory(before)
+
+    def _count_in_memory(self, before: bytes) -> None:
+        """Go on in a file that has no name, from the content of another one."""
+        descriptor = os.memfd_create("metrics")
+        with open(descriptor, "wb") as unnamed:  # noqa: PTH123  # a descriptor
+            unnamed.write(before)
+            unnamed.flush()
+            MmapedDict.__init__(self, f"/proc/self/fd/{descriptor}")  # type: ignore[no-untyped-call]
 
 
 def allocate_workers_values() -> None:
@@ -80,11 +86,6 @@ def _allocate(file: Path) -> None:
                 # A scrape cannot read an empty one.
                 file.unlink()
             raise
-
-
-def _file_in_memory() -> str:
-    # It stays open, for as long as the process counts.
-    return f"/proc/self/fd/{os.memfd_create('metrics')}"
 
 
 def _warn(filename: str, error: OSError) -> None:
