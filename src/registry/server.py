@@ -390,6 +390,9 @@ class _Workers:
 
         Args:
             lasting: whether this process has to stay as it is, because it has something to stop at its end.
+
+        Raises:
+            BadSettingsError: an address is not ours, a certificate is not good, or no process can be started.
         """
         # Checked here, once, instead of in each child.
         for listener in _bind_all(self._settings, shared=False).values():
@@ -405,7 +408,7 @@ class _Workers:
         # A signal waits until the supervisor takes it.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         for _ in range(self._settings.workers):
-            self._supervised.children.append(self._start())
+            self._supervised.children.append(self._start_first())
         if not lasting:
             try:
                 become(self._supervised)
@@ -413,6 +416,17 @@ class _Workers:
                 # It costs memory, and nothing else.
                 log.warning("supervisor_not_executed", reason=str(error))
         return Supervisor(self._supervised, self._start).run()
+
+    def _start_first(self) -> int:
+        try:
+            return self._start()
+        except OSError as error:
+            # Those that run end with this process.
+            raise BadSettingsError(
+                f"REGISTRY_WORKERS={self._settings.workers}: no process can be started: {error.strerror}; raise the "
+                "limit of processes (TasksMax=, ulimit -u, the pids limit of the container), give the machine memory, "
+                "or lower REGISTRY_WORKERS"
+            ) from None
 
     def _start(self) -> int:
         child = os.fork()

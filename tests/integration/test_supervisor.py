@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 from harness.process import end, eventually, free_port, script
 from harness.registry import Registry, registry
 
@@ -51,6 +52,50 @@ sys.exit(status)
 """
 
 
+# Workers count, serve and end at once, 200 of them.
+MANY = """
+import json, os, signal, sys
+from pathlib import Path
+import prometheus_client.mmap_dict
+from prometheus_client.mmap_dict import mmap_key
+from registry import supervisor
+from registry.allocated_values import WorkerValues
+from registry.worker_watchdog import show_life
+
+supervisor._RESTART_PAUSE, supervisor._SIGNAL_INTERVAL = 0.0, 0.01
+metrics, ends = Path(sys.argv[1]), dict(zip(("alive", "own", "signs", "living"), (*os.pipe(), *os.pipe())))
+os.set_blocking(ends["signs"], False)
+starts, seen = 0, []
+
+def look():
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    seen.append((len(os.listdir("/proc/self/fd")), len(list(metrics.iterdir())), resident))
+
+def start():
+    global starts
+    starts += 1
+    if starts in (20, 201):
+        look()
+    if starts == 201:
+        signal.raise_signal(signal.SIGTERM)
+    child = os.fork()
+    if child == 0:
+        for kind in ("counter", "gauge_livesum"):
+            values = WorkerValues(str(metrics / f"{kind}_{os.getpid()}.db"))
+            values.write_value(mmap_key("a", "a_total", [], [], "A number."), 1.0, 0.0)
+        supervisor.stack_file(metrics, os.getpid()).touch()
+        show_life(ends["living"], serves=True)
+        os._exit(0)
+    return child
+
+signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.STOP_SIGNALS)
+supervisor.Supervisor(supervisor.Supervised(1, [], str(metrics), **ends, timeout=30.0), start).run()
+(counted,) = [v for k, v, _, _ in prometheus_client.mmap_dict.MmapedDict.read_all_values_from_file(
+    str(metrics / "counter_ended.db")) if "a_total" in k]
+print(json.dumps([seen, counted]))
+"""
+
+
 def run(directory: Path, longest: float, first_serving: int, stderr: int) -> subprocess.CompletedProcess[str]:
     """Run that program to its end."""
     command = [sys.executable, "-c", PROGRAM, str(directory), str(longest), str(first_serving)]
@@ -68,6 +113,19 @@ def test_workers_that_end_at_once_are_started_less_and_less_often(tmp_path: Path
     assert {(line["event"], line["exitcode"], line["level"]) for line in lines} == {("worker_died", 3, "error")}
     assert len(lines) == STARTS - 1
     assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
+@pytest.mark.proof
+def test_two_hundred_replacements_leave_nothing_behind(tmp_path: Path) -> None:
+    """Neither descriptors nor files nor memory of the parent grow, and what each worker counted is there once."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path)], capture_output=True, text=True, timeout=300, check=True
+    )
+    ((early, late), counted) = json.loads(done.stdout)
+    assert late[:2] == early[:2]
+    assert late[2] - early[2] < 1e6
+    # The one that was started as the parent stopped is not added up any more.
+    assert counted == 200.0
 
 
 def test_a_log_that_nobody_reads_any_more_ends_no_worker(tmp_path: Path) -> None:

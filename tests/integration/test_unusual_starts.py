@@ -14,7 +14,7 @@ import psutil
 import pytest
 from harness.preloaded import run_registry
 from harness.process import end, eventually, free_port, running, script
-from harness.registry import Registry, forked_registry
+from harness.registry import Registry, forked_registry, registry
 
 
 @pytest.fixture
@@ -167,3 +167,52 @@ def test_a_stop_during_the_imports_ends_the_start(tmp_path: Path, verb: str, num
     command = [sys.executable, "-c", _STOPPED_AT_THE_FIRST_IMPORT, verb, str(int(number))]
     run = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=120, check=False)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+_FOUND_BY_ITS_LOADER = """
+import sys
+sys.path[:0] = {path!r}
+from registry.entry_points import registry
+registry()
+"""
+
+
+def test_a_program_that_only_its_loader_finds_keeps_its_workers(database: str, directory: Path) -> None:
+    """As one that was frozen or unpacked: the parent of workers stays as it is, and forks again."""
+    code = _FOUND_BY_ITS_LOADER.format(path=[path for path in sys.path if path])
+    python = str(Path(sys.executable).resolve())
+    if subprocess.run([python, "-I", "-c", "import registry"], check=False, capture_output=True).returncode == 0:
+        pytest.skip("the Python of this environment has the program itself")
+    with registry(database, directory, workers=2, program=[python, "-I", "-c", code]) as found:
+        assert "supervisor_not_executed" in found.log.read_text()
+        parent = psutil.Process(found.process.pid)
+        (killed, _) = parent.children()
+        killed.kill()
+        eventually(lambda: len(parent.children()) == 2 and killed not in parent.children(), within=30)
+        eventually(lambda: found.log.read_text().count('"serving"') == 3, within=30)
+        assert end(found.process) == 0
+
+
+_SECOND_FORK_FAILS = """
+import errno, os
+
+fork, left = os.fork, [1]
+
+def limited():
+    if not left:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    left.pop()
+    return fork()
+
+os.fork = limited
+"""
+
+
+def test_a_limit_of_processes_is_told(database: str, directory: Path) -> None:
+    """The workers that could be started end with the parent."""
+    (directory / "sitecustomize.py").write_text(_SECOND_FORK_FAILS)
+    said = refusal(
+        environment(directory / "data", REGISTRY_WORKERS="2", REGISTRY_DATABASE_URL=database, PYTHONPATH=str(directory))
+    )
+    assert "REGISTRY_WORKERS=2: no process can be started" in said
+    assert "TasksMax=" in said

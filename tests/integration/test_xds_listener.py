@@ -1,6 +1,7 @@
 """The gRPC listener of a registry on real sockets: streams beside polls, bad clients, limits, TLS, and its end."""
 
 import asyncio
+import contextlib
 import re
 import resource
 import signal
@@ -10,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 from harness.postgres import Postgres
 from harness.probing import Authority
@@ -231,9 +234,29 @@ async def test_workers_serve_streams_by_tls(database: str, tmp_path: Path, servi
                 await other.close()
             found.register(service, "10.0.0.2:80", ttl=600)
             await client.answer()
+        # One that is killed takes its streams with it; the one that replaces it serves new ones.
+        killed, _ = workers = _serving(found)
+        killed.kill()
+        eventually(lambda: len(_serving(found)) == 2 and _serving(found) != workers, within=60)
+        for _ in range(12):
+            async with stream_client(port, context) as client:
+                answer = await client.follow(service)
+                assert addresses(answer.resources[0].value) == ["10.0.0.1", "10.0.0.2"]
         text = found.client.get("/metrics").text
         assert 'registry_tls_days_until_expiry{certificate="xds"}' in text
         assert found.client.get("/v1/state").json()["tls"]["file"] == str(pair)
+
+
+def _serving(found: Registry) -> list[psutil.Process]:
+    """Return the workers that serve both addresses."""
+    workers = psutil.Process(found.process.pid).children()
+    with contextlib.suppress(psutil.Error):
+        return [worker for worker in workers if len(_listens(worker)) >= 2]
+    return []
+
+
+def _listens(worker: psutil.Process) -> list[Any]:
+    return [each for each in worker.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
 
 
 async def test_streams_alone(database: str, tmp_path: Path) -> None:
