@@ -238,6 +238,10 @@ async def test_workers_serve_streams_by_tls(database: str, tmp_path: Path, servi
         killed, _ = workers = _serving(found)
         killed.kill()
         eventually(lambda: len(_serving(found)) == 2 and _serving(found) != workers, within=60)
+        # Streams are refused as UNAVAILABLE until it has read the database.
+        eventually(
+            lambda: all(httpx.get(f"{found.url}/readyz", trust_env=False).is_success for _ in range(20)), within=30
+        )
         for _ in range(12):
             async with stream_client(port, context) as client:
                 answer = await client.follow(service)
