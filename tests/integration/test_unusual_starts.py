@@ -211,8 +211,10 @@ os.fork = limited
 def test_a_limit_of_processes_is_told(database: str, directory: Path) -> None:
     """The workers that could be started end with the parent."""
     (directory / "sitecustomize.py").write_text(_SECOND_FORK_FAILS)
-    said = refusal(
-        environment(directory / "data", REGISTRY_WORKERS="2", REGISTRY_DATABASE_URL=database, PYTHONPATH=str(directory))
+    env = environment(
+        directory / "data", REGISTRY_WORKERS="2", REGISTRY_DATABASE_URL=database, PYTHONPATH=str(directory)
     )
+    # A process of its own, which reads that module.
+    said = refusal(env, "env")
     assert "REGISTRY_WORKERS=2: no process can be started" in said
     assert "TasksMax=" in said
