@@ -111,6 +111,7 @@ class RolloutView(Struct, frozen=True):
     left_behind: Annotated[list[LaggardView], Meta(description="Envoys that had not followed an earlier step.")]
     paused_by: str
     paused_reason: str
+    paused_at: Annotated[float | None, Meta(description="When it was paused, in seconds since 1970; null: it is not.")]
 
 
 def view_of(rollout: NodeRollout) -> RolloutView:
@@ -120,7 +121,7 @@ def view_of(rollout: NodeRollout) -> RolloutView:
         reason = "its row cannot be read; the log of the process that sweeps says why"
         return RolloutView(
             *(rollout.node_cluster, rollout.share, rollout.revision, 0, [], rollout.since, 0.0, None),
-            *("unreadable", reason, [], 0, [], "", ""),
+            *("unreadable", reason, [], 0, [], "", "", None),
         )
     condition = "paused" if state.paused else "refused" if state.refused else "waiting"
     return RolloutView(
@@ -139,6 +140,7 @@ def view_of(rollout: NodeRollout) -> RolloutView:
         left_behind=[_laggard(laggard) for laggard in state.left_behind],
         paused_by=state.paused.by if state.paused else "",
         paused_reason=state.paused.reason if state.paused else "",
+        paused_at=state.paused.at if state.paused else None,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Severity
@@ -44,11 +45,12 @@ from registry.rollout.sightings import Sightings
 from registry.rollout.switching import begin
 from registry.store import mesh as store
 from registry.store import mesh_gateways as gateways
+from registry.store import rollouts
 from registry.store.database import Database, Session, read_clock
 from registry.store.mesh import Contents, MeshState, NodeNames
 from registry.usecases.audit import Audit
 from registry.usecases.former_gateways import FormerGateways, RecompiledGateways
-from registry.usecases.mesh_faults import outdated_fault, removal_fault, unproven_fault
+from registry.usecases.mesh_faults import outdated_fault, pause_faults, removal_fault, unproven_fault
 
 log = structlog.get_logger()
 
@@ -185,9 +187,13 @@ class MeshConfiguration:
         base, fleet = await self._base(for_plan=True), await self._fleet()
         wanted = await self._compile(self._compiler.plans, document, base, _fleet_of(fleet))
         self._check(principal, base, wanted, fleet)
-        if wanted.compiled.plan is None:
+        plan = wanted.compiled.plan
+        if plan is None:
             raise UnavailableError("the compiler made no plan")
-        return wanted.compiled.plan
+        nodes = {each.node for each in plan.nodes}
+        async with self._database.session() as connection:
+            paused = pause_faults(await rollouts.read(connection), nodes)
+        return replace(plan, warnings=(*plan.warnings, *paused))
 
     async def apply(self, principal: Principal, document: bytes) -> Applied:
         """Compile, prove and store a repository of definitions as the next revision, and begin to serve it.
@@ -375,8 +381,9 @@ class MeshConfiguration:
                 proof,
             )
             await store.add_bodies(connection, wanted.nodes.bodies)
+            under_way = await rollouts.read(connection)
             nodes = await _begin(connection, state, revision, before, wanted.nodes.contents, compiled.files)
-        return Applied(revision, nodes, warnings=compiled.faults)
+        return Applied(revision, nodes, warnings=(*compiled.faults, *pause_faults(under_way, set(nodes))))
 
     async def _store_former(
         self,

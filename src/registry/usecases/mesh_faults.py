@@ -1,8 +1,11 @@
 """Faults of a change of the mesh configuration, beside those of its definitions."""
 
+from collections.abc import Collection, Iterable
+
 from meshconfig.position import Fault, Position, Severity
 from registry.core.mesh_fleet import MeshFleet, Poller
 from registry.core.mesh_gateways import RefusedGateway
+from registry.core.rollout import NodeRollout, Pause
 
 _MAX_NAMED = 5
 """Envoys that a sentence names."""
@@ -39,6 +42,25 @@ def outdated_fault(refused: RefusedGateway) -> Fault:
         message = f"{whose} compiled for the services of then, because that cannot be done anew: {refused.reason}"
         fix = "Services that are new since are not reached through it; registryctl check says when that is over."
     return Fault(Position("mesh.yaml"), message, fix, Severity.WARNING)
+
+
+def pause_fault(rollout: NodeRollout, pause: Pause) -> Fault:
+    """Return that a change takes the place of a paused roll-out, so that nothing holds it any more."""
+    message = (
+        f"The roll-out of revision {rollout.revision} to {rollout.node_cluster} is paused by {pause.by}:"
+        f" {pause.reason}. This revision has what that one has, takes its place, and goes on."
+    )
+    fix = "Take out what it was paused for, or pause this revision as well: registryctl mesh pause."
+    return Fault(Position("mesh.yaml"), message, fix, Severity.WARNING)
+
+
+def pause_faults(rollouts: Iterable[NodeRollout], nodes: Collection[str]) -> list[Fault]:
+    """Return warnings of the paused roll-outs whose place a change of these node.clusters takes."""
+    return [
+        pause_fault(row, row.state.paused)
+        for row in rollouts
+        if row.node_cluster in nodes and row.state is not None and row.state.paused is not None
+    ]
 
 
 def _poller(poller: Poller) -> str:

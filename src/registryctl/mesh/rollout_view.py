@@ -36,7 +36,7 @@ def show_rollout(session: Session) -> int:
     if session.json:
         session.screen.document(document)
     else:
-        _show(session.screen, overview)
+        _show(session.screen, overview, session.client.now)
     return _status(overview)
 
 
@@ -55,7 +55,7 @@ def follow_rollout(session: Session) -> int:
             _show_changes(session.screen, before, lines)
         if all(each["state"] in STOPPED for each in rollouts):
             if not session.json:
-                _show(session.screen, overview)
+                _show(session.screen, overview, session.client.now)
             return _status(overview)
         before = lines
         time.sleep(POLL_INTERVAL)
@@ -83,7 +83,7 @@ def _status(overview: Document) -> int:
     return NEGATIVE if any(each["state"] in STOPPED for each in overview["rollouts"]) else 0
 
 
-def _show(screen: Screen, overview: Document) -> None:
+def _show(screen: Screen, overview: Document, now: float) -> None:
     rollouts = overview["rollouts"]
     if rollouts:
         head = ("node.cluster", "envoys", "revision", "step", "state", "waited", "awaits")
@@ -93,7 +93,7 @@ def _show(screen: Screen, overview: Document) -> None:
     else:
         screen.note("nothing was applied yet")
     for each in rollouts:
-        _show_awaited(screen, each)
+        _show_awaited(screen, each, now)
     for node, share in sorted(overview["shares"].items()):
         screen.say(f"{node}: {share:g} % of its Envoys have a newer revision than the others; promote it, or roll back")
     for line in gateway_lines(overview):
@@ -118,7 +118,7 @@ def _refusal_line(refusal: Document) -> str:
     return f"{name}: other services than are registered, because a compile is refused: {refusal['reason']}"
 
 
-def _show_awaited(screen: Screen, rollout: Document) -> None:
+def _show_awaited(screen: Screen, rollout: Document, now: float) -> None:
     node = rollout["node_cluster"]
     for laggard in rollout["awaited"][:MAX_LAGGARDS]:
         envoy = f"{laggard['node_id'] or 'an Envoy without an id'} at {laggard['address']}"
@@ -127,7 +127,10 @@ def _show_awaited(screen: Screen, rollout: Document) -> None:
     if more > 0:
         screen.say(f"{node}: and {more} more")
     if rollout["state"] in STOPPED:
-        screen.say((f"{node}: {rollout['reason']}", _STATES[rollout["state"]]))
+        # A registry before this version does not say when.
+        since = rollout.get("paused_at")
+        when = "" if since is None else f", {ago(now - since)} ago"
+        screen.say((f"{node}: {rollout['reason']}{when}", _STATES[rollout["state"]]))
     for laggard in rollout["left_behind"][:MAX_LAGGARDS]:
         screen.say(
             (f"{node}: {laggard['node_id']} at {laggard['address']} was left behind: {laggard['reason']}", "yellow")

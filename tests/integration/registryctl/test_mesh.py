@@ -87,7 +87,7 @@ def test_the_second_of_two_learns_whose_revision_came_between(process: Registry,
     ]
     said = {each.returncode: err for each in both for _, err in [each.communicate(timeout=60)]}
     assert sorted(said) == [0, 4]
-    first, last = said[4].splitlines()
+    first, last = said[4].splitlines()[-2:]  # a busy machine says first that it is still at work
     assert re.match(rf"revision {base + 1} by (ann|bert) from 127.0.0.1: a test \(", first)
     assert f"registryctl mesh diff {base} {base + 1}" in last
     assert newest(process) == base + 1
@@ -119,6 +119,12 @@ def test_a_roll_out_is_watched_paused_and_promoted(process: Registry, mesh: Path
     stopped = call(process, "rollout", "--watch")
     assert stopped.status == 1
     assert "web: paused by ann from 127.0.0.1: look first" in stopped.out
+    listed = call(process, "rollout").out
+    assert re.search(r"web: paused by ann from 127\.0\.0\.1: look first, [0-9]+s ago", listed), listed
+    (mesh / "services/shop.yaml").write_text("service: shop\nprovides: {defaults: {timeout: 4s}}\n")
+    for said in (call(process, "plan", str(mesh)), apply(process, mesh)):
+        assert "to web is paused by ann from 127.0.0.1: look first. This revision" in said.out + said.err
+    call(process, "pause", "--reason", "look first")
     assert call(process, "resume").out == f"revision {newest(process)} goes on: web\n"
     (mesh / "services/shop.yaml").write_text("service: shop\nprovides: {defaults: {timeout: 2s}}\n")
     assert "began with 10 %" in apply(process, mesh, "--share", "10%").out

@@ -41,7 +41,8 @@ def _followed(facts: Facts) -> Conclusion:
     lines = []
     for row, state in _states(facts):
         if state.paused is not None:
-            by = f"paused by {state.paused.by}: {state.paused.reason}"
+            since = ago(max(0.0, facts.now - state.paused.at))
+            by = f"paused {since} ago by {state.paused.by}: {state.paused.reason}"
             lines.append(about_caller(row.node_cluster, f"{_name(row)}, step {int(state.rollout.phase)}: {by}"))
         elif not state.refused and state.rollout.waited >= _SLOW_AFTER:
             waited = f"{state.rollout.waited:.0f} s in step {int(state.rollout.phase)}"

@@ -93,6 +93,7 @@ _ROLLOUT: dict[str, Any] = {
     "left_behind": [],
     "paused_by": "",
     "paused_reason": "",
+    "paused_at": None,
 }
 _GATEWAY = {"node_cluster": "grpc-staging", "at": 1764400900.0, "envoy": ["1.40.0"]}
 _REFUSED = {

@@ -746,9 +746,9 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
     (
         "mesh-followed",
         WARNING,
-        replace(WELL, mesh=rolling(paused=RolloutPause("ann", "lunch", 1.0))),
+        replace(WELL, mesh=rolling(paused=RolloutPause("ann", "lunch", WELL.now - 3 * 86_400))),
         "1 trouble with roll-outs",
-        "paused by ann: lunch",
+        "paused 3d ago by ann: lunch",
     ),
     (
         "mesh-followed",
