@@ -13,7 +13,7 @@ from registrar.config.conversion import convert
 from registrar.config.settings import LaunchSettings, Settings
 from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.doctor.examination import Doctor
-from registrar.errors import AdminUnavailable, ConfigurationError
+from registrar.errors import AdminRefused, AdminUnavailable, ConfigurationError
 from registrar.event_log import configure_logs
 from registrar.registry_client.registries import RegistryUrls
 
@@ -30,7 +30,9 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """Print all diagnostics and return 0 if none of them is a failure, otherwise 1."""
     configure_logs("error")
     counts = asyncio.run(_examine(*_settings(arguments)))
-    sys.stdout.write(f"{_running(arguments)}\n\n{_headline(counts)}\n")
+    running = _running(arguments)
+    counts[running.severity] += 1
+    sys.stdout.write(f"{Section('Running registrar', [running])}\n\n{_headline(counts)}\n")
     return 1 if counts[Severity.FAIL] else 0
 
 
@@ -69,15 +71,19 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, Sequence[str]]:
             return Settings(), error.faults
 
 
-def _running(arguments: argparse.Namespace) -> Section:
+def _running(arguments: argparse.Namespace) -> Diagnostic:
     try:
         listen = launch_of(arguments).admin_listen
     except ConfigurationError:
         listen = LaunchSettings().admin_listen
     try:
-        AdminClient(listen, _RUNNING_TIMEOUT).request("GET", "/livez")
+        status, body = AdminClient(listen, _RUNNING_TIMEOUT).request("GET", "/readyz")
     except AdminUnavailable:
-        diagnostic = Diagnostic(Severity.NOTE, f"no registrar answers at {listen}")
-    else:
-        diagnostic = Diagnostic(Severity.NOTE, f"a registrar answers at {listen}; `registrar status` shows its state")
-    return Section("Running registrar", [diagnostic])
+        return Diagnostic(Severity.NOTE, f"no registrar answers at {listen}")
+    except AdminRefused as error:
+        status, body = 503, str(error).encode()
+    if status == 200:
+        return Diagnostic(Severity.NOTE, f"a registrar answers at {listen}; `registrar status` shows its state")
+    # As where another instance owns the endpoint, which only the registrar that was refused knows.
+    text = f"a registrar answers at {listen} and is not ready: {body.decode(errors='replace').strip()}"
+    return Diagnostic(Severity.WARN, text, "see `registrar status`, which names each endpoint and what was refused")

@@ -88,6 +88,18 @@ async def test_a_wrong_path_and_a_wrong_scheme_are_not_taken_for_what_is_away(
     assert "start the" not in out, out
 
 
+async def test_a_running_registrar_that_is_not_ready_is_a_warning(registry: FakeRegistry, app: FakeApp) -> None:
+    """It may be fenced, which only itself knows; its own words are shown."""
+    words = b"the registry has not accepted every registration yet\n"
+    async with FakeApp(
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\n\r\n" % len(words) + words
+    ) as running:
+        environ = environment(registry, app, REGISTRAR_ADMIN_LISTEN=f"127.0.0.1:{running.port}")
+        status, out, _ = await run_verb(environ, "doctor")
+    assert (status, "and is not ready: the registry has not accepted every registration yet\n" in out) == (0, True)
+    assert "no problem found; 1 warning" in out
+
+
 async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tmp_path: Path) -> None:
     """A check that only degrades is a warning, and a push check has nobody to ask here."""
     file = tmp_path / "services.yaml"
