@@ -95,9 +95,11 @@ async def test_a_running_registrar_that_is_not_ready_is_a_warning(registry: Fake
         b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\n\r\n" % len(words) + words
     ) as running:
         environ = environment(registry, app, REGISTRAR_ADMIN_LISTEN=f"127.0.0.1:{running.port}")
-        status, out, _ = await run_verb(environ, "doctor")
-    assert (status, "and is not ready: the registry has not accepted every registration yet\n" in out) == (0, True)
-    assert "no problem found; 1 warning" in out
+        _, out, _ = await run_verb(environ, "doctor")
+    text = (
+        f"warn   a registrar answers at 127.0.0.1:{running.port} and is not ready: the registry has not accepted every"
+    )
+    assert text in out, out
 
 
 async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tmp_path: Path) -> None:
