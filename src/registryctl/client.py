@@ -36,6 +36,12 @@ NO_ANSWER = "no registry answers: "
 MAX_PAGE = 1000
 """Items of a list that are asked for at once; the API gives no more."""
 
+_NOT_THERE = "name its address with --url or REGISTRYCTL_URL; `registryctl check` says more"
+_LATE = "it may wait for PostgreSQL: `registryctl check` says more, and --timeout 30s waits longer"
+_PERHAPS_DONE = (
+    "it may be done all the same: look before you repeat it; `registryctl check` says why it takes long, and "
+    "--timeout 30s waits longer"
+)
 _NO_REGISTRY = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API"
 _MAX_SHOWN = 100
 """Characters of a content type that are shown."""
@@ -242,6 +248,7 @@ class ApiClient:
         read_timeout = max(self._settings.timeout, timeout or 0.0)
         body = None if document is None else msgspec.json.encode(document)
         failures = []
+        fix = _NOT_THERE
         for _ in range(len(self._urls)):
             try:
                 return self._http.request(
@@ -255,13 +262,12 @@ class ApiClient:
                 )
             except httpx.RequestError as error:
                 failures.append(f"{self.shown}: {reason_of(error)}")
-                if method != "GET" and not isinstance(error, _UNSENT):
-                    break
+                if not isinstance(error, _UNSENT):
+                    fix = _PERHAPS_DONE if method != "GET" else _LATE
+                    if method != "GET":
+                        break
             self._urls.append(self._urls.pop(0))
-        raise UnreachableError(
-            NO_ANSWER + "; ".join(failures),
-            "name its address with --url or REGISTRYCTL_URL; `registryctl check` says more",
-        )
+        raise UnreachableError(NO_ANSWER + "; ".join(failures), fix)
 
     def _headers(self) -> dict[str, str]:
         """Return the headers of one request: the token is that of the address, and of no other.

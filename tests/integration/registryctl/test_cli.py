@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -239,6 +240,18 @@ def test_a_registry_that_is_away_is_exit_status_5() -> None:
     assert said.status == 5
     assert f"no registry answers: {url}: Connection refused" in said.err
     assert "--url or REGISTRYCTL_URL" in said.err
+
+
+def test_a_registry_that_hangs_is_not_one_at_another_address() -> None:
+    """What was sent may be done all the same; a read is told what it may wait for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        read = registryctl(url, "services", "--timeout", "300ms")
+        write = registryctl(url, "drain", "shop", "10.9.0.1:80", "-r", "x", "--timeout", "300ms")
+    assert (read.status, write.status) == (5, 5)
+    assert "it may wait for PostgreSQL" in read.err
+    assert "it may be done all the same: look before you repeat it" in write.err
+    assert "name its address" not in read.err + write.err
 
 
 def test_the_next_address_is_asked_when_one_is_away(shared_registry: Registry, shop: str) -> None:
