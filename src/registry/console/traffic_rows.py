@@ -161,7 +161,7 @@ def _cause(figures: PairFigures) -> str:
     reasons = figures.reasons
     counted = {
         "errors": figures.answered_with_an_error,
-        "circuit breaker": reasons.overflows,
+        "breaker": reasons.overflows,
         "timed out": reasons.timeouts,
         "no endpoint": reasons.none_healthy,
         "no connection": reasons.connect_failures,

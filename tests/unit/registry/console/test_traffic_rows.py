@@ -77,7 +77,7 @@ def test_a_callee_that_fails_is_told_from_a_breaker_of_its_caller() -> None:
     late = figures(success=0.5, reasons=Reasons(timeouts=299, none_healthy=1))
     shown = [traffic_map([each], "1m") for each in (half, turned_away, away, late)]
     assert [json.loads(each.data)["pairs"][0][4][2] for each in shown] == [
-        "errors", "circuit breaker", "no connection", "timed out"
+        "errors", "breaker", "no connection", "timed out"
     ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@
     const graph = new dagre.graphlib.Graph();
     const few = data.pairs.length <= MAX_RATES;
     const selfCalls = data.pairs.some(([caller, callee]) => caller === callee);
-    graph.setGraph({ rankdir: "LR", nodesep: selfCalls ? 34 : few ? 22 : 12, edgesep: few ? 18 : 6, ranksep: few ? 110 : 70, marginx: 8, marginy: 24 });
+    graph.setGraph({ rankdir: "LR", nodesep: selfCalls || few ? 34 : 12, edgesep: few ? 34 : 6, ranksep: few ? 140 : 70, marginx: 8, marginy: 24 });
     graph.setDefaultEdgeLabel(() => ({}));
     const sizes = data.nodes.map(([name, zone]) => {
       const [own, below] = [measure(svg, "name", name), measure(svg, "zone", zone)];
