@@ -5,12 +5,13 @@ difference, and a default that changes is one difference with a list of whom it 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import fields
 
 from meshconfig.block_difference import block_differences
+from meshconfig.change import Change, What
 from meshconfig.definition.dependency import Dependency
 from meshconfig.definition.policies import RoutePolicies
 from meshconfig.definition.route import Route
@@ -21,8 +22,6 @@ from meshconfig.literal import literal
 from meshconfig.position import BUILT_IN, Position
 from meshconfig.route_label import MATCH_FIELDS, TAKES_ALL, PlacedRoute, by_label
 
-What = Literal["added", "removed", "changed"]
-
 BOOTSTRAP_FIELDS = frozenset({"environment", "registry", "egress", "admin", "statistics", "tracing", "drain_time"})
 """Fields of the mesh that stand in the bootstrap: an Envoy has them from its next start on."""
 
@@ -31,32 +30,6 @@ _INHERITED = frozenset(field.name for field in fields(RoutePolicies))
 """Policies that a dependency passes to its routes; they are compared there, where they take effect."""
 
 _Document = TypeVar("_Document", bound=Struct)
-
-
-class Change(Struct, frozen=True, omit_defaults=True):
-    """One difference in meaning, and everything that it concerns.
-
-    Attributes:
-        what: whether the subjects or their values were added, removed or changed.
-        subjects: what it concerns, as ``web → user /ping``, ``gateway staging`` or ``mesh``.
-        nodes: the services (node.cluster), gateways and edges whose Envoys it concerns; empty for the mesh.
-        field: the value that changes, as ``retry.attempts``; empty for the subject as a whole.
-        before: the value until now, as files write it.
-        after: the value from now on.
-        position: where the new value is written; the old one where no file writes a new one.
-        layer: ``route``, ``dependency``, ``callee``, ``mesh`` or ``built in``: the origin of the new value.
-        bootstrap: whether Envoys take it only from a new bootstrap, when they start.
-    """
-
-    what: What
-    subjects: tuple[str, ...]
-    nodes: tuple[str, ...]
-    field: str
-    before: str
-    after: str
-    position: Position
-    layer: str = ""
-    bootstrap: bool = False
 
 
 class _Leaf(Struct, frozen=True):

@@ -1,7 +1,6 @@
 """Every effective value of a caller, with the layer and the line that it is from."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import fields
@@ -11,10 +10,11 @@ from meshconfig.definition.policies import RoutePolicies
 from meshconfig.definition.route import Route
 from meshconfig.edge import compile_edge, service_of
 from meshconfig.effective import Configuration, Origin
+from meshconfig.effective_caller import EffectiveCaller, EffectiveDependency, EffectiveRoute, EffectiveValue
 from meshconfig.front import use_of
 from meshconfig.gateway import compile_gateway
 from meshconfig.literal import durations, literal
-from meshconfig.position import BUILT_IN, Position
+from meshconfig.position import BUILT_IN
 from meshconfig.resource import Catalog
 from meshconfig.route_label import MATCH_FIELDS, by_label
 
@@ -23,73 +23,6 @@ _UNWRITTEN = Origin("built in", BUILT_IN)
 _NOTHING = Catalog()
 _SHOWN_APART = frozenset({"name", "service", "address", "group", "routes"})
 """Fields of a dependency, or of an edge's route, that say which it is and where it leads to."""
-
-
-class EffectiveValue(Struct, frozen=True):
-    """One value, as files write it, and where it is from.
-
-    Attributes:
-        field: its path in the dependency or the route, as ``retry.attempts``.
-        value: as files write it; ``off`` for null.
-        layer: ``route``, ``dependency``, ``callee``, ``gateway``, ``edge``, ``mesh`` or ``built in``; ``catalog`` for
-            what registered endpoints announce.
-        position: the place in a file; ``built in`` where no file writes it.
-    """
-
-    field: str
-    value: str
-    layer: str
-    position: Position
-
-
-class EffectiveRoute(Struct, frozen=True):
-    """One route.
-
-    Attributes:
-        matches: the requests that it takes, as ``GET /api/*``.
-        values: the policies of these requests.
-        position: where it is written; the dependency's place for a route that no file writes.
-    """
-
-    matches: str
-    values: tuple[EffectiveValue, ...]
-    position: Position
-
-
-class EffectiveDependency(Struct, frozen=True):
-    """One use of a service or an address.
-
-    Attributes:
-        name: its name.
-        leads_to: the service or the address, in words.
-        position: where it is written.
-        values: what holds for all of its requests.
-        routes: its routes in order; none where only splits, shadows or a gateway's selection lead to it.
-    """
-
-    name: str
-    leads_to: str
-    position: Position
-    values: tuple[EffectiveValue, ...]
-    routes: tuple[EffectiveRoute, ...] = ()
-
-
-CallerKind = Literal["service", "gateway", "edge"]
-"""The folders of files that define Envoys."""
-
-
-class EffectiveCaller(Struct, frozen=True):
-    """A service, a gateway or an edge with everything that it uses.
-
-    Attributes:
-        name: its name.
-        dependencies: what it uses.
-        kind: which of the three it is.
-    """
-
-    name: str
-    dependencies: tuple[EffectiveDependency, ...]
-    kind: CallerKind = "service"
 
 
 def effective_values(configuration: Configuration, name: str, catalog: Catalog = _NOTHING) -> EffectiveCaller | None:

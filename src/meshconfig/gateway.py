@@ -1,19 +1,18 @@
 """Gateways: services of the catalog through one Envoy, each by its host, gRPC services also by their path."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast, get_args
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from meshconfig.authentication import Guards
-from meshconfig.catalog import Metadata
 from meshconfig.definition.dependency import Dependency
 from meshconfig.definition.gateway import Gateway
 from meshconfig.definition.mesh import Mesh
 from meshconfig.field_types import HOST, RESERVED_CLUSTERS, Protocol
 from meshconfig.front import Front, guards_of, other_services, use_of, way_to
+from meshconfig.gateway_selection import PROTOCOL_KEY, GatewaySelection
 from meshconfig.listener import front_manager, internal_addresses
 from meshconfig.position import Fault, Position, Severity
 from meshconfig.proto_json import Document, socket_address
@@ -40,8 +39,6 @@ _GRPC_SERVICE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*",
 _EVERYWHERE = "grpc."
 """The package of reflection and health, which every server has: they can be told apart by host only."""
 
-_PROTOCOL = "protocol"
-"""The key of metadata that says which protocol an endpoint speaks."""
 
 _NOTHING_SELECTED = "No service of the catalog has what the gateway selects by."
 _RENAME = "Register it under another name."
@@ -49,53 +46,9 @@ _RESERVED = ("its name is that of a cluster of the bootstrap, to which Envoy wou
 """Why a service with such a name is not served, and what to do."""
 
 
-class GatewaySelection(Struct, frozen=True):
-    """The part of a gateway's definition that decides what it takes from the catalog.
-
-    Attributes:
-        metadata: metadata that at least one endpoint of a service has.
-        services: services that it serves whatever their metadata is.
-        paths: whether it finds gRPC services by path.
-    """
-
-    metadata: Mapping[str, str]
-    services: frozenset[str] = frozenset()
-    paths: bool = False
-
-    def matches(self, service: str, metadata: Metadata) -> bool:
-        """Tell whether the gateway selects a service that has this metadata."""
-        wanted = self.metadata
-        by_metadata = wanted and all(value in metadata.get(key, ()) for key, value in wanted.items())
-        return service in self.services or bool(by_metadata)
-
-
 def selection_of(gateway: Gateway) -> GatewaySelection:
     """Return what a gateway selects from the catalog."""
     return GatewaySelection(gateway.select.metadata, frozenset(gateway.select.services), gateway.paths)
-
-
-def used_of(
-    service: str, metadata: Metadata, grpc_services: Sequence[str], selections: Sequence[GatewaySelection]
-) -> tuple[Metadata, tuple[str, ...]] | None:
-    """Return the part of a service's metadata, and of its gRPC services, that gateways use; None: none selects it.
-
-    Gateways compile to the same with this part alone, so that a change of the rest is none of theirs.
-    """
-    selecting = [selection for selection in selections if selection.matches(service, metadata)]
-    if not selecting:
-        return None
-    wanted = {
-        (key, value)
-        for selection in selecting
-        for key, value in selection.metadata.items()
-        if value in metadata.get(key, ())
-    }
-    used = {key: tuple(sorted(value for of, value in wanted if of == key)) for key, _ in sorted(wanted)}
-    if _PROTOCOL in metadata:
-        used[_PROTOCOL] = metadata[_PROTOCOL]
-    # Without paths it matters only whether there are any: they tell the protocol where no metadata does.
-    by_path = any(selection.paths for selection in selecting)
-    return used, tuple(grpc_services if by_path else grpc_services[:1])
 
 
 def selected(gateway: Gateway, catalog: Catalog) -> list[str]:
@@ -242,8 +195,8 @@ def compile_gateway(
 
 def _protocol(service: str, gateway: Gateway, catalog: Catalog) -> Protocol | None:
     """Return the protocol that the endpoints of a service announce, by which the gateway may have selected them."""
-    announced = catalog.metadata.get(service, {}).get(_PROTOCOL, ())
-    wanted = gateway.select.metadata.get(_PROTOCOL)
+    announced = catalog.metadata.get(service, {}).get(PROTOCOL_KEY, ())
+    wanted = gateway.select.metadata.get(PROTOCOL_KEY)
     if wanted in announced:
         announced = (wanted,)
     if not announced and catalog.grpc_services.get(service):

@@ -150,6 +150,8 @@ class RegistryProcess:
             database_url, connections=settings.database_connections, timeout=settings.database_timeout
         )
         self._database_url = database_url
+        self.limits = Limits.of(settings)
+        """The limits for new endpoints."""
         self.cache = SnapshotCache()
         self._make_access()
         self._make_writes()
@@ -221,7 +223,7 @@ class RegistryProcess:
         )
         self.abilities = Abilities(settings.lease_ttl)
         self.reports = ProcessReports(self.database, self.abilities, settings.lease_ttl)
-        admission = Admission(Limits.of(settings), self.cache.service_count, self.cache.endpoint_count)
+        admission = Admission(self.limits, self.cache.service_count, self.cache.endpoint_count)
         self.reached_limits = ReachedLimits()
         self.quotas = self._quotas() if settings.auth == "on" else None
         """The quotas of instances and identities; None while access is not closed."""
@@ -302,7 +304,7 @@ class RegistryProcess:
         """Make what stands beside the routes, which `_parts_of_routes` completes."""
         settings = self.settings
         self.disk_copies = DiskCopies(settings.data_dir, self.cache, self.access, self.mesh)
-        self.probe_planner = ProbePlanner(self.cache, Limits.of(settings).networks)
+        self.probe_planner = ProbePlanner(self.cache, self.limits.networks)
         self.heartbeats = Heartbeats(
             self.policy,
             self.registrations,
@@ -365,8 +367,7 @@ class RegistryProcess:
         return Quotas(limits, limits_of)
 
     def _prober(self) -> Prober:
-        networks = Limits.of(self.settings).networks
-        return Prober(self.reports.process_id, self.database, self.cache, networks)
+        return Prober(self.reports.process_id, self.database, self.cache, self.limits.networks)
 
     def _peer_polls(self) -> PeerPolls | None:
         """Return the count of the held polls of each peer; None while access is not closed."""
@@ -406,6 +407,7 @@ class RegistryProcess:
             ecs_tasks=self.ecs_tasks,
             prober=self.prober,
             evidence=self.evidence,
+            limits=self.limits,
             access=AccessReview(policy, settings, database=database, reads=reads, table=self.access, clock=cache.clock),
             health=self.health,
         )

@@ -28,13 +28,29 @@ from harness.registry import Registry, forked_registry, registry
 from registry.worker_metrics import VARIABLE as METRICS_DIRECTORY
 from registry.worker_metrics import settled
 
+_UNNEEDED = {
+    "alembic",
+    "google.protobuf",
+    "h2",
+    "httpx",
+    "meshconfig.definition",
+    "pydantic.v1.main",
+    "pygments",
+    "rich.console",
+    "yaml",
+}
+"""Modules that a start would wait for in vain: they serve a feature that is off here, a command, or the compiler."""
+_IMPORTED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
+"""A line of Python's own account of imports."""
+
 
 def test_workers_share_the_address_and_end_together(database: str, workplace: Path, service: str) -> None:
     """REGISTRY_WORKERS=2 runs two processes; both answer, a dead one is replaced, SIGTERM ends all.
 
-    One is replaced beside another that was stopped in the middle of a scrape, too.
+    One is replaced beside another that was stopped in the middle of a scrape, too. None of them imports what it does
+    not need.
     """
-    with registry(database, workplace, workers=2) as found:
+    with registry(database, workplace, workers=2, env={"PYTHONPROFILEIMPORTTIME": "1"}) as found:
         parent = psutil.Process(found.process.pid)
         eventually(lambda: len(_servers(parent)) == 2, within=10)
         found.register(service, "10.0.0.1:80")
@@ -47,9 +63,17 @@ def test_workers_share_the_address_and_end_together(database: str, workplace: Pa
         # What is of its own is a bare Python, and not what it has imported to fork the first workers.
         assert parent.memory_full_info().uss < 20e6
         assert f'"pid": {victim.pid}' in found.log.read_text()
+        # By the parent that was forked, and by the worker that was started anew.
+        eventually(lambda: _imported(found).count("registry.server") == 2, within=30)
+        assert _UNNEEDED & set(_imported(found)) == set()
         children = parent.children(recursive=True)
         assert end(found.process) == 0
         eventually(lambda: not any(child.is_running() for child in children), within=5)
+
+
+def _imported(found: Registry) -> list[str]:
+    """Return the modules that its processes have imported, in order."""
+    return _IMPORTED.findall(found.log.read_text())
 
 
 def test_workers_of_a_killed_parent_end(database: str, workplace: Path) -> None:

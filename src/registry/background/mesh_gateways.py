@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from meshconfig.catalog import Metadata
-from meshconfig.gateway import GatewaySelection, used_of
+from meshconfig.gateway_selection import GatewaySelection, used_of
 from meshconfig.resource import Catalog
 from registry.background.mesh_feed import MeshFeed
 from registry.cache.mesh_cache import MeshCache

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Raw, Struct
 
-from meshconfig.gateway import GatewaySelection
+from meshconfig.gateway_selection import GatewaySelection
 from meshconfig.resource import Catalog
 from registry.compiler.job import Compiled, CompiledGateway, CompileGateway, CompileGateways, refusal
 from registry.compiler.job_queue import JobQueue

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from meshconfig.gateway import GatewaySelection
+from meshconfig.gateway_selection import GatewaySelection
 from meshconfig.plan import Fleet, Plan
 from meshconfig.position import Fault, Severity
 from meshconfig.resource import Catalog

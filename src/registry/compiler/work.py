@@ -15,7 +15,8 @@ from meshconfig.effective import Configuration
 from meshconfig.effective_values import effective_values
 from meshconfig.gateway import selection_of
 from meshconfig.gateway_isolation import GatewayRefusedError, isolate
-from meshconfig.plan import Plan, make_plan
+from meshconfig.plan import Plan
+from meshconfig.planning import make_plan
 from meshconfig.position import Fault, Severity
 from meshconfig.proof import RefusedPart, UnprovenError, digest, refused_parts
 from meshconfig.repository import read

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from msgspec import Struct
 
-from meshconfig.effective_values import EffectiveCaller
+from meshconfig.effective_caller import EffectiveCaller
 from meshconfig.resource import Kind
 from registry.auth.principal import Principal
 from registry.console.mesh import newest_version

@@ -23,7 +23,7 @@ from registry.core.mesh import MeshEventKind, show_version
 from registry.core.silence import STATUSES_FOR_PEOPLE
 from registry.core.verdict.document import Verdict
 from registry.errors import LimitError, UnavailableError
-from registry.http.dependencies import ProcessHealthPart, Reader, VerdictsPart, WhoamiPart, part_of
+from registry.http.dependencies import Reader, part_of
 from registry.http.views.expiry import PauseView, pause_view
 from registry.http.views.history import EventView
 from registry.program import VERSION
@@ -264,10 +264,9 @@ async def judgement_of(verdicts: Verdicts, reader: Principal) -> Judgement:
         return Judgement(None, unknown=True)
 
 
-async def _frame(
-    request: Request, health: ProcessHealthPart, whoami: WhoamiPart, verdicts: VerdictsPart, reader: Reader
-) -> Frame:
-    return Frame(request, health, whoami, reader, await judgement_of(verdicts, reader))
+async def _frame(request: Request, reader: Reader) -> Frame:
+    health, whoami = part_of(request, ProcessHealth), part_of(request, Whoami)
+    return Frame(request, health, whoami, reader, await judgement_of(part_of(request, Verdicts), reader))
 
 
 Framed = Annotated[Frame, Depends(_frame)]

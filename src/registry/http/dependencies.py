@@ -109,8 +109,9 @@ VerdictsPart = Annotated[Verdicts, _part(Verdicts)]
 WhoamiPart = Annotated[Whoami, _part(Whoami)]
 
 
-async def _check_ready(health: ProcessHealthPart) -> None:
-    health.check_ready()
+async def _check_ready(request: Request) -> None:
+    # Asked for here, and not as an argument: FastAPI would look at the arguments anew for each of 107 routes.
+    part_of(request, ProcessHealth).check_ready()
 
 
 READY = Depends(_check_ready)

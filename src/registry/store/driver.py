@@ -1,11 +1,11 @@
 """Statements that are run on the driver (asyncpg), because SQLAlchemy's overhead costs more than PostgreSQL's work.
 
-They are SQLAlchemy's expressions, compiled once. Only heartbeats and changes need them; all other statements are run by
-SQLAlchemy.
+They are SQLAlchemy's expressions, each compiled once. Only heartbeats and changes need them; all other statements are
+run by SQLAlchemy.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 from sqlalchemy import ClauseElement
@@ -23,22 +23,42 @@ class NamedRecord(asyncpg.Record):  # type: ignore[misc]  # asyncpg publishes no
         return self[name]
 
 
+class _Compiled(NamedTuple):
+    """A statement as the driver takes it.
+
+    Attributes:
+        sql: the statement, with numbers in place of parameters.
+        names: the parameters in the order of their numbers.
+        constants: the values of parameters that the expression itself has, by name.
+    """
+
+    sql: str
+    names: Sequence[str]
+    constants: Mapping[str, object]
+
+
 class Statement:
-    """An expression compiled to SQL once, with the order of its named parameters.
+    """An expression compiled to SQL once, when it is first used, with the order of its named parameters.
+
+    A start would wait for the compilation of fifty statements, most of which it does not need.
 
     Args:
         expression: an expression of SQLAlchemy.
         columns: the columns that an insert or an update sets to parameters of the same names.
     """
 
-    __slots__ = ("_constants", "_names", "sql")
+    __slots__ = ("_columns", "_compiled", "_expression")
 
     def __init__(self, expression: ClauseElement, columns: Iterable[str] | None = None) -> None:
-        compiled = expression.compile(dialect=_dialect, column_keys=None if columns is None else list(columns))
-        self.sql = str(compiled)
-        self._names: Sequence[str] = compiled.positiontup or ()  # type: ignore[attr-defined]  # of a SQL compiler
-        bound = compiled.bind_names.items()  # type: ignore[attr-defined]  # as above
-        self._constants = {name: parameter.value for parameter, name in bound if not parameter.required}
+        self._expression = expression
+        self._columns = None if columns is None else list(columns)
+        self._compiled: _Compiled | None = None
+        """Written by _compile(), once."""
+
+    @property
+    def sql(self) -> str:
+        """The statement as the driver takes it."""
+        return (self._compiled or self._compile()).sql
 
     def arguments(self, parameters: Mapping[str, object]) -> list[object]:
         """Return the parameters in the statement's order.
@@ -46,7 +66,18 @@ class Statement:
         Raises:
             KeyError: a parameter is missing.
         """
-        return [parameters[name] if name in parameters else self._constants[name] for name in self._names]
+        _, names, constants = self._compiled or self._compile()
+        return [parameters[name] if name in parameters else constants[name] for name in names]
+
+    def _compile(self) -> _Compiled:
+        compiled = self._expression.compile(dialect=_dialect, column_keys=self._columns)
+        bound = compiled.bind_names.items()  # type: ignore[attr-defined]  # of a SQL compiler
+        self._compiled = _Compiled(
+            str(compiled),
+            compiled.positiontup or (),  # type: ignore[attr-defined]  # as above
+            {name: parameter.value for parameter, name in bound if not parameter.required},
+        )
+        return self._compiled
 
 
 class Driver:

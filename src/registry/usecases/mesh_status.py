@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshconfig.difference import Change
+from meshconfig.change import Change
 from registry.auth.grants import Reach
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal

@@ -244,11 +244,12 @@ class Status:
         reports: what each process reports of itself.
         reached_limits: the limits at which this process has refused something.
         audit: writes the audit.
-        settings: intervals and limits.
+        settings: intervals.
         tls: the certificates that are served; none without TLS.
         ecs_tasks: asks ECS for the tasks of suspects; None where that is off.
         prober: connects to endpoints; None where that is off.
         evidence: reads what the probers of all processes found.
+        limits: those of new endpoints.
         access: reviews the access.
         health: tells whether each part of this process works.
     """
@@ -271,6 +272,7 @@ class Status:
         ecs_tasks: EcsTaskPoller | None,
         prober: Prober | None,
         evidence: EvidenceReader,
+        limits: Limits,
         access: AccessReview,
         health: ProcessHealth,
     ) -> None:
@@ -291,7 +293,7 @@ class Status:
         self._evidence = evidence
         self._access = access
         self._health = health
-        self._limits = Limits.of(settings)
+        self._limits = limits
         self._started = time.monotonic()
 
     async def metrics(self, principal: Principal) -> list[bytes]:

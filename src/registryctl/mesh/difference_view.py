@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw, structs
 
 from meshconfig.effective import Configuration
-from meshconfig.plan import Plan, make_plan
+from meshconfig.plan import Plan
+from meshconfig.planning import make_plan
 from meshconfig.repository import read as read_files
 from meshconfig.resource import Catalog, Snapshot
 from meshconfig.snapshot import compile_mesh

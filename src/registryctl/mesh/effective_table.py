@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from meshconfig.effective_values import EffectiveCaller, EffectiveDependency, EffectiveValue
+from meshconfig.effective_caller import EffectiveCaller, EffectiveDependency, EffectiveValue
 from meshconfig.position import BUILT_IN, Position
 from registryctl.output import Cell, Screen
 

@@ -8,13 +8,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import structs
 
-from meshconfig.effective_values import (
-    EffectiveCaller,
-    EffectiveDependency,
-    EffectiveRoute,
-    EffectiveValue,
-    effective_values,
-)
+from meshconfig.effective_caller import EffectiveCaller, EffectiveDependency, EffectiveRoute, EffectiveValue
+from meshconfig.effective_values import effective_values
 from registryctl.client import read
 from registryctl.errors import MissingError
 from registryctl.mesh.api import MeshApi

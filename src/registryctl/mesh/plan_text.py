@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from meshconfig.difference import Change
+from meshconfig.change import Change
 from meshconfig.plan import NodePlan, Plan, ResourceNames, Step
 from registryctl.mesh.words import listed, plural
 from registryctl.output import Cell, Screen

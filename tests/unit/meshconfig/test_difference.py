@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from meshconfig.change import Change
 from meshconfig.definition.admin import Admin
 from meshconfig.definition.dependency import Dependency
 from meshconfig.definition.fault_injection import FaultInjection
@@ -11,7 +12,7 @@ from meshconfig.definition.mesh import Mesh
 from meshconfig.definition.retry import Retry
 from meshconfig.definition.route import HeaderMatch, Route
 from meshconfig.definition.service import Objectives
-from meshconfig.difference import Change, differences
+from meshconfig.difference import differences
 from meshconfig.effective import Caller, Configuration, Origin
 from meshconfig.position import BUILT_IN, Position
 from meshconfig.repository import read

@@ -1,6 +1,7 @@
 """Effective values: each with the layer and the line that it is from."""
 
-from meshconfig.effective_values import EffectiveCaller, EffectiveValue, effective_values
+from meshconfig.effective_caller import EffectiveCaller, EffectiveValue
+from meshconfig.effective_values import effective_values
 from meshconfig.position import BUILT_IN, Position
 from meshconfig.repository import read
 from meshconfig.resource import Catalog

@@ -17,7 +17,8 @@ from meshconfig.definition.policies import Defaults
 from meshconfig.definition.rate_limit import RateLimit
 from meshconfig.effective import Configuration
 from meshconfig.field_types import RESERVED_CLUSTERS
-from meshconfig.gateway import findings, selected, selection_of, used_of
+from meshconfig.gateway import findings, selected, selection_of
+from meshconfig.gateway_selection import used_of
 from meshconfig.resource import Catalog, NodeResources
 from meshconfig.snapshot import catalog_findings, compile_gateways, compile_mesh
 

@@ -1,7 +1,8 @@
 """The plan of an apply: the resources and Envoys that change, and the steps that lose no request."""
 
 from meshconfig.effective import Configuration
-from meshconfig.plan import EnvoyVersion, Fleet, ResourceNames, Step, make_plan
+from meshconfig.plan import EnvoyVersion, Fleet, ResourceNames, Step
+from meshconfig.planning import make_plan
 from meshconfig.resource import Kind, Resource, Snapshot, make_resource
 
 EMPTY = (Configuration(), Snapshot({}))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from meshconfig.effective_values import EffectiveCaller
+from meshconfig.effective_caller import EffectiveCaller
 from meshconfig.plan import Plan
 from meshconfig.resource import Kind
 from registry.core.mesh import show_version
