@@ -1,4 +1,4 @@
-"""What a gateway takes from the catalog, and what of a service it depends on."""
+"""The selection of a gateway: what it takes from the catalog, and what of a service it depends on."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1159,6 +1159,9 @@ async def test_only_who_is_served_without_a_lease_gets_one(store: Database) -> N
         assert found is not None
         assert found.expires_at == pytest.approx(now + 20.0, abs=1e-3)
         assert await leases.lease_of(connection, lapsed.id) is None
+        # A lease too many makes up for none that is missing.
+        await execute(store, f"UPDATE leases SET endpoint_id = {lapsed.id} WHERE endpoint_id = {kept.id}")
+        assert await leases.endpoints_without_lease(connection) == {"shop": [kept.id]}
         (fresh,) = (one for one in (await read(store)).ordered() if one.id == lost.id)
         assert await renewed(connection, {renewal(fresh)}) == {lost.id}
 

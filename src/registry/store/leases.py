@@ -136,9 +136,14 @@ _FOLLOW_CHANGES = Statement(
 _NOT_DURABLE = text("SET LOCAL synchronous_commit = off")
 _SHORT_LOCK = Statement(text("SET LOCAL lock_timeout = '1s'"))
 _LOCK_SERVICE = Statement(text("SELECT FROM services WHERE name = :name FOR UPDATE"))
-_MISSING = (
-    " removed_at IS NULL AND lapsed_at IS NULL AND leaving_at IS NULL"
-    " AND NOT EXISTS (SELECT FROM leases WHERE endpoint_id = endpoints.id)"
+_NEEDS_LEASE = " removed_at IS NULL AND lapsed_at IS NULL AND leaving_at IS NULL"
+_MISSING = f"{_NEEDS_LEASE} AND NOT EXISTS (SELECT FROM leases WHERE endpoint_id = endpoints.id)"
+# Two numbers of each set of ids. To look up the lease of each endpoint takes PostgreSQL 2.6 times the processor time,
+# and nearly always the sets are equal. That other sets have the same numbers is as likely as a guess of 64 bits.
+_SETS_DIFFER = text(
+    "SELECT (SELECT (count(*), bit_xor(hashint8extended(id, 0))) FROM endpoints"  # noqa: S608  # constants
+    f" WHERE {_NEEDS_LEASE}) IS DISTINCT FROM"
+    " (SELECT (count(*), bit_xor(hashint8extended(endpoint_id, 0))) FROM leases)"
 )
 _WITHOUT_LEASE = text(f"SELECT id, service FROM endpoints WHERE {_MISSING} ORDER BY service, id")  # noqa: S608  # constants
 _GRANT_MISSING = Statement(
@@ -419,6 +424,8 @@ async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
 
 async def endpoints_without_lease(connection: AsyncConnection) -> dict[str, list[int]]:
     """Return the ids of served endpoints without a lease, by service; without one, they would never expire."""
+    if not (await connection.execute(_SETS_DIFFER)).scalar_one():
+        return {}
     rows = await connection.execute(_WITHOUT_LEASE)
     by_service: defaultdict[str, list[int]] = defaultdict(list)
     for row in rows:
