@@ -3,7 +3,7 @@
 import io
 
 from meshconfig.effective import Configuration
-from meshconfig.plan import make_plan
+from meshconfig.planning import make_plan
 from meshconfig.repository import read
 from meshconfig.resource import Snapshot
 from registryctl.mesh.plan_text import revision_name, show_plan
