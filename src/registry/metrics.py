@@ -325,6 +325,11 @@ SERVICES_UNAVAILABLE = Gauge(
     "Services that exist and that a process cannot read, from its disk or from PostgreSQL; it answers 503 for them.",
     multiprocess_mode="livemax",
 )
+SERVICES_OUTDATED = Gauge(
+    "registry_services_outdated",
+    "Services that a process serves as they were, because what PostgreSQL has of them now cannot be read.",
+    multiprocess_mode="livemax",
+)
 QUARANTINED = Gauge(
     "registry_quarantined",
     "Rows that are left out of every answer, because Envoy would reject the whole answer for them.",

@@ -70,6 +70,7 @@ class ProcessGauges:
         metrics.QUARANTINED.set(quarantined)
         metrics.CLOCK_ERROR.set(self._cache.clock.error)
         metrics.SERVICES_UNAVAILABLE.set(len(self._cache.unsure))
+        metrics.SERVICES_OUTDATED.set(len(self._cache.outdated))
         metrics.STALE.set(int(self._cache.stale))
         metrics.SERVICES.set(len(snapshots))
         metrics.LOST.set(lost)

@@ -12,7 +12,7 @@ snapshot and wakes the polls that wait for it), ``registry.xds.discovery`` (answ
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 
@@ -29,6 +29,7 @@ from registry.store import change_feed as feed
 from registry.store import leases as lease_store
 from registry.store import pauses as pause_store
 from registry.store.database import CHANNEL, Database, Session, read_clock
+from registry.store.failures import concerns_rows
 from registry.store.restored import read_identity
 from registry.xds import eds
 
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 
 _MAX_SERVICES_PER_READ = 50
 """Services that one statement reads."""
+_MAX_APART = 100
+"""Services from which on no more are read one by one: where so many cannot be read, it is none of theirs."""
 _MAX_OWN_WAIT = 1.0
 """Seconds that a response waits for this process to serve what it has stored."""
 _MIN_RETRY_DELAY = 0.1
@@ -92,8 +95,10 @@ class ChangeFeed:
         self._missing: dict[str, float] = {}
         # Services whose version PostgreSQL refused to raise; each is logged once.
         self._not_raised: set[str] = set()
-        # Services whose changes could not be applied, by a defect; each is logged once.
+        # Services whose changes could not be read or applied; each is logged once.
         self._not_followed: set[str] = set()
+        # Services that are read alone, because a read of several failed at the rows of one of them.
+        self._apart: set[str] = set()
         self.loss = ""
         """Why the database cannot be followed, for people; empty while it is followed."""
         self.read_only = False
@@ -279,6 +284,8 @@ class ChangeFeed:
         self.swept.observe(swept, time.monotonic())
         self._cache.read_pauses(await pause_store.in_force(connection))
         numbers = await feed.service_versions(connection)
+        self._not_followed.intersection_update(numbers)
+        self._apart.intersection_update(numbers)
         await self._drop_forgotten(connection, numbers)
         async for name, snapshot in cooperatively(self._cache.services().items()):
             stored = numbers.get(name)
@@ -346,13 +353,34 @@ class ChangeFeed:
             self._outdated |= outdated
             raise
 
-    async def _read_all(self, connection: Session, services: Collection[str]) -> None:
-        names = sorted(services)
+    async def _read_all(self, connection: Session, services: Iterable[str]) -> None:
+        apart = self._apart.intersection(services)
+        names = sorted(apart.symmetric_difference(services))
         for start in range(0, len(names), _MAX_SERVICES_PER_READ):
             await self._read(connection, names[start : start + _MAX_SERVICES_PER_READ])
+        for name in sorted(apart):
+            await self._read_apart(name)
+
+    async def _read_apart(self, service: str) -> None:
+        """Read a service on a connection of its own; one that cannot be read leaves only this service as it was."""
+        try:
+            async with self._database.session() as connection:
+                await self._read(connection, [service])
+        except Exception as error:
+            if not concerns_rows(error):
+                raise
+            self._note_not_followed(service)
+        else:
+            self._apart.discard(service)
 
     async def _read(self, connection: Session, names: Collection[str]) -> None:
-        steps = await feed.steps(connection, self._cache.known_changes(names))
+        try:
+            steps = await feed.steps(connection, self._cache.known_changes(names))
+        except Exception as error:
+            if concerns_rows(error) and len(self._apart) < _MAX_APART:
+                # The connection may be gone. On the next one these are read one by one.
+                self._apart.update(names)
+            raise
         FEED_STEPS.inc(len(steps))
         for row in (row for step in steps for row in step.quarantined):
             log.warning(
@@ -400,13 +428,17 @@ class ChangeFeed:
         """Apply the changes of one service; a defect with it leaves only this service as it was."""
         try:
             await self._cache.apply_in_turns(step, eds.prepare, between)
-        except Exception:
-            if step.service not in self._not_followed:
-                log.exception("service_not_followed", service=step.service)
-            self._not_followed.add(step.service)
-            self._cache.doubt(step.service)
+        except Exception:  # noqa: BLE001  # logged by what is called
+            self._note_not_followed(step.service)
         else:
             self._not_followed.discard(step.service)
+
+    def _note_not_followed(self, service: str) -> None:
+        """Take note, while the reason is handled, that what PostgreSQL has of a service cannot be read or applied."""
+        if service not in self._not_followed:
+            log.exception("service_not_followed", service=service)  # noqa: LOG004  # called while it is handled
+        self._not_followed.add(service)
+        self._cache.doubt(service)
 
     async def _raise_above(self, service: str, version: int, change: int) -> bool:
         """Raise a service's version above the one that was served; return whether PostgreSQL did so.
@@ -429,11 +461,11 @@ class ChangeFeed:
         if not claims:
             return
         try:
-            await self._read(connection, list(claims))
+            await self._read_all(connection, claims)
             for name, claimed in claims.items():
                 snapshot = self._cache.get(name)
                 if 0 < snapshot.version < claimed and await self._raise_above(name, claimed, snapshot.change):
-                    await self._read(connection, [name])
+                    await self._read_all(connection, [name])
         except BaseException:
             # An edge does not bring a version again before the service changes.
             for name, claimed in claims.items():

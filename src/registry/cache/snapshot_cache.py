@@ -69,6 +69,9 @@ class SnapshotCache:
         self._unsure: frozenset[str] = frozenset()
         """Services that exist, and of which this process has no snapshot: the copy on disk, or what PostgreSQL has of
         them, cannot be read. Written by restore(), doubt() and mark_ready(); a snapshot of a service takes it out."""
+        self._outdated: frozenset[str] = frozenset()
+        """Services that are served as they were, because what PostgreSQL has of them now cannot be read. Written as
+        `_unsure` is."""
         self._endpoints = 0
         """Endpoints in all snapshots, carried on with each of their changes."""
         self._names: tuple[str, ...] | None = ()
@@ -113,6 +116,11 @@ class SnapshotCache:
     def unsure(self) -> frozenset[str]:
         """The services that exist, and of which this process can say nothing; about all others it is sure."""
         return self._unsure
+
+    @property
+    def outdated(self) -> frozenset[str]:
+        """The services that are served as they were, because what PostgreSQL has of them now cannot be read."""
+        return self._outdated
 
     @property
     def leases(self) -> Leases:
@@ -177,6 +185,7 @@ class SnapshotCache:
         self._synchronised_at = now
         cleared = self._unsure.difference(unread)
         self._set_unsure(self._unsure - cleared)
+        self._outdated = self._outdated.intersection(unread)
         self._become_ready()
         for service in cleared:
             self._watches.wake(service)
@@ -212,7 +221,9 @@ class SnapshotCache:
 
     def doubt(self, service: str) -> None:
         """Take note that a service of the database cannot be read; a snapshot of it that is known goes on."""
-        if service not in self._snapshots:
+        if service in self._snapshots:
+            self._outdated |= {service}
+        else:
             self._set_unsure(self._unsure | {service})
 
     def services(self) -> Mapping[str, Snapshot]:
@@ -277,6 +288,8 @@ class SnapshotCache:
         self._snapshots[after.service] = after
         if after.service in self._unsure:
             self._set_unsure(self._unsure - {after.service})
+        if after.service in self._outdated:
+            self._outdated -= {after.service}
         if (after.version > 0) != (before.version > 0):
             self._names = None
         self._endpoints += len(after.endpoints) - len(before.endpoints)
@@ -332,7 +345,7 @@ class SnapshotCache:
         """Drop everything: the database is another one, and its numbers mean something else. Not ready until read."""
         self._ready = False
         self._snapshots.clear()
-        self._unsure = frozenset()
+        self._unsure = self._outdated = frozenset()
         self._names = ()
         self._endpoints = 0
         self.read_leases(Leases.none(), 0.0)

@@ -34,6 +34,9 @@ MAX_RESTORE_HOLD = 180.0
 
 _YEAR_2000 = 946_684_800_000_000
 """Microseconds from 1970 to 2000, where PostgreSQL's timestamps begin."""
+_FIRST, _LAST = -63_082_195_200_000_000, 252_455_443_200_000_000
+"""Microseconds from 2000 to the second day of the year 1, and to the last but one of 9999; others, infinite ones among
+them, were written by hand and are in no calendar of Python."""
 
 
 class Lease(Struct, frozen=True, gc=False):
@@ -106,7 +109,7 @@ class Leases:
 
 
 def _seconds(microseconds: int) -> float:
-    return (microseconds + _YEAR_2000) / 1e6
+    return (min(max(microseconds, _FIRST), _LAST) + _YEAR_2000) / 1e6
 
 
 def interval(ttl: float) -> float:

@@ -48,6 +48,9 @@ class SnapshotState(Struct, frozen=True):
     unavailable: Annotated[
         int, Meta(description="Services that exist and that this process cannot read; asked for them it answers 503.")
     ]
+    outdated: Annotated[
+        int, Meta(description="Services that are served as they were, because what PostgreSQL has cannot be read.")
+    ]
     suspects: Annotated[int, Meta(description="Endpoints with an expired lease that are still served.")]
     archive_ago: Annotated[Ago, Meta(description="Seconds since the snapshot on disk was written.")]
     archive_current: Annotated[bool, Meta(description="The snapshot on disk is the one that is served.")]

@@ -12,6 +12,7 @@ from registry.core.audit import BULK_VERBS, AuditEntry, AuditFilter, StoredEntry
 from registry.store.database import Database
 from registry.store.rows import moment
 from registry.store.tables import audit
+from registry.store.times import bounded
 
 _MAX_DELETED = 5_000
 """Rows that one transaction deletes."""
@@ -51,7 +52,7 @@ async def set_counts(connection: AsyncConnection, counts: Sequence[tuple[int, in
 
 async def find_entries(database: Database, wanted: AuditFilter) -> list[StoredEntry]:
     """Return the entries that a filter matches, the newest first."""
-    query = select(audit)
+    query = select(*(bounded(each).label("at") if each is audit.c.at else each for each in audit.c))
     if wanted.principal is not None:
         query = query.where(audit.c.principal.contains(wanted.principal, autoescape=True))
     for column, value in (

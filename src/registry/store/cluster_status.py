@@ -11,6 +11,7 @@ from registry.core.lease import SweepTime
 from registry.store.database import SWEEP_LOCK, Database
 from registry.store.leases import endpoints_without_lease
 from registry.store.tables import endpoints, leases, registry_state
+from registry.store.times import age_of, epoch
 
 _MAX_SERVICES = 20
 """Services with late leases that a status lists."""
@@ -98,7 +99,7 @@ async def _read(connection: AsyncConnection, began: float) -> ClusterStatus:
     asked_at = time.time()
     clocks = select(
         func.extract("epoch", func.clock_timestamp()).label("now"),
-        func.extract("epoch", registry_state.c.last_sweep_at).label("swept"),
+        epoch(registry_state.c.last_sweep_at).label("swept"),
     )
     read = (await connection.execute(clocks)).one()
     local_time = (asked_at + time.time()) / 2
@@ -129,7 +130,7 @@ def _backend(address: str | None, since: object) -> RegistryBackend:
 
 async def _lease_counts(connection: AsyncConnection) -> Sequence[LeaseCounts]:
     """Count leases by service; one is late after half its time, since heartbeats come at a quarter of it."""
-    since_renewal = func.extract("epoch", func.clock_timestamp() - leases.c.renewed_at)
+    since_renewal = age_of(leases.c.renewed_at)
     late = func.count().filter(since_renewal > leases.c.ttl / 2)
     counts = (
         select(

@@ -25,6 +25,7 @@ from registry.errors import LimitError
 from registry.store.database import ERRANDS_CHANNEL, Database, read_clock
 from registry.store.rows import moment
 from registry.store.tables import errands, events
+from registry.store.times import epoch
 from wire.errand import Arguments, verb_of
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ _now = func.clock_timestamp()
 
 
 def _seconds(column: Any, name: str) -> Any:  # noqa: ANN401  # columns of SQLAlchemy
-    return func.extract("epoch", column).label(name)
+    return epoch(column).label(name)
 
 
 _COLUMNS = (

@@ -18,7 +18,7 @@ from msgspec import Struct
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from registry.errors import RefusedError, UnavailableError
+from registry.errors import RefusedError, RegistryError, UnavailableError
 from registry.metrics import DATABASE_REFUSALS
 
 log = structlog.get_logger()
@@ -33,6 +33,8 @@ _OUTAGE_CLASSES = ("08", "53", "57", "58", "40", "25", "55", "XX", "28", "3D")
 _ROW_CLASSES = ("21", "22", "23", "27", "38", "39", "44", "54", "P0")
 # sequence_generator_limit_exceeded is in the class of data, but concerns all rows.
 _NOT_ROW_STATES = ("2200H",)
+# data_corrupted: a block of the disk is damaged, or the large value of a row.
+_ROW_STATES = ("XX001",)
 # States that a new connection, which prepares its statements again, may not have: invalid_sql_statement_name,
 # duplicate_prepared_statement, invalid_cursor_name.
 _STALE_STATES = ("26000", "42P05", "34000")
@@ -152,6 +154,17 @@ def diagnose(error: BaseException) -> Diagnosis | None:
     return _of_network(error) if isinstance(error, OSError) else None
 
 
+def concerns_rows(error: BaseException) -> bool:
+    """Return whether it is the rows that a statement could not take or read, so that others may work.
+
+    PostgreSQL refuses them, or the driver or this program cannot read what is in them.
+    """
+    if isinstance(error, RegistryError):
+        return isinstance(error, RefusedError) and error.row_specific
+    diagnosis = diagnose(error)
+    return diagnosis is None or diagnosis.row_specific
+
+
 def is_stale(error: BaseException) -> bool:
     """Return whether the connection of an error has to be closed, because a new one may work."""
     if isinstance(error, UnavailableError):
@@ -205,11 +218,11 @@ def _of_state(error: asyncpg.PostgresError) -> Diagnosis | None:
         return Diagnosis(message, fix, sqlstate=state)
     if state in _DEFECT_STATES:
         return None
-    if state[:2] in _OUTAGE_CLASSES:
+    if state[:2] in _OUTAGE_CLASSES and state not in _ROW_STATES:
         return Diagnosis(_AWAY, sqlstate=state)
     message = f"{_REFUSES} ({_words(error)}, SQLSTATE {state})"
     stale = state in _STALE_STATES or isinstance(error, asyncpg.InvalidCachedStatementError)
-    row_specific = state[:2] in _ROW_CLASSES and state not in _NOT_ROW_STATES
+    row_specific = (state[:2] in _ROW_CLASSES and state not in _NOT_ROW_STATES) or state in _ROW_STATES
     return Diagnosis(message, _fix(error, state), refused=True, row_specific=row_specific, stale=stale, sqlstate=state)
 
 

@@ -12,6 +12,7 @@ from registry.core.expiry_guard import EVERYWHERE
 from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.store.database import Database
 from registry.store.tables import events
+from registry.store.times import epoch
 
 # Events of transactions that may still run, and of all that began after them, are not shown to a follower yet. So a
 # follower that continues after the last event that it saw misses none.
@@ -34,7 +35,7 @@ def _matching(wanted: EventFilter) -> Select[Any]:
     position = tuple_(events.c.transaction, events.c.id)
     query = select(
         *(column for column in events.c if column.name not in ("at", "address")),
-        func.extract("epoch", events.c.at).label("at"),
+        epoch(events.c.at).label("at"),
         func.host(events.c.address).label("address"),
     )
     if wanted.reach is not None and not wanted.services:
@@ -98,7 +99,7 @@ async def latest_events_at(database: Database, service: str, at: float) -> Seque
     )
     query = select(
         *(column for column in last.c if column.name not in ("at", "address")),
-        func.extract("epoch", last.c.at).label("at"),
+        epoch(last.c.at).label("at"),
         func.host(last.c.address).label("address"),
     ).where(last.c.status != "REMOVED")
     async with database.session() as connection:

@@ -25,6 +25,7 @@ from registry.store.failures import LOCKED_STATES, first_line, leaves_connection
 from registry.store.rows import moment
 from registry.store.tables import endpoints, leases, overrides, registry_state
 from registry.store.timeline import move_on
+from registry.store.times import epoch
 
 log = structlog.get_logger()
 
@@ -254,8 +255,8 @@ def _numbers(column: bytes | None) -> "array[int]":
 async def lease_of(connection: AsyncConnection, endpoint_id: int) -> Lease | None:
     """Return the lease of an endpoint; None if it has none, because it lapsed or left."""
     query = select(
-        func.extract("epoch", leases.c.renewed_at).label("renewed"),
-        func.extract("epoch", leases.c.expires_at).label("expires"),
+        epoch(leases.c.renewed_at).label("renewed"),
+        epoch(leases.c.expires_at).label("expires"),
     ).where(leases.c.endpoint_id == endpoint_id)
     row = (await connection.execute(query)).first()
     return None if row is None else Lease(endpoint_id, float(row.renewed), float(row.expires))
@@ -275,7 +276,7 @@ async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
     """Return the database's time, and the time of the last sweep of any process."""
     query = select(
         func.extract("epoch", func.clock_timestamp()).label("now"),
-        func.extract("epoch", registry_state.c.last_sweep_at).label("last"),
+        epoch(registry_state.c.last_sweep_at).label("last"),
     )
     row = (await connection.execute(query)).one()
     return float(row.now), None if row.last is None else float(row.last)
@@ -355,7 +356,7 @@ async def expired_leases(connection: AsyncConnection, now: float) -> list[Candid
         select(
             leases.c.endpoint_id,
             endpoints.c.service,
-            func.extract("epoch", leases.c.expires_at).label("expired"),
+            epoch(leases.c.expires_at).label("expired"),
             endpoints.c.suspect_since.is_not(None).label("suspect"),
             func.host(endpoints.c.address).label("address"),
             endpoints.c.port,

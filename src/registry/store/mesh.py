@@ -28,6 +28,7 @@ from registry.store.tables import (
     mesh_rollout,
     mesh_served,
 )
+from registry.store.times import epoch
 
 ALL = "*"
 """The name of the row that stands for a whole set of resources."""
@@ -74,7 +75,7 @@ class ServedRow(Struct, frozen=True):
 
 
 _REVISION_COLUMNS = [
-    func.extract("epoch", mesh_revisions.c.at).label("at") if name == "at" else mesh_revisions.c[name]
+    epoch(mesh_revisions.c.at).label("at") if name == "at" else mesh_revisions.c[name]
     for name in Revision.__struct_fields__
 ]
 _LOCK = text(

@@ -9,16 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.core.mesh_gateways import GatewayRefusal, GatewayStatus, RecompiledGateway, RefusedGateway
 from registry.store.database import Database, read_clock
 from registry.store.tables import mesh_gateway_refusal, mesh_gateways
+from registry.store.times import epoch
 
 _decode = msgspec.json.Decoder(list[str]).decode
 _RECOMPILED = select(
-    mesh_gateways.c.node_cluster, func.extract("epoch", mesh_gateways.c.at).label("at"), mesh_gateways.c.proof
+    mesh_gateways.c.node_cluster, epoch(mesh_gateways.c.at).label("at"), mesh_gateways.c.proof
 ).order_by(mesh_gateways.c.node_cluster)
 _decode_refusals = msgspec.json.Decoder(list[GatewayRefusal]).decode
 _REFUSAL = select(
     mesh_gateway_refusal.c.reason,
     mesh_gateway_refusal.c.refused,
-    func.extract("epoch", mesh_gateway_refusal.c.since).label("since"),
+    epoch(mesh_gateway_refusal.c.since).label("since"),
 )
 _NOTE = text(
     "INSERT INTO mesh_gateways (node_cluster, revision, at, proof)"

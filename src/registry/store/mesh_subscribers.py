@@ -11,6 +11,7 @@ from registry.core.mesh_subscriber import MAX_WATCH_AGE, MeshReport, ProcessWatc
 from registry.core.subscriber import SUBSCRIBER_TIMEOUT, SubscriberReport
 from registry.store.database import Database
 from registry.store.tables import mesh_envoys, mesh_subscribers, mesh_watches, subscribers
+from registry.store.times import age_of
 
 ENVOY_RETENTION = 86_400.0
 """Seconds for which the version of an Envoy is remembered after its last poll."""
@@ -38,7 +39,7 @@ _STORE_ENVOYS = text(
     " SELECT *, clock_timestamp() FROM unnest(CAST(:clusters AS text[]), CAST(:versions AS text[]))"
     " ON CONFLICT (node_cluster, version) DO UPDATE SET seen_at = excluded.seen_at"
 )
-_age = func.extract("epoch", func.clock_timestamp() - mesh_watches.c.told_at)
+_age = age_of(mesh_watches.c.told_at)
 
 
 async def store_reports(database: Database, reports: Sequence[MeshReport], now: float) -> None:
@@ -78,13 +79,13 @@ async def store_envoys(database: Database, versions: Iterable[tuple[str, str]]) 
     async with database.transaction() as connection:
         values = {"clusters": [cluster for cluster, _ in pairs], "versions": [version for _, version in pairs]}
         await connection.execute(_STORE_ENVOYS, values)
-        age = func.extract("epoch", func.clock_timestamp() - mesh_envoys.c.seen_at)
+        age = age_of(mesh_envoys.c.seen_at)
         await connection.execute(delete(mesh_envoys).where(age > ENVOY_RETENTION))
 
 
 async def read_envoys(connection: AsyncConnection) -> dict[str, list[str]]:
     """Return the node.clusters of which each version of Envoy has polled within a day."""
-    age = func.extract("epoch", func.clock_timestamp() - mesh_envoys.c.seen_at)
+    age = age_of(mesh_envoys.c.seen_at)
     query = select(mesh_envoys.c.version, mesh_envoys.c.node_cluster).where(age <= ENVOY_RETENTION)
     versions: dict[str, list[str]] = {}
     for row in await connection.execute(query.order_by(mesh_envoys.c.version, mesh_envoys.c.node_cluster)):

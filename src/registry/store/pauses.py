@@ -12,6 +12,7 @@ from registry.errors import NotFoundError
 from registry.store.database import Database, read_clock
 from registry.store.rows import moment
 from registry.store.tables import events, pauses
+from registry.store.times import epoch
 
 
 async def in_force(connection: AsyncConnection, now: float | None = None) -> dict[str, Pause]:
@@ -21,8 +22,8 @@ async def in_force(connection: AsyncConnection, now: float | None = None) -> dic
         pauses.c.scope,
         pauses.c.actor,
         pauses.c.reason,
-        func.extract("epoch", pauses.c.since).label("since"),
-        func.extract("epoch", pauses.c.until).label("until"),
+        epoch(pauses.c.since).label("since"),
+        epoch(pauses.c.until).label("until"),
     ).where(pauses.c.until > at)
     rows = await connection.execute(query)
     return {row.scope: Pause(row.scope, row.actor, row.reason, float(row.since), float(row.until)) for row in rows}

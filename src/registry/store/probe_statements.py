@@ -8,6 +8,7 @@ from sqlalchemy import ARRAY, BigInteger, any_, delete, func, literal, select, t
 from registry.core.evidence import Statement, StatementKind
 from registry.store.database import Database
 from registry.store.tables import probe_statements
+from registry.store.times import age_of, epoch
 
 _RETENTION = 120.0
 """Seconds for which the statements of a prober that is gone are kept, by PostgreSQL's clock."""
@@ -37,7 +38,7 @@ async def replace_statements(database: Database, prober: str, statements: Sequen
     Raises:
         UnavailableError: they could not be stored.
     """
-    age = func.abs(func.extract("epoch", func.clock_timestamp() - probe_statements.c.at))
+    age = func.abs(age_of(probe_statements.c.at))
     old = (
         select(probe_statements.c.prober, probe_statements.c.endpoint_id)
         .where(age > _RETENTION)
@@ -79,10 +80,10 @@ async def read_statements(database: Database, endpoint_ids: Collection[int]) -> 
             columns.prober,
             columns.address,
             columns.kind,
-            func.extract("epoch", columns.at).label("at"),
+            epoch(columns.at).label("at"),
             columns.endpoint_id,
             columns.incarnation,
-            func.extract("epoch", columns.reached_at).label("reached_at"),
+            epoch(columns.reached_at).label("reached_at"),
             columns.attempts,
             columns.registrar_of,
         )

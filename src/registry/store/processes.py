@@ -9,6 +9,7 @@ from registry.core.abilities import Failure
 from registry.core.processes import ProcessReport, StoredReport
 from registry.store.database import Database
 from registry.store.tables import processes
+from registry.store.times import age_of, epoch
 
 _RETENTION = 900.0
 """Seconds for which the report of a process that is gone is kept, so that it is missed, by PostgreSQL's clock."""
@@ -32,7 +33,7 @@ async def store_report(database: Database, report: ProcessReport) -> None:
         "started_at": report.started_at,
         "failures": msgspec.json.encode(report.failures).decode(),
     }
-    age = func.abs(func.extract("epoch", func.clock_timestamp() - processes.c.seen_at))
+    age = func.abs(age_of(processes.c.seen_at))
     old = select(processes.c.id).where(age > _RETENTION).with_for_update(skip_locked=True)
     async with database.transaction() as connection:
         await connection.execute(_STORE_REPORT, parameters)
@@ -60,8 +61,8 @@ async def read_reports(database: Database) -> list[StoredReport]:
         processes.c.name,
         processes.c.started_at,
         processes.c.failures,
-        func.extract("epoch", processes.c.seen_at).label("seen"),
-        func.extract("epoch", func.clock_timestamp() - processes.c.seen_at).label("age"),
+        epoch(processes.c.seen_at).label("seen"),
+        age_of(processes.c.seen_at).label("age"),
     )
     async with database.session() as connection:
         return [

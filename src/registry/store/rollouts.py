@@ -12,13 +12,14 @@ from registry.core.rollout import NodeRollout, RolloutKey, RolloutState
 from registry.store.database import Database
 from registry.store.mesh import WHOLE, MeshState
 from registry.store.tables import events, mesh_rollout, mesh_served
+from registry.store.times import epoch
 
 _decode = msgspec.json.Decoder(RolloutState).decode
 _READ = select(
     mesh_rollout.c.node_cluster,
     mesh_rollout.c.share,
     mesh_rollout.c.revision,
-    func.extract("epoch", mesh_rollout.c.since).label("since"),
+    epoch(mesh_rollout.c.since).label("since"),
     mesh_rollout.c.state,
 ).order_by(mesh_rollout.c.node_cluster, mesh_rollout.c.share)
 _WRITE = text(

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, and_, column, func, se
 from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint, Override, Quarantined, check_publishable
 from registry.store.tables import endpoints, overrides
+from registry.store.times import bounded
 from wire.model import Registration, Report
 
 _override_columns: list[ColumnElement[Any]] = [
@@ -19,8 +20,8 @@ _override_columns: list[ColumnElement[Any]] = [
     overrides.c.drain.label("override_drain"),
     overrides.c.actor.label("override_actor"),
     overrides.c.reason.label("override_reason"),
-    overrides.c.set_at.label("override_set_at"),
-    overrides.c.expires_at.label("override_expires_at"),
+    bounded(overrides.c.set_at).label("override_set_at"),
+    bounded(overrides.c.expires_at).label("override_expires_at"),
     overrides.c.instance_id.label("override_instance_id"),
     overrides.c.canary.label("override_canary"),
 ]
@@ -38,19 +39,19 @@ def endpoint_columns(source: FromClause) -> list[ColumnElement[Any]]:
         # As text without the netmask that inet would print.
         func.host(source.c.address).label("address"),
         source.c.port,
-        source.c.registered_at,
-        source.c.changed_at,
-        source.c.lapsed_at,
-        source.c.leaving_at,
-        source.c.unroutable_at,
-        source.c.removed_at,
-        source.c.suspect_since,
+        bounded(source.c.registered_at).label("registered_at"),
+        bounded(source.c.changed_at).label("changed_at"),
+        bounded(source.c.lapsed_at).label("lapsed_at"),
+        bounded(source.c.leaving_at).label("leaving_at"),
+        bounded(source.c.unroutable_at).label("unroutable_at"),
+        bounded(source.c.removed_at).label("removed_at"),
+        bounded(source.c.suspect_since).label("suspect_since"),
         source.c.suspect_reason,
         source.c.change,
         source.c.owner,
-        source.c.lost_at,
+        bounded(source.c.lost_at).label("lost_at"),
         source.c.lost_reason,
-        source.c.spare_since,
+        bounded(source.c.spare_since).label("spare_since"),
         source.c.drained_by,
         source.c.instance_id,
         source.c.incarnation,

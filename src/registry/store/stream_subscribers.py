@@ -12,6 +12,7 @@ from registry.core.stream_subscriber import SeenRow, StreamRow, Trouble
 from registry.core.subscriber import SUBSCRIBER_TIMEOUT, SubscriberFilter
 from registry.store.database import Database
 from registry.store.tables import processes, subscriber_streams
+from registry.store.times import age_of, epoch
 
 MAX_PROCESS_AGE = 10.0
 """Seconds since the last report of a process after which its streams have ended; it reports every three."""
@@ -68,7 +69,7 @@ async def delete_orphans(database: Database) -> None:
     Raises:
         UnavailableError: they could not be deleted.
     """
-    age = func.abs(func.extract("epoch", func.clock_timestamp() - subscriber_streams.c.told_at))
+    age = func.abs(age_of(subscriber_streams.c.told_at))
     living = select(processes.c.id)
     async with database.transaction() as connection:
         await connection.execute(
@@ -108,12 +109,12 @@ async def streams_of_clusters(database: Database, process_id: str, clusters: Col
 def _of_others(process_id: str) -> Select[*tuple[Any, ...]]:
     table = subscriber_streams.c
     seen = func.coalesce(processes.c.seen_at, table.told_at)
-    age = func.extract("epoch", func.clock_timestamp() - seen)
+    age = age_of(seen)
     return (
         select(
             *(table[name] for name in StreamRow.__struct_fields__),
             processes.c.id.is_not(None).label("reports"),
-            func.extract("epoch", seen).label("seen"),
+            epoch(seen).label("seen"),
             age.label("age"),
         )
         .select_from(subscriber_streams.outerjoin(processes, processes.c.id == table.process_id))

@@ -7,6 +7,7 @@ from sqlalchemy import delete, func, literal, select, text
 
 from registry.store.database import Database
 from registry.store.tables import traffic
+from registry.store.times import age_of
 
 RETENTION = 3_600.0
 """Seconds for which the row of a process that is gone is kept, by PostgreSQL's clock: the longest window."""
@@ -43,7 +44,7 @@ async def store_traffic(database: Database, process_id: str, number: int, pairs:
     Raises:
         UnavailableError: it could not be stored.
     """
-    age = func.abs(func.extract("epoch", func.clock_timestamp() - traffic.c.told_at))
+    age = func.abs(age_of(traffic.c.told_at))
     old = select(traffic.c.process_id).where(age > RETENTION).with_for_update(skip_locked=True)
     parameters = {"process": process_id, "number": number, "pairs": pairs, "endpoints": endpoints}
     async with database.transaction() as connection:
@@ -66,7 +67,7 @@ async def read_traffic(
     """
     columns = traffic.c
     others = columns.process_id != literal(process_id)
-    age = func.extract("epoch", func.clock_timestamp() - columns.told_at)
+    age = age_of(columns.told_at)
     async with database.session() as connection:
         numbers = await connection.execute(select(columns.process_id, columns.number).where(others))
         living = {row.process_id: row.number for row in numbers}

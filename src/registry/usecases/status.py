@@ -426,6 +426,7 @@ class Status:
             endpoints=sum(len(snapshot.endpoints) for snapshot in snapshots),
             quarantined=sum(len(snapshot.quarantined) for snapshot in snapshots),
             unavailable=len(cache.unsure),
+            outdated=len(cache.outdated),
             suspects=sum(len(snapshot.silent) for snapshot in snapshots),
             archive_ago=None if written_at is None else time.monotonic() - written_at,
             archive_current=self._disk_snapshot.holds(cache),

@@ -325,6 +325,7 @@ class Verdicts:
             endpoints=memory.endpoints,
             troubled=memory.troubled,
             unavailable=sorted(filter(reach.covers, unsure)),
+            outdated=sorted(filter(reach.covers, self._cache.outdated)),
             sizes={
                 name: len(self._cache.get(name).endpoints) for name in asked_for - unsure if self._cache.knows(name)
             },

@@ -169,7 +169,8 @@ class Facts(Struct, frozen=True):
         services: the number of services.
         endpoints: the number of their endpoints.
         troubled: the services that are worth a look.
-        unavailable: the services that this process cannot read.
+        unavailable: the services that this process cannot read, and answers with 503.
+        outdated: the services that it serves as they were, because it cannot read what PostgreSQL has now.
         sizes: the number of endpoints of each service that a subscriber asks for; a service that is not in it is not
             known to the registry.
         suspects: the endpoints that are served although their lease has lapsed.
@@ -193,6 +194,7 @@ class Facts(Struct, frozen=True):
     endpoints: int = 0
     troubled: Sequence[ServiceFacts] = ()
     unavailable: Sequence[str] = ()
+    outdated: Sequence[str] = ()
     sizes: Mapping[str, int] = {}  # msgspec copies it
     suspects: Sequence[SilentEndpoint] = ()
     ailing: Sequence[AilingEndpoint] = ()

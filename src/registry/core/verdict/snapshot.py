@@ -34,12 +34,15 @@ def _reason_stale(snapshot: SnapshotState) -> str:
 
 
 def _readable(facts: Facts) -> Conclusion:
-    count = facts.state.snapshot.unavailable if facts.everything else len(facts.unavailable)
     lines = [
-        about_service(service, f"{service}: this process answers 503 for it; the registry's log says why")
-        for service in facts.unavailable
+        about_service(service, f"{service}: {consequence}; the registry's log says why")
+        for services, consequence in (
+            (facts.unavailable, "this process answers 503 for it"),
+            (facts.outdated, "it is served as it was"),
+        )
+        for service in services
     ]
-    return conclude(counted(count, "service cannot be read", "services cannot be read"), lines)
+    return conclude(counted(len(lines), "service cannot be read", "services cannot be read"), lines)
 
 
 def _on_disk(facts: Facts) -> Conclusion:

@@ -58,6 +58,7 @@ _STATE = StateView(
         endpoints=340,
         quarantined=0,
         unavailable=0,
+        outdated=0,
         suspects=0,
         archive_ago=4.2,
         archive_current=True,

@@ -84,6 +84,7 @@ STATE = StateView(
         endpoints=2,
         quarantined=0,
         unavailable=0,
+        outdated=0,
         suspects=0,
         archive_ago=100.0,
         archive_current=True,
@@ -400,8 +401,8 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
     (
         "services-readable",
         FAILURE,
-        replace(with_state(("snapshot.unavailable", 1)), unavailable=["shop"]),
-        "1 service cannot be read",
+        replace(WELL, unavailable=["shop"], outdated=["cart"]),
+        "2 services cannot be read",
         "shop: this process answers 503 for it; the registry's log says why",
     ),
     (
