@@ -217,6 +217,11 @@ class GatewayCompiler:
     async def _result(self, revision: int, files: bytes | None, catalog: Catalog) -> GatewayCompilation:
         """Return the gateways as far as they may be served: where not all may, each is compiled and proven alone."""
         if files is None:
+            async with self._database.session() as connection:
+                contents = await store.read_newest_contents(connection)
+            # Gateways and edges alone have listeners of their own.
+            if not any(kinds.get("listeners") for kinds in contents.values()):
+                return GatewayCompilation(())
             reason = "the files of the revision are missing in PostgreSQL: apply them again"
             return GatewayCompilation((), [RefusedGateway(reason)])
         queue, envoy = self._compiler.changes, self._envoy_binary

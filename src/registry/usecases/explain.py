@@ -14,6 +14,7 @@ from registry.auth.verbs import Verb
 from registry.background.evidence import EvidenceReader
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.cooperative import cooperatively, in_order
 from registry.core.endpoint import Endpoint, Key, Quarantined
 from registry.core.expiry_guard import Candidate, Pause
 from registry.core.explain import Circumstances, Explanation, explain
@@ -121,7 +122,7 @@ class Explanations:
             self._explain_soon(principal, key), self._subscribers.list_subscribers(wanted)
         )
         explanation = explained.explanation
-        because = [*explanation.because, *_clients(subscribers, self._cache.clock.now())]
+        because = [*explanation.because, *await _clients(subscribers, self._cache.clock.now())]
         return replace(explained, explanation=replace(explanation, because=because))
 
     async def _explain_soon(self, principal: Principal, key: Key) -> ExplainedEndpoint:
@@ -232,14 +233,14 @@ class Explanations:
         return ExplainedEndpoint(endpoint.key, endpoint, lease, silence, explain(endpoint, around), events)
 
 
-def _clients(subscribers: ClusterSubscribers, now: float) -> list[str]:
+async def _clients(subscribers: ClusterSubscribers, now: float) -> list[str]:
     """Return in words which clients go by older endpoints, in at most five lines.
 
-    The last line says how many are behind edges.
+    The last line says how many are behind edges. There may be ten thousand, so they are looked at in turns.
     """
-    outdated = sorted(
-        (each for each in subscribers.statuses if each.evaluation.state in _OUTDATED),
-        key=lambda each: (_OUTDATED.index(each.evaluation.state), each.report.identity),
+    outdated = await in_order(
+        [each async for each in cooperatively(subscribers.statuses) if each.evaluation.state in _OUTDATED],
+        lambda each: (_OUTDATED.index(each.evaluation.state), each.report.identity),
     )
     lines = [
         f"{each.report.node_id or 'a client without a node id'} at {each.report.address} {each.evaluation.reason}"
@@ -248,18 +249,18 @@ def _clients(subscribers: ClusterSubscribers, now: float) -> list[str]:
     others = len(outdated) - len(lines)
     if others:
         lines.append(f"{others} more clients do not go by the newest endpoints either")
-    return [*lines, *_behind_edges(subscribers.statuses, now)]
+    return [*lines, *await _behind_edges(subscribers.statuses, now)]
 
 
-def _behind_edges(clients: Sequence[SubscriberStatus], now: float) -> list[str]:
+async def _behind_edges(clients: Sequence[SubscriberStatus], now: float) -> list[str]:
     """Return how many clients are behind edges, whose word is all that is known of them; empty if none is."""
-    behind = [each for each in clients if each.report.edge]
+    behind = [each async for each in cooperatively(clients) if each.report.edge]
     if not behind:
         return []
     ages: dict[bool, list[float]] = {True: [], False: []}
-    for each in behind:
+    async for each in cooperatively(behind):
         ages[each.evaluation.state == "silent"].append(max(0.0, now - each.report.seen_at))
-    current = sum(each.evaluation.state == "current" for each in behind)
+    current = len([each async for each in cooperatively(behind) if each.evaluation.state == "current"])
     words = f"{len(behind)} of {len(clients)} clients are behind an edge, and {current} of these are current"
     if ages[False]:
         words += f", by what their edges told within {math.ceil(max(ages[False]))} s"
