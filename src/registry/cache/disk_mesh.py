@@ -60,18 +60,24 @@ class DiskMesh:
         self._written, self._failing = state, False
 
     def restore(self, cache: MeshCache) -> bool:
-        """Fill the cache from the file, and mark it as stale; return False if there is none of its database."""
+        """Fill the cache from the file, and mark it as stale; return False if there is none of its database.
+
+        A node.cluster that cannot be read gets 503 until PostgreSQL is read, as one that the file does not have.
+        """
+        unreadable: list[str] = []
         try:
             with suppress(PermissionError):
                 self._path.chmod(PRIVATE)
-            header, nodes = _read(self._path.read_bytes())
+            header, nodes = _read(self._path.read_bytes(), unreadable)
             cache.restore(header.database_id, header.revision, nodes)
         except FileNotFoundError:
             return False
         except (OSError, msgspec.DecodeError, ValueError) as error:
             log.warning("mesh_unreadable", path=str(self._path), reason=str(error))
             return False
-        log.warning("mesh_served_from_disk", revision=header.revision, nodes=len(nodes))
+        for reason in unreadable:
+            log.error("mesh_node_on_disk_unreadable", reason=reason)
+        log.warning("mesh_served_from_disk", revision=header.revision, nodes=len(nodes), unreadable=len(unreadable))
         return True
 
 
@@ -85,9 +91,18 @@ def _pieces(database_id: str, revision: int, nodes: Sequence[ServedNode]) -> Ite
         yield b"".join(map(encode, nodes[begin : begin + _NODES_PER_TURN]))
 
 
-def _read(content: bytes) -> tuple[_Header, list[ServedNode]]:
+def _read(content: bytes, unreadable: list[str]) -> tuple[_Header, list[ServedNode]]:
+    """Return the header and the nodes of a file, without those that cannot be read; ``unreadable`` gets the reasons."""
     documents = documents_in(content)
     header = _header.decode(documents[0]) if documents else _Header(0, "", 0)
     if header.format != _FORMAT:
         raise ValueError(f"format {header.format} is not one that this version reads")
-    return header, [_node.decode(document) for document in documents[1:]]
+    nodes = []
+    for number, document in enumerate(documents[1:], start=1):
+        try:
+            nodes.append(_node.decode(document))
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            unreadable.append(f"node {number} of {len(documents) - 1}: {error}")
+    if unreadable and not nodes:
+        raise ValueError(f"nothing in it can be read; {unreadable[0]}")
+    return header, nodes
