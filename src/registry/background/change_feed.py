@@ -362,7 +362,7 @@ class ChangeFeed:
             await self._read_apart(name)
 
     async def _read_apart(self, service: str) -> None:
-        """Read a service on a connection of its own; one that cannot be read leaves only this service as it was."""
+        """Read a service on a connection of its own, and leave it as it was if it cannot be read."""
         try:
             async with self._database.session() as connection:
                 await self._read(connection, [service])
