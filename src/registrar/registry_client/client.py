@@ -183,9 +183,7 @@ class RegistryClient:
             RegistryUnavailable: there was no response, or an invalid one.
             RegistryRefused: the registry refused them.
         """
-        content = msgspec.json.encode(report)
-        registry, _ = await self._attempt(lambda registry: self._send(registry, "POST", _PROBES, content))
-        self._registries.answered(registry)
+        await self._send_aside(_PROBES, msgspec.json.encode(report))
 
     async def next_errand(self, instance_id: str, endpoints: Sequence[str]) -> tuple[TakenErrand | None, float]:
         """Return the next errand when there is one, and the seconds to wait before the next request.
@@ -225,13 +223,11 @@ class RegistryClient:
             RegistryUnavailable: there was no response, or an invalid one.
             RegistryRefused: the registry refused it, or does not know digests.
         """
-        registry, response = await self._attempt(lambda registry: self._send(registry, "POST", _TRAFFIC, digest))
+        response = await self._send_aside(_TRAFFIC, digest)
         try:
-            answer = _decode_digest_answer(response.body)
+            return _decode_digest_answer(response.body)
         except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}", registry) from error
-        self._registries.answered(registry)
-        return answer
+            raise RegistryUnavailable(f"answer not understood: {error}") from error
 
     async def login(self, headers: Mapping[str, str]) -> tuple[LoginAnswer, float | None]:
         """Log in with the headers of a signed identity request; return the answer and the registry's time.
@@ -363,6 +359,40 @@ class RegistryClient:
         else:
             self._fail(registry)
         raise RegistryRefused(problem, from_registry=from_registry, registry_time=registry_time(response))
+
+    async def _send_aside(self, path: str, content: bytes) -> Response:
+        """Send a request to the registry that heartbeats go to, whose choice does not hear what becomes of it.
+
+        A registry may refuse a digest, or be too busy for it, and renew leases as ever; or take it and renew none.
+
+        Raises:
+            RegistryUnavailable: there was no response, or one that asks to come later.
+            RegistryRefused: the registry refused.
+        """
+        registry = self._registries.current
+        if not registry.resolved:
+            raise RegistryUnavailable(f"{registry.name} has no address", perhaps_stored=False)
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._send(registry, "POST", path, content)
+        except _UnauthenticatedError as error:
+            raise RegistryUnavailable(str(error), perhaps_stored=False, unauthenticated=True) from error
+        except TimeoutError as error:
+            raise RegistryUnavailable(f"TimeoutError no answer within {self._timeout:g}s") from error
+        except NO_RESPONSE as error:
+            raise RegistryUnavailable(describe(error), perhaps_stored=not isinstance(error, ConnectError)) from error
+        if not _successful(response):
+            problem = _problem(response)
+            if overloaded(response.status):
+                raise RegistryUnavailable(
+                    f"{problem.status} {problem.title}: {problem.detail}",
+                    retry_after=_retry_after(response, problem),
+                    limited=response.status == 429,
+                )
+            raise RegistryRefused(
+                problem, from_registry=_from_registry(response), registry_time=registry_time(response)
+            )
+        return response
 
     async def _next_registry(self) -> RegistryAddress:
         """Return the registry to send to; names are looked up again before a new connection."""

@@ -27,6 +27,8 @@ MIN_INTERVAL = 1.0
 """Seconds between two readings at least, whatever a registry asks for."""
 UNSUPPORTED_PAUSE = 600.0
 """Seconds after which a registry that does not know digests is asked again: it may have been upgraded."""
+LOG_INTERVAL = 300.0
+"""Seconds between two log events of one kind of failure, whose reason may change each time, or which comes and goes."""
 REFUSED_PAUSE = 60.0
 """Seconds after which a refused digest is followed by another one: grants may have changed."""
 _PAUSE_SPREAD = 0.1
@@ -102,7 +104,11 @@ class TrafficReporter:
         self._asked = DigestAnswer()
         """What the registry asked for with its last answer."""
         self._problems: dict[str, str] = {}
-        """By kind: the reason of the last failure; each reason is logged once in a row."""
+        """By kind: the reason of the last failure, until the next success."""
+        self._logged: dict[str, tuple[str, float]] = {}
+        """By kind: the reason that was logged last, and the loop's time of it."""
+        self._logged_open: set[str] = set()
+        """The kinds of failure that were logged since their last success."""
         self._sent = self._failed = 0
 
     @property
@@ -234,11 +240,19 @@ class TrafficReporter:
         return max(self._interval, min(retry_after or 0.0, REFUSED_PAUSE))
 
     def _fail(self, kind: str, reason: str) -> None:
+        """Note a failure, and log it unless the same reason was logged last, or any a moment ago."""
         self._failed += 1
-        if self._problems.get(kind) != reason:
-            log.warning(kind, reason=reason)
         self._problems[kind] = reason
+        before, at = self._logged.get(kind, ("", float("-inf")))
+        same = kind in self._logged_open and reason == before
+        if not same and self._loop.time() - at >= LOG_INTERVAL:
+            log.warning(kind, reason=reason)
+            self._logged[kind] = reason, self._loop.time()
+            self._logged_open.add(kind)
 
     def _recover(self, kind: str) -> None:
-        if self._problems.pop(kind, None) is not None:
+        """Note a success, and log it after a failure that was logged."""
+        self._problems.pop(kind, None)
+        if kind in self._logged_open:
+            self._logged_open.discard(kind)
             log.info("traffic_recovered", after=kind)

@@ -207,6 +207,7 @@ async def test_a_report_that_is_refused_ends_nothing() -> None:
 
 async def test_an_old_registrar_ignores_the_field(registry: FakeRegistry) -> None:
     """A grant may have more fields than a registrar reads; this one takes a report over real HTTP as refused."""
+    registry.failures.append((404, {}, b""))
     async with RegistryClient(RegistryUrls(registry.url), 0.5) as client:
         with pytest.raises(RegistryRequestError):
             await client.report_probes(ProbeReport("shop", "127.0.0.1:8080", "i-1", []))

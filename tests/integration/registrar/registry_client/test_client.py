@@ -1,16 +1,18 @@
 """Single requests to a registry over real HTTP."""
 
 import asyncio
+import contextlib
 
 import msgspec
 import pytest
 from harness.fake_registry import FakeRegistry
 
-from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.errors import RegistryRefused, RegistryRequestError, RegistryUnavailable
 from registrar.registry_client.client import Listed, RegistryClient
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.registries import RegistryUrls
 from wire.model import Health, Heartbeat, Registration, Report
+from wire.probe_report import ProbeReport, ProbeResult
 from wire.problem import Problem
 
 BEAT = Heartbeat("shop", "10.0.0.5:8080", Registration("i-1", 7, metadata={"tier": "web"}))
@@ -57,6 +59,37 @@ async def test_a_silent_registry_costs_one_timeout(registry: FakeRegistry) -> No
             await it.heartbeats([BEAT])
     assert raised.value.perhaps_stored
     assert asyncio.get_running_loop().time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (429, {"retry-after": "9"}, msgspec.json.encode(Problem("busy", 429, "too many digests"))),
+        (413, {"content-type": "application/problem+json"}, msgspec.json.encode(Problem("large", 413, "64 kB"))),
+        (503, {}, b""),
+        (404, {}, b"<html>not found"),
+        (200, {}, b"<html>sign in"),
+        None,
+    ],
+    ids=lambda failure: "silence" if failure is None else f"{failure[0]}",
+)
+async def test_a_digest_or_a_probe_that_fails_says_nothing_of_heartbeats(
+    registry: FakeRegistry, unused_tcp_port: int, failure: tuple[int, dict[str, str], bytes] | None
+) -> None:
+    """They go on to the registry that renews them, over the connection that they have."""
+    report = ProbeReport("shop", "10.0.0.5:8080", "i-1", [ProbeResult("10.0.0.6:8080", 7, "refused", 3, 0.1)])
+    async with client(registry.url, f"http://127.0.0.1:{unused_tcp_port}", timeout=0.3) as it:
+        await it.heartbeats([BEAT])
+        for send in (lambda: it.report_traffic(b"{}"), lambda: it.report_probes(report)):
+            if failure is None:
+                registry.silent = True
+            else:
+                registry.failures.append(failure)
+            with contextlib.suppress(RegistryRequestError):
+                await send()
+            registry.silent = False
+            assert it.registry == registry.url
+            await it.heartbeats([BEAT])
 
 
 @pytest.mark.parametrize(

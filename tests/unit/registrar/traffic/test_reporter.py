@@ -1,6 +1,8 @@
 """The reporter: when it reads, what it sends, and what it does with refusals."""
 
+import logging
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -8,7 +10,7 @@ import pytest
 
 from registrar.errors import EnvoyAdminError, RegistryRefused, RegistryRequestError, RegistryUnavailable
 from registrar.traffic.envoy import Envoy
-from registrar.traffic.reporter import REFUSED_PAUSE, UNSUPPORTED_PAUSE, TrafficReporter
+from registrar.traffic.reporter import LOG_INTERVAL, REFUSED_PAUSE, UNSUPPORTED_PAUSE, TrafficReporter
 from registrar.traffic.statistics import Reading, Statistic
 from registrar.traffic.topology import Cluster, EnvoyNode, Tries
 from wire.problem import Problem
@@ -181,6 +183,23 @@ async def test_what_was_beyond_a_limit_is_in_the_next_digest(parts: Parts) -> No
     (digest,) = registry.digests
     assert [edge.counts.completed for edge in digest.edges] == [9]
     assert (reporter.status.sent, reporter.status.failed, reporter.status.problem) == (1, 2, "")
+
+
+async def test_a_failure_that_comes_and_goes_is_not_logged_each_time(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor one whose reason differs each time; the status has the newest reason."""
+    reporter, _, registry = parts
+    now = 1_000.0
+    monkeypatch.setattr(reporter, "_loop", SimpleNamespace(time=lambda: now))
+    with caplog.at_level(logging.INFO):
+        for number in range(60):
+            now += 10
+            registry.answer = DigestAnswer() if number % 2 else RegistryUnavailable(f"busy for {number} s")
+            await passes(reporter)
+    events = [record.getMessage() for record in caplog.records]
+    assert 1 <= events.count("traffic_not_sent") <= 600 / LOG_INTERVAL + 1
+    assert events.count("traffic_recovered") == events.count("traffic_not_sent")
 
 
 async def test_two_reporters_of_one_node_are_told_apart(parts: Parts) -> None:
