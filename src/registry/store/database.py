@@ -1,5 +1,6 @@
 """The connections to PostgreSQL: the pool, transactions, sessions, and the checks of a new connection."""
 
+import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -26,6 +27,11 @@ Session = AsyncConnection
 
 MAX_CLOCK_DIFFERENCE = 60.0
 """Seconds by which PostgreSQL's clock may differ from this process's where rows are deleted by it."""
+READING_TIMEOUT = 2.0
+"""Seconds within which PostgreSQL answers a reader, who has to hear in time that it does not.
+
+A connection on which a statement is given up is closed after 2 s more, and clients wait for 5 s.
+"""
 _MIN_VERSION = 15
 """The oldest major version of PostgreSQL that the registry runs on."""
 _ENCODINGS = ("UTF8", "SQL_ASCII")
@@ -227,6 +233,21 @@ class Database:
         with translate_errors(self._role, quiet=self._unbounded):
             async with self._engine.connect() as connection, self._renewed_if_stale(connection):
                 yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Lend the same for what a client waits for, until ``READING_TIMEOUT``.
+
+        Raises:
+            UnavailableError: as for ``transaction``, and when the time is over.
+        """
+        try:
+            async with asyncio.timeout(READING_TIMEOUT), self.session() as connection:
+                yield connection
+        except TimeoutError:
+            raise UnavailableError(
+                f"PostgreSQL has not answered within {READING_TIMEOUT:g} s; discovery and heartbeats go on"
+            ) from None
 
     async def answers(self) -> bool:
         """Tell whether PostgreSQL answers: if it does, what failed with UnavailableError failed for itself alone."""

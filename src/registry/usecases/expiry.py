@@ -74,7 +74,7 @@ class ExpiryControl:
             UnavailableError: PostgreSQL, which keeps them, is away.
         """
         self._policy.allow(principal, Verb.READ, service or "")
-        async with self._reads, self._database.session() as connection:
+        async with self._reads, self._database.reading() as connection:
             in_force = await store.in_force(connection)
         readable = {EVERYWHERE, *self._policy.readable(principal, in_force)}
         return [

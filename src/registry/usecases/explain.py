@@ -204,7 +204,7 @@ class Explanations:
         return next((loss_in_words(row, now) for row in lost), "")
 
     async def _circumstances(self, endpoint: Endpoint) -> Circumstances:
-        async with self._database.session() as connection:
+        async with self._database.reading() as connection:
             in_force = await pauses.in_force(connection)
             lease = await leases.lease_of(connection, endpoint.id)
             now = await read_clock(connection)

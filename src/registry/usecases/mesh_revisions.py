@@ -60,7 +60,7 @@ class MeshRevisions:
     async def revisions(self, principal: Principal, *, before: int | None, limit: int) -> list[Revision]:
         """Return revisions, the newest first."""
         self._policy.allow(principal, Verb.READ)
-        async with self._database.session() as connection:
+        async with self._database.reading() as connection:
             revisions = await store.find_revisions(connection, before=before, limit=limit)
             newest = await store.newest(connection)
             return [await self._with_gateways(connection, principal, each, newest) for each in revisions]
@@ -82,7 +82,7 @@ class MeshRevisions:
             NotFoundError: there is no such revision.
         """
         self._policy.allow(principal, Verb.READ)
-        async with self._database.session() as connection:
+        async with self._database.reading() as connection:
             newest = await store.newest(connection)
             revision = await store.find_revision(connection, newest if number is None else number)
             if revision is None:
@@ -131,7 +131,7 @@ class MeshRevisions:
 
     async def _show(self, principal: Principal, service: str, *, bootstrap: bool) -> bytes:
         self._policy.allow(principal, Verb.READ, service)
-        async with self._database.session() as connection:
+        async with self._database.reading() as connection:
             revision = await store.find_revision(connection, await store.newest(connection))
             if revision is None:
                 raise NotFoundError("no revision of the mesh configuration was ever applied")

@@ -93,7 +93,7 @@ class MeshStatus:
         self._policy.allow(principal, Verb.READ)
         if not self._policy.reach(principal, Verb.READ).everything:
             return None
-        async with self._database.session() as connection:
+        async with self._database.reading() as connection:
             revision = await store.find_revision(connection, number)
             if revision is None:
                 raise NotFoundError(f"there is no revision {number}")

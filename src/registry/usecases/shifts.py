@@ -135,7 +135,7 @@ class TrafficShifts:
             return stored.shift
 
     async def _read(self, names: list[str] | None = None) -> Mapping[str, Shift | None]:
-        async with self._database.session() as connection:
+        async with self._database.reading() as connection:
             return await store.read(connection, names)
 
     def _strength_of(self, shift: Shift) -> Strength:
