@@ -17,7 +17,7 @@ Owner = tuple[str, str]
 _ROOM = 0.05
 """The part of a full table that is dropped at once, since each time goes through all owners."""
 _MAX_RANKED = 1_000
-"""Entries of one owner that are compared at once, so that a large table does not stop the process."""
+"""Entries of all owners that are compared at once, so that a large table does not stop the process."""
 
 
 class SharedTable(Generic[Key, Value]):
@@ -77,13 +77,17 @@ class SharedTable(Generic[Key, Value]):
         for (principal, caller), keys in self._keys.items():
             callers.setdefault(principal, {})[caller] = len(keys)
         sizes = {principal: sum(of.values()) for principal, of in callers.items()}
-        for principal, fewer in excess(sizes, number).items():
-            for caller, less in excess(callers[principal], fewer).items():
-                self._drop((principal, caller), less)
+        losses = [
+            ((principal, caller), less)
+            for principal, fewer in excess(sizes, number).items()
+            for caller, less in excess(callers[principal], fewer).items()
+        ]
+        for owner, less in losses:
+            self._drop(owner, less, max(_MAX_RANKED // len(losses), 2 * less))
 
-    def _drop(self, owner: Owner, number: int) -> None:
+    def _drop(self, owner: Owner, number: int, ranked: int) -> None:
         keys = self._keys[owner]
-        compared = list(islice(keys, max(_MAX_RANKED, 2 * number)))
+        compared = list(islice(keys, ranked))
         dropped = set(nsmallest(number, compared, key=lambda key: self._rank(self._values[key])))
         for key in compared:
             if key in dropped:
