@@ -176,7 +176,7 @@ class FakeRegistry:
         writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         await writer.drain()
 
-    def _aside(self, _method: str, _target: str, _body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _aside(self, _: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Take what is sent beside heartbeats."""
         return self.failures.popleft() if self.failures else (200, {"content-type": "application/json"}, b"{}")
 
