@@ -86,14 +86,14 @@ _ROLLOUT: dict[str, Any] = {
     "since": 1764400000.0,
     "waited": 1.5,
     "deadline": 60.0,
-    "state": "waiting",
+    "state": "paused",
     "reason": "web/task-1 at 10.0.0.5 has not shown the new clusters",
     "awaited": [_LAGGARD],
     "awaited_count": 1,
     "left_behind": [],
-    "paused_by": "",
-    "paused_reason": "",
-    "paused_at": None,
+    "paused_by": "ada",
+    "paused_reason": "INC-42",
+    "paused_at": 1764400030.0,
 }
 _GATEWAY = {"node_cluster": "grpc-staging", "at": 1764400900.0, "envoy": ["1.40.0"]}
 _REFUSED = {
