@@ -1,6 +1,7 @@
 """The token of an Envoy: the files from which the recommended bootstrap takes it, and which the registrar writes."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,8 +38,12 @@ def prepare_token_files(token_file: Path, mode: int) -> None:
     """
     # Created rather than renamed into place: another process may write the first token at this moment.
     with suppress(FileExistsError):
-        token_file.touch(exist_ok=False)
-        token_file.chmod(mode)
+        descriptor = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            # Of this file, whatever has its name by now; the umask may have taken something of the mode.
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
     write_token_sds(token_file, mode)
 
 

@@ -1,12 +1,20 @@
 """What was written past the API spoils no answer: it is kept out alone, counted, shown and replaced."""
 
+import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
+
+from registry.background.change_feed import ChangeFeed
+from registry.cache.snapshot_cache import SnapshotCache
+from registry.settings import load_settings
+from registry.store.database import Database
 
 
 @pytest.mark.parametrize(
@@ -54,6 +62,14 @@ def _spoil(server: Postgres, database: str, *, told: bool) -> None:
         server.execute("UPDATE services SET change = change + 100, version = version + 100", url=database)
 
 
+_ERRAND = (
+    "INSERT INTO events OVERRIDING SYSTEM VALUE SELECT made.* FROM events AS last, jsonb_populate_record(last,"
+    """ '{"id": 9999, "kind": "errand_answered", "reason": "of before", "status": ""}') AS made"""
+    " WHERE last.kind = 'removed'"
+)
+"""Adds the event of an errand whose answer came when its endpoint was gone."""
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["noticed", "unnoticed"])
 def test_a_spoilt_row_that_falls_silent_is_removed(
     database: str, server: Postgres, workplace: Path, service: str, *, told: bool
@@ -68,6 +84,9 @@ def test_a_spoilt_row_that_falls_silent_is_removed(
         last = found.client.get(f"/v1/events?service={service}").json()["events"][0]
         assert (last["kind"], last["endpoint"], last["status"]) == ("removed", "10.0.0.1:80", "REMOVED")
         assert "quarantined: weight 0" in last["reason"]
+        server.execute(_ERRAND, url=database)
+        why = found.client.get(f"/v1/services/{service}/endpoints/10.0.0.1:80/explain").json()["because"]
+        assert why[0].startswith("it is not listed; last: removed: ")
         assert len(_leases(server, database)) == 1
 
 
@@ -117,6 +136,7 @@ _IMPOSSIBLE = (
     f"UPDATE leases SET expires_at = '0044-01-01 BC' WHERE endpoint_id = {_LEASE_OF.format(2)}",
     "UPDATE overrides SET set_at = '-infinity', expires_at = 'infinity'",
     "UPDATE pauses SET until = 'infinity'",
+    "UPDATE registry_state SET last_sweep_at = 'infinity', restored_at = '-infinity'",
     "UPDATE services SET change = change + 100, version = version + 100",
 )
 """Times that PostgreSQL takes and Python cannot hold, in every table that a process reads at intervals."""
@@ -156,12 +176,26 @@ def test_times_that_python_cannot_hold_stop_nothing(
         log = found.log.read_text()
         for event in ("change_feed_failed", "sweep_refused", "rule_failed", '"defect"'):
             assert event not in log
-    with registry(database, workplace) as found:
+    server.execute("UPDATE registry_state SET last_sweep_at = 'infinity'", url=database)
+    with registry(database, workplace, sweep_interval="200ms") as found:
         assert found.statuses(service)["10.0.0.1:80"] == "HEALTHY"
+        swept = "SELECT last_sweep_at < now() + interval '1 minute' AS now FROM registry_state"
+        eventually(lambda: server.execute(swept, url=database)[0]["now"], within=10)
 
 
 _SHOWN = "CREATE OR REPLACE FUNCTION shown(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN {} RETURN true; END $$"
-_SPOILT = "IF $1 = '{}' THEN RAISE data_corrupted USING MESSAGE = 'missing chunk number 0 for toast value 7'; END IF;"
+_COPY = {
+    table: (
+        f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT made.* FROM {table} AS first, unnest($2::int[]) AS number,"
+        " jsonb_populate_record(first, jsonb_build_object('id', 1000 + number,"
+        f" '{name}', first.{name} || '-' || lpad(number::text, 3, '0'))) AS made WHERE first.{name} = $1"
+    )
+    for table, name in (("services", "name"), ("stored", "service"))
+}
+"""Statements that copy a service, and its endpoints, under names that end with a number."""
+_SPOILT = (
+    "IF $1 IN ('{}') THEN RAISE data_corrupted USING MESSAGE = 'missing chunk number 0 for toast value 7'; END IF;"
+)
 
 
 def test_a_row_that_postgresql_cannot_read_stops_its_service_alone(
@@ -186,15 +220,95 @@ def test_a_row_that_postgresql_cannot_read_stops_its_service_alone(
         eventually(lambda: len(found.statuses(other)) == 2, within=6)
         assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
         eventually(lambda: _unreadable(found) == [f"{service}: it is served as it was; the registry's log says why"])
+    for table in ("services", "stored"):
+        server.execute(_COPY[table], service, list(range(140)), url=database)
+    many = [f"{service}-{number:03}" for number in range(140)]
+    spoilt = [many[10], many[60], many[110]]
+    server.execute(_SHOWN.format(_SPOILT.format("', '".join([service, *spoilt]))), url=database)
     with registry(database, workplace, resync_interval="1s") as found:
         assert len(found.statuses(other)) == 2
+        # Three batches had such a service each, and those that were read one by one left room for the next batch.
+        assert [name for name in many if found.poll(name).status_code == 503] == spoilt
         assert found.poll(service).status_code == 503
         assert found.poll(service, api="v2").status_code == 503
-        assert _unreadable(found) == [f"{service}: this process answers 503 for it; the registry's log says why"]
+        assert _unreadable(found) == [
+            f"{name}: this process answers 503 for it; the registry's log says why" for name in (service, *spoilt)
+        ]
+        _check_nothing_is_concluded(found, service)
         server.execute(_SHOWN.format(""), url=database)
         eventually(lambda: found.poll(service).status_code == 200, within=10)
         assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
         eventually(lambda: _unreadable(found) == [])
+    for table, name in (("stored", "service"), ("services", "name")):
+        server.execute(f"DELETE FROM {table} WHERE {name} = ANY($1)", many, url=database)
+    server.execute(_SHOWN.format("RAISE data_corrupted;"), url=database)
+    asyncio.run(_check_refuses_to_be_ready(database, partial(server.execute, _SHOWN.format(""), url=database)))
+
+
+_REPORT = {
+    "endpoint": "10.0.0.1:80",
+    "instance_id": "i-10.0.0.1:80",
+    "results": [{"endpoint": "10.0.0.2:80", "incarnation": 1, "outcome": "refused", "attempts": 3, "ago": 1}],
+}
+
+
+def _check_nothing_is_concluded(found: Registry, service: str) -> None:
+    """Look at what would be told of a service without endpoints, of one that cannot be read."""
+    path = f"/v1/services/{service}"
+    for asked in (
+        found.client.get(f"{path}/endpoints/10.0.0.1:80/explain"),
+        found.client.post(f"{path}/shift", json={"to": "revision=b", "steps": [5], "reason": "x"}),
+        found.client.post(
+            "/v1/errands", json={"service": service, "endpoint": "10.0.0.1:80", "arguments": {"verb": "clusters"}}
+        ),
+        found.client.delete(f"/v1/mesh/catalog/{service}"),
+        found.client.post("/v1/probes", json=_REPORT | {"service": service}),
+    ):
+        assert (asked.url.path, asked.status_code) == (asked.url.path, 503), asked.text
+        assert "cannot read the service" in asked.json()["detail"]
+    listed = found.client.get("/v1/mesh/catalog").json()
+    assert service in listed["unavailable"]
+    assert service not in {each["service"] for each in listed["services"]}
+    for page in ("services", "overview"):
+        assert "4 services cannot be read" in found.client.get(f"/ui/{page}").text
+    for page in ("registry", "events"):
+        assert f'<option value="{service}">' in found.client.get(f"/ui/{page}").text
+
+
+async def _check_refuses_to_be_ready(database: str, mend: Callable[[], object]) -> None:
+    """Follow a database of which no service can be read, and mend it when that was found out."""
+    store, cache = Database(database, connections=10, timeout=2), SnapshotCache()
+    feed = ChangeFeed(store, cache, load_settings())
+    following = asyncio.create_task(feed.run())
+    async with asyncio.timeout(60):
+        while "none of the 2 services can be read" not in feed.loss:
+            assert not cache.ready
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(mend)
+        while not cache.ready:
+            await asyncio.sleep(0.01)
+    assert len(cache.services()) == 2
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await store.close()
+
+
+async def test_what_was_never_read_and_a_fail_over_lost_is_not_gone(database: str, server: Postgres) -> None:
+    """Its heartbeats may bring it back; a service that nobody has registered by then is gone."""
+    ((identity,),) = await asyncio.to_thread(server.execute, "SELECT database_id FROM registry_state", url=database)
+    store, cache = Database(database, connections=10, timeout=2), SnapshotCache()
+    cache.restore(identity, {}, ["shop"])
+    settings = load_settings().model_copy(update={"resync_interval": 0.3, "last_endpoint_hold": 1.0})
+    following = asyncio.create_task(ChangeFeed(store, cache, settings).run())
+    async with asyncio.timeout(60):
+        while cache.stale:
+            await asyncio.sleep(0.01)
+        assert cache.unsure == {"shop"}
+        while cache.unsure:
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await store.close()
 
 
 def _unreadable(found: Registry) -> list[str]:

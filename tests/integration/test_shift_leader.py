@@ -222,6 +222,23 @@ async def test_it_holds_while_postgresql_is_away(world: World, server: Postgres,
     assert (await world.shift("shop")).state == "aborted"
 
 
+async def test_it_holds_while_its_service_cannot_be_read(world: World) -> None:
+    """What a process cannot read has no endpoints there, and may have all of them in PostgreSQL."""
+    await world.begin("shop")
+    cache = SnapshotCache()
+    cache.doubt("shop")
+    world.shifts = Shifts(world.database, cache, world.feed, lambda: True, lambda *_: NOBODY)
+    for _ in range(4):
+        await world.look(GONE_AFTER)
+    assert set(world.shifts._failures) == {"shop"}
+    assert (await world.shift("shop")).state == "running"
+    audit = Audit(AuditQueue(), cache.clock)
+    orders = TrafficShifts(Policy(), world.database, cache, world.feed, audit)
+    with pytest.raises(UnavailableError, match="cannot read the service shop"):
+        await orders.order(ANN, "shop", "abort", "")
+    assert (await world.shift("shop")).state == "running"
+
+
 async def test_two_leaders_make_each_step_once(world: World) -> None:
     """As for a moment when the lease of the first one has ended and it does not know yet."""
     await world.begin("shop")

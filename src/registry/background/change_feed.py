@@ -285,6 +285,8 @@ class ChangeFeed:
         self._cache.read_pauses(await pause_store.in_force(connection))
         numbers = await feed.service_versions(connection)
         self._not_followed.intersection_update(numbers)
+        # A fail-over may have lost them: what nobody can read here is no more gone than what is served from memory.
+        self._not_followed |= {name for name in self._cache.unsure if name not in numbers and self._may_return(name)}
         self._apart.intersection_update(numbers)
         await self._drop_forgotten(connection, numbers)
         async for name, snapshot in cooperatively(self._cache.services().items()):
@@ -300,7 +302,17 @@ class ChangeFeed:
             if stored.change > self._cache.get(name).change:
                 self._outdated.add(name)
         await self._catch_up(connection)
+        self._refuse_if_none_is_followed(numbers)
         self._cache.read_unlisted_overrides(await feed.unlisted_overrides(connection))
+
+    def _refuse_if_none_is_followed(self, stored: Collection[str]) -> None:
+        """Refuse to be ready where several services are stored and none of them can be read.
+
+        Raises:
+            UnavailableError: that is so; the cause is then in none of their rows.
+        """
+        if len(stored) > 1 and self._not_followed.issuperset(stored):
+            raise UnavailableError(f"none of the {len(stored)} services can be read; the log says why of each")
 
     async def _read_leases(self, connection: Session) -> None:
         """Read all leases if that is due, and changes that are notified meanwhile before the rest of them."""
@@ -356,10 +368,11 @@ class ChangeFeed:
     async def _read_all(self, connection: Session, services: Iterable[str]) -> None:
         apart = self._apart.intersection(services)
         names = sorted(apart.symmetric_difference(services))
-        for start in range(0, len(names), _MAX_SERVICES_PER_READ):
-            await self._read(connection, names[start : start + _MAX_SERVICES_PER_READ])
+        # First, since those that can be read leave the others: a batch that fails makes room for its own only then.
         for name in sorted(apart):
             await self._read_apart(name)
+        for start in range(0, len(names), _MAX_SERVICES_PER_READ):
+            await self._read(connection, names[start : start + _MAX_SERVICES_PER_READ])
 
     async def _read_apart(self, service: str) -> None:
         """Read a service on a connection of its own, and leave it as it was if it cannot be read."""

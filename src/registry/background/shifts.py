@@ -196,7 +196,13 @@ class Shifts:
             watched.noted_at = time.monotonic()
 
     def _look(self, watched: _Watched, row: RunningShift) -> Look:
-        """Return what is known now, and remember what the next look is compared with."""
+        """Return what is known now, and remember what the next look is compared with.
+
+        Raises:
+            UnavailableError: this process cannot read the service.
+        """
+        # Without endpoints it would be aborted, although it may have all of them.
+        self._cache.check_sure(row.service)
         shift, moment = watched.shift, time.monotonic()
         snapshot = self._cache.get(row.service)
         if snapshot.change != watched.change:

@@ -179,7 +179,8 @@ class SnapshotCache:
 
         Args:
             now: the event loop's time.
-            unread: the services that are in the database and cannot be read; about the others this process is sure now.
+            unread: the services that cannot be read, or that a fail-over may have lost; about the others this process
+                is sure now.
         """
         self._stale = False
         self._synchronised_at = now

@@ -42,6 +42,6 @@ async def show_events(
         service=service,
         kind=kind,
         actor=actor,
-        services=sorted(snapshot.service for snapshot in catalog.services(reader))[:_MAX_SERVICES],
+        services=catalog.names(reader)[:_MAX_SERVICES],
         most=_MAX_EVENTS,
     )

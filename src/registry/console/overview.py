@@ -9,7 +9,7 @@ from registry.console.page import Framed
 from registry.console.service_rows import ServiceRow, ServiceRowsPart
 from registry.console.services import by_trouble
 from registry.core.verdict.document import Verdict
-from registry.http.dependencies import ProcessHealthPart, Reader
+from registry.http.dependencies import CatalogPart, ProcessHealthPart, Reader
 from wire.finding import Finding, Line
 
 router = APIRouter()
@@ -45,7 +45,7 @@ class Category(Struct, frozen=True):
 
 @router.get("/overview")
 async def show_overview(
-    service_rows: ServiceRowsPart, health: ProcessHealthPart, reader: Reader, frame: Framed
+    service_rows: ServiceRowsPart, catalog: CatalogPart, health: ProcessHealthPart, reader: Reader, frame: Framed
 ) -> Response:
     """Show what is wrong with the registry, as far as the person may read and observe it."""
     rows = sorted(await service_rows.all(reader), key=by_trouble)
@@ -60,6 +60,7 @@ async def show_overview(
         parts=[] if verdict is None else health.summary(),
         rows=rows[:_MAX_SERVICES],
         total=len(rows),
+        unavailable=catalog.unavailable(reader),
         endpoints=sum(row.endpoints for row in rows),
         routable=sum(row.routable for row in rows),
         troubled=_troubled(rows),

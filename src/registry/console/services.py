@@ -11,7 +11,7 @@ from markupsafe import Markup
 from registry.console.listing import matches, page_of
 from registry.console.page import Framed, ask_for_pauses, render
 from registry.console.service_rows import ServiceRow, ServiceRowsPart
-from registry.http.dependencies import READY, ExpiryPart, OverridesPart, Reader
+from registry.http.dependencies import READY, CatalogPart, ExpiryPart, OverridesPart, Reader
 
 router = APIRouter(dependencies=[READY])
 
@@ -24,6 +24,7 @@ Sort = Literal["name", "trouble", "endpoints", "routable"]
 @router.get("/services")
 async def show_services(  # noqa: PLR0913  # the parts of the page, and one argument a filter
     service_rows: ServiceRowsPart,
+    catalog: CatalogPart,
     expiry: ExpiryPart,
     overrides: OverridesPart,
     reader: Reader,
@@ -44,6 +45,7 @@ async def show_services(  # noqa: PLR0913  # the parts of the page, and one argu
         rows=shown,
         lines=[_line(msgspec.msgpack.encode(row)) for row in shown.items],
         total=len(rows),
+        unavailable=catalog.unavailable(reader),
         troubled=troubled,
         unroutable=sum(bool(row.endpoints and not row.routable) for row in rows),
         endpoints=sum(row.endpoints for row in rows),

@@ -54,7 +54,7 @@ async def show_state(
         pauses=await ask_for_pauses(expiry, reader),
         suspects=[suspect_view(suspect) for suspect in suspects[:SIZE]],
         suspected=len(suspects),
-        services=sorted(snapshot.service for snapshot in catalog.services(reader))[:_MAX_SERVICES],
+        services=catalog.names(reader)[:_MAX_SERVICES],
         settings=list(_settings(settings)),
     )
 

@@ -33,6 +33,7 @@ from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import NamedRecord, Statement
 from registry.store.rows import Row, endpoint_columns, override_columns, override_from, overrides_of, read_row
 from registry.store.tables import endpoints, overrides, registry_state, services
+from registry.store.times import age_of, epoch
 from registry.store.transaction import StoredVersion
 
 log = structlog.get_logger()
@@ -47,8 +48,8 @@ _RAISE = text(
     " RETURNING version"
 ).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
 _READ_STATE = text(
-    "SELECT database_id, current_setting('transaction_read_only')::boolean AS read_only,"
-    " extract(epoch FROM last_sweep_at) AS swept, extract(epoch FROM clock_timestamp() - last_sweep_at) AS ago"
+    "SELECT database_id, current_setting('transaction_read_only')::boolean AS read_only,"  # noqa: S608  # constants
+    f" {epoch(registry_state.c.last_sweep_at)} AS swept, {age_of(registry_state.c.last_sweep_at)} AS ago"
     " FROM registry_state"
 )
 MAX_UNLISTED_OVERRIDES = 1000

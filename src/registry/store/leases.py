@@ -163,8 +163,8 @@ _NOTIFY = Statement(
 # credited already, and this process must not count the time since then as swept.
 _COUNT_AS_SWEPT = Statement(
     text(
-        "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"
-        " WHERE last_sweep_at IS NULL OR abs(extract(epoch FROM last_sweep_at) - :last) < 0.001 RETURNING true"
+        "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"  # noqa: S608  # constants
+        f" WHERE last_sweep_at IS NULL OR abs({epoch(registry_state.c.last_sweep_at)} - :last) < 0.001 RETURNING true"
     )
 )
 _LEAD = text(

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.database_url import DatabaseUrl
 from registry.store.database import Database
+from registry.store.tables import registry_state
+from registry.store.times import age_of
 
 log = structlog.get_logger()
 
@@ -31,7 +33,7 @@ _COPIED = (
 )
 _READ = text(
     f"SELECT database_id, {_COPIED} AS copied,"  # noqa: S608  # constants
-    " extract(epoch FROM clock_timestamp() - restored_at) AS restored_ago FROM registry_state"
+    f" {age_of(registry_state.c.restored_at)} AS restored_ago FROM registry_state"
 )
 # Only the first of several processes changes anything: the others wait for its row, and find it done.
 _RENEW = text(

@@ -6,11 +6,13 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from registry.store.database import Database
+from registry.store.tables import audit
+from registry.store.times import epoch
 
 # The part of a principal behind "as" is what it calls itself.
 _COUNT = text(
-    "SELECT split_part(principal, ' as ', 1) AS name, verb, sum(count) AS total, count(DISTINCT peer) AS peers,"
-    " max(peer) AS peer, extract(epoch from max(at)) AS last FROM audit"
+    "SELECT split_part(principal, ' as ', 1) AS name, verb, sum(count) AS total, count(DISTINCT peer) AS peers,"  # noqa: S608  # constants
+    f" max(peer) AS peer, max({epoch(audit.c.at)}) AS last FROM audit"
     " WHERE decision = 'would_refuse' AND at > now() - make_interval(secs => :within) AND verb = ANY(:verbs)"
     " GROUP BY 1, 2 ORDER BY total DESC, name, verb LIMIT :limit"
 )

@@ -129,6 +129,14 @@ class Catalog:
             self._cache.get(name) for name in self._cache.names() if name not in self._cache.unsure and covers(name)
         ]
 
+    def unavailable(self, principal: Principal) -> list[str]:
+        """Return the names of the services that exist and cannot be read now, of those that the principal may read."""
+        return sorted(filter(self.reach(principal).covers, self._cache.unsure))
+
+    def names(self, principal: Principal) -> list[str]:
+        """Return the names of all services that the principal may read, in order, those that cannot be read now too."""
+        return list(filter(self.reach(principal).covers, self._cache.names()))
+
     @property
     def ready(self) -> bool:
         """Whether this process knows the registry's state."""

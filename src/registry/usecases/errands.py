@@ -260,6 +260,7 @@ class Errands:
             key = endpoint_key(service, endpoint, "$.endpoint")
             named = self._cache.find(key)
             if named is None:
+                self._cache.check_sure(service)
                 raise UnknownEndpointError(service, endpoint)
             return [named], 1
         if not self._cache.knows(service):

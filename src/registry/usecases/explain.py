@@ -115,6 +115,7 @@ class Explanations:
 
         Raises:
             NotFoundError: it was never registered, or longer ago than history is kept.
+            UnavailableError: this process cannot read its service.
         """
         self._policy.allow(principal, Verb.READ, key[0], format_endpoint(*key[1:]))
         wanted = SubscriberFilter(service=key[0])
@@ -150,10 +151,12 @@ class Explanations:
         lost = self._lost(key)
         if lost:
             return _unlisted(key, _explain_lost(lost), events)
+        # It may be listed for all that this process knows.
+        self._cache.check_sure(key[0])
         if not events:
             name = format_endpoint(*key[1:])
             raise NotFoundError(f"{name} was never registered for {key[0]}, or longer ago than history is kept")
-        return _unlisted(key, _explain_departed(events[-1]), events)
+        return _unlisted(key, _explain_departed(_last_change(events)), events)
 
     def _explain_from_memory(self, key: Key, reason: str) -> ExplainedEndpoint:
         """Explain an endpoint by what this process knows.
@@ -164,6 +167,7 @@ class Explanations:
 
         Raises:
             NotFoundError: its service is not known.
+            UnavailableError: this process cannot read its service.
         """
         away = Away(reason, self._missing())
         endpoint, quarantined = self._cache.find(key), self._quarantined(key)
@@ -294,6 +298,11 @@ def _explain_lost(loss: str) -> Explanation:
         "nothing, if the host is gone for good: its loss is acknowledged on the page of its service",
     ]
     return Explanation(served=False, because=because, would_change=changes)
+
+
+def _last_change(events: Sequence[RecordedEvent]) -> RecordedEvent:
+    """Return the last event that left the endpoint with a status; errands leave none, and no endpoint by them."""
+    return next((event for event in reversed(events) if event.status), events[-1])
 
 
 def _explain_departed(last: RecordedEvent) -> Explanation:

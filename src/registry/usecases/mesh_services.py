@@ -19,10 +19,17 @@ _FORGOTTEN = "mesh_forgotten"
 
 
 class RegisteredPage(Struct, frozen=True):
-    """A part of the services by name, and whether more follow."""
+    """A part of the services by name.
+
+    Attributes:
+        services: those of the page that this process knows.
+        unavailable: the names of the others of the page, which exist and which it cannot read.
+        following: the name behind which the next page begins; None: this is the last one.
+    """
 
     services: list[RegisteredService]
-    more: bool
+    unavailable: list[str]
+    following: str | None
 
 
 class MeshServices:
@@ -60,9 +67,14 @@ class MeshServices:
             UnavailableError: what is known of those without endpoints cannot be read.
         """
         self._policy.allow(principal, Verb.READ)
-        readable = self._policy.readable(principal, self._cache.services())
-        names = sorted(name for name in readable if name > after)
-        return RegisteredPage(await self._registered.read(names[:limit]), len(names) > limit)
+        readable = self._policy.readable(principal, self._cache.names())
+        names = [name for name in readable if name > after]
+        page, unsure = names[:limit], self._cache.unsure
+        return RegisteredPage(
+            await self._registered.read([name for name in page if name not in unsure]),
+            [name for name in page if name in unsure],
+            page[-1] if len(names) > limit else None,
+        )
 
     async def forget(self, principal: Principal, service: str, reason: str) -> None:
         """Remove a service without endpoints from the gateways that select it by its last known metadata.
@@ -70,10 +82,11 @@ class MeshServices:
         Raises:
             InvalidError: it has endpoints, whose metadata gateways select by.
             NotFoundError: nothing is known of it that gateways could select by.
-            UnavailableError: it could not be stored.
+            UnavailableError: it could not be stored, or this process cannot say whether it has endpoints.
         """
         self._policy.allow(principal, Verb.OPERATE, service)
         with self._audit.noting(principal, _FORGOTTEN, Verb.OPERATE, service, reason=reason):
+            self._cache.check_sure(service)
             endpoints = len(self._cache.get(service).endpoints)
             if endpoints:
                 raise InvalidError(

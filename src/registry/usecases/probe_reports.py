@@ -55,13 +55,14 @@ class ProbeReports:
             UnknownEndpointError: that endpoint is not registered.
             FencedError: another instance owns it.
             LimitError: it reports too often.
-            UnavailableError: the results could not be stored.
+            UnavailableError: the results could not be stored, or this process cannot read the service.
         """
         key = endpoint_key(report.service, report.endpoint, "$.endpoint")
         prober = self._cache.find(key)
         name = report.endpoint if prober is None else prober.name
         self._policy.allow(principal, Verb.REGISTER, report.service, name, report.instance_id)
         if prober is None:
+            self._cache.check_sure(report.service)
             raise UnknownEndpointError(report.service, report.endpoint)
         self._registrations.check_owners(principal, [key])
         owner = prober.registration

@@ -90,7 +90,7 @@ class TrafficShifts:
             InvalidError: the plan means nothing for the service.
             ShiftConflictError: the service has a shift, or nothing else is routable.
             UnknownServiceError: the service is not known.
-            UnavailableError: it could not be stored.
+            UnavailableError: it could not be stored, or this process cannot read the service.
         """
 
         def begin(before: Shift | None, in_force: tuple[Share, ...], now: float) -> Change:
@@ -105,7 +105,8 @@ class TrafficShifts:
         Raises:
             NotFoundError: it had no shift.
             ShiftConflictError: the state of the shift, or of the endpoints, does not allow the order.
-            UnavailableError: it could not be stored.
+            UnavailableError: it could not be stored; or this process cannot read the service, of which an abort and a
+                promotion ask what is routable.
         """
 
         def carry_out(stored: Shift | None, _in_force: object, now: float) -> Change:
@@ -142,6 +143,8 @@ class TrafficShifts:
         return self._strength(shift.service, shift.plan.selector, shift.plan.others)
 
     def _strength(self, service: str, selector: str, others: Collection[Share]) -> Strength:
+        # Read as empty, it would have no group to begin with, and nothing that an abort spares.
+        self._cache.check_sure(service)
         return strength_of(self._cache.get(service).endpoints.values(), selector, tuple(others))
 
     def _none(self, service: str) -> NotFoundError:

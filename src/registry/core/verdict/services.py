@@ -67,13 +67,17 @@ def _not_empty(facts: Facts) -> Conclusion:
 
 
 def _missed(facts: Facts) -> Iterator[Line]:
-    """Yield the services that are asked for and have no endpoint: emptied, never registered, or forgotten."""
+    """Yield the services that are asked for and have no endpoint: emptied, never registered, or forgotten.
+
+    Of those that this process cannot read it is not known; ``services-readable`` names them.
+    """
     nodes: defaultdict[str, list[str]] = defaultdict(list)
     for subscriber in facts.subscribers.statuses if facts.subscribers else ():
         report = subscriber.report
         nodes[report.service].append(report.node_id or report.address)
+    unsure = set(facts.unavailable)
     for name, asking in sorted(nodes.items()):
-        if not facts.sizes.get(name):
+        if not facts.sizes.get(name) and name not in unsure:
             envoys = f"{asking[0]}{f' and {len(asking) - 1} more' if len(asking) > 1 else ''}"
             missing = "has no endpoint any more" if name in facts.sizes else "was never registered, or is forgotten"
             yield Line(f"{name} {missing}, and is asked for by {envoys}", name, link=page_of(name))

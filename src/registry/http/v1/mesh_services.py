@@ -26,11 +26,16 @@ class RegisteredList(Struct, frozen=True):
 
     services: list[RegisteredView]
     next: str | None
+    unavailable: Annotated[
+        list[str],
+        Meta(description="Services of this page that this process cannot read; gateways go on by what they had last."),
+    ]
 
 
 _EXAMPLE = {
     "services": [{"service": "greeter", "endpoints": 0, "metadata": {"protocol": ["grpc"]}}],
     "next": "Z3JlZXRlcg==",
+    "unavailable": [],
 }
 _FORGOTTEN: dict[int | str, Any] = {204: {"description": "Its last known metadata is deleted."}}
 
@@ -49,7 +54,8 @@ async def list_mesh_catalog(
         RegisteredView(each.service, each.endpoints, {key: list(values) for key, values in each.metadata.items()})
         for each in page.services
     ]
-    return json(RegisteredList(views, write_cursor(views[-1].service) if page.more else None))
+    following = None if page.following is None else write_cursor(page.following)
+    return json(RegisteredList(views, following, page.unavailable))
 
 
 @router.delete(

@@ -925,6 +925,13 @@ def test_nothing_is_concluded_from_no_subscriber_while_some_are_not_remembered()
     }
 
 
+def test_nothing_is_said_of_the_endpoints_of_a_service_that_cannot_be_read() -> None:
+    """It was not "never registered": that it cannot be read is said alone."""
+    asked = replace(WELL, subscribers=polled(subscriber("shopp")), unavailable=["shopp"])
+    assert findings_of(asked)["services-not-empty"].status is FindingStatus.OK
+    assert "shopp" in text_of(findings_of(asked)["services-readable"])
+
+
 def test_access_is_judged_by_what_is_decided() -> None:
     """Off on loopback alone is well; nothing is said of refusals that are not decided, or could not be counted."""
     local = with_state(("access.mode", "off"), ("access.noted_verbs", []), ("access.open_listeners", []))
