@@ -54,7 +54,10 @@ def test_a_share_is_set_shown_and_taken_back(shared_registry: Registry, service:
     # All weights are of one version.
     assert shared_registry.client.get(f"/v1/services/{service}").json()["version"] == before + 1
     explained = registryctl(shared_registry.url, "explain", service, NEW).out
-    assert "its group revision=b gets 10 % of the requests (ann from 127.0.0.1: try it)" in explained
+    set_by = "of the requests (ann from 127.0.0.1: try it)"
+    assert f"its group revision=b gets 10 % {set_by}; it gets 10 % by itself" in explained
+    other = registryctl(shared_registry.url, "explain", service, OTHER).out
+    assert f"gets 90 % {set_by}; it gets 45 % by itself" in other
     events = shared_registry.client.get("/v1/events", params={"service": service, "kind": "shares_set"}).json()[
         "events"
     ]

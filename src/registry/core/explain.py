@@ -6,7 +6,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.evidence import Evidence, evidence_in_words
 from registry.core.expiry_guard import Pause
 from registry.core.lease import Lease
-from registry.core.shares import WHOLE, GroupShare
+from registry.core.shares import GroupShare
 from registry.core.silence import Silence, silence_in_words, silence_of, until_in_words
 from wire.duration import format_duration
 from wire.model import Health
@@ -20,6 +20,7 @@ class Circumstances(Struct, frozen=True):
         lease: the endpoint's lease, or None.
         pause: the pause that keeps the service's endpoints from lapsing, or None.
         share: the share of its group, where its service has shares of traffic, with their author and reason.
+        share_weights: the sum of the weights that shares give to the routable endpoints of the service.
         has_routable: whether the service has any endpoint that may receive traffic.
         removal_delay: seconds for which the endpoint stays listed once it is not routable.
         last_hold: seconds for which a lapsed endpoint stays while the service has no routable endpoint.
@@ -37,6 +38,7 @@ class Circumstances(Struct, frozen=True):
     read_ago: float | None = None
     evidence: Evidence | None = None
     share: GroupShare | None = None
+    share_weights: int = 0
 
 
 class Explanation(Struct, frozen=True):
@@ -137,7 +139,10 @@ def _override(endpoint: Endpoint, around: Circumstances) -> list[str]:
 def _share(endpoint: Endpoint, around: Circumstances) -> list[str]:
     if around.share is None or _drained_by_share(endpoint):
         return []
-    return [f"{around.share.in_words}; its own part of that is a weight of {endpoint.share_weight} in {WHOLE}"]
+    own = ""
+    if endpoint.routable and endpoint.share_weight and around.share_weights:
+        own = f"; it gets {100 * endpoint.share_weight / around.share_weights:.3g} % by itself"
+    return [around.share.in_words + own]
 
 
 def _drained_by_share(endpoint: Endpoint) -> bool:

@@ -122,8 +122,8 @@ class Shift(Struct, frozen=True):
 
     @property
     def compared(self) -> Counts:
-        """The attempts at the others with which the group is compared; of the step before too where there are few."""
-        return rest_counts(self.rest, self.rest_before)
+        """The attempts at the others with which the group is compared, of the step before too where they are few."""
+        return rest_counts(self.rest, self.rest_before, self.percent)
 
     @property
     def surely(self) -> float:

@@ -20,7 +20,7 @@ _Z_OF_FAILING = 3.0
 _FAILING = 0.005
 """The part of the rest's requests that fail from which it counts as failing."""
 _MIN_REST = 50
-"""Requests of the rest below which its ratio includes the step before; at 100 % the rest has none."""
+"""Requests of the rest below which its ratio includes the step before."""
 _FULL = 100.0
 
 
@@ -65,8 +65,19 @@ def wilson_upper(counts: Counts, z: float = _Z) -> float:
     return 1.0 - wilson_lower(Counts(counts.requests, max(0, counts.requests - counts.errors)), z)
 
 
-def rest_counts(rest: Counts, before: Counts) -> Counts:
-    """Return the rest's requests that a group is compared with: those of the step before too where there are few."""
+def rest_counts(rest: Counts, before: Counts, percent: float) -> Counts:
+    """Return the rest's requests that a group is compared with.
+
+    Those of the step before belong to them where there are few. Where the group has all requests they alone do: what
+    the rest still has then was under way when the step began, and so little would prove nothing against the group.
+
+    Args:
+        rest: what the rest had in this step.
+        before: what it had in the step before.
+        percent: the share of the group.
+    """
+    if percent >= _FULL:
+        return before
     return rest if rest.requests >= _MIN_REST else rest + before
 
 

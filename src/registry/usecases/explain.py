@@ -229,6 +229,7 @@ class Explanations:
             removal_delay=self._settings.removal_delay,
             last_hold=self._settings.last_endpoint_hold,
             share=None if shares is None else share_of(endpoint, shares),
+            share_weights=0 if shares is None else sum(each.share_weight or 0 for each in siblings if each.routable),
         )
 
     def _listed(self, endpoint: Endpoint, around: Circumstances, events: Sequence[RecordedEvent]) -> ExplainedEndpoint:

@@ -100,6 +100,16 @@ def test_at_100_percent_the_rest_is_judged_by_the_step_before() -> None:
     assert looked(shift, 5, Counts(100, 30), Counts()).state == "aborted"
 
 
+@pytest.mark.parametrize("rest", [0, 49, 50, 100, 500])
+@pytest.mark.parametrize("steps", [(50.0, 100.0), (100.0,)])
+def test_at_100_percent_what_is_still_under_way_hides_no_bad_group(steps: tuple[float, ...], rest: int) -> None:
+    """However many requests the rest had when the last step began: few as they are, they prove nothing."""
+    shift = begun(replace(PLAN, steps=steps))
+    while shift.percent < 100:
+        shift = look(shift, seen(shift, Counts(20_000), Counts(20_000)), NOW).shift
+    assert looked(shift, 1, Counts(3000, 150), Counts(rest)).state == "aborted"
+
+
 def test_without_figures_it_holds_and_says_so_once() -> None:
     """No time of the step passes, and the history gets one event."""
     shift, events = begun(), []
