@@ -25,7 +25,7 @@ from registry.errors import LimitError
 from registry.store.database import ERRANDS_CHANNEL, Database, read_clock
 from registry.store.rows import moment
 from registry.store.tables import errands, events
-from registry.store.times import epoch
+from registry.store.times import age_of, epoch
 from wire.errand import Arguments, verb_of
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ _MAKE_ROOM = delete(errands).where(
         .limit(bindparam("surplus", type_=Integer))
     )
 )
-_AGES = select(errands.c.instance_id, _seconds(_now - errands.c.asked_at, "age")).where(
+_AGES = select(errands.c.instance_id, age_of(errands.c.asked_at).label("age")).where(
     errands.c.instance_id == any_(bindparam("instances", type_=ARRAY(Text)))
 )
 
