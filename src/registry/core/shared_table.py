@@ -17,7 +17,10 @@ Owner = tuple[str, str]
 _ROOM = 0.05
 """The part of a full table that is dropped at once, since each time goes through all owners."""
 _MAX_RANKED = 1_000
-"""Entries of all owners that are compared at once, so that a large table does not stop the process."""
+"""Entries that are compared at once, so that a large table does not stop the process: all entries of some owners, and
+not some of each, since busy ones would be dropped beside idle ones. The other owners have their turn later."""
+_MAX_PART = 0.25
+"""The part of its entries that an owner loses at once for others whose turn is later."""
 
 
 class SharedTable(Generic[Key, Value]):
@@ -37,7 +40,9 @@ class SharedTable(Generic[Key, Value]):
         self._owners: dict[Key, Owner] = {}
         """By key: who added it."""
         self._keys: dict[Owner, dict[Key, None]] = {}
-        """By owner: its keys, in the order in which they are compared next."""
+        """By owner: its keys."""
+        self._turn = 0
+        """The times that an owner's entries were compared: of very many, other ones each time."""
         self.dropped: dict[Owner, int] = {}
         """By owner: the entries that were dropped since somebody emptied this."""
 
@@ -82,19 +87,29 @@ class SharedTable(Generic[Key, Value]):
             for principal, fewer in excess(sizes, number).items()
             for caller, less in excess(callers[principal], fewer).items()
         ]
+        in_turn = sum(len(self._keys[owner]) for owner, _ in losses) > _MAX_RANKED
+        ranked = 0
         for owner, less in losses:
-            self._drop(owner, less, max(_MAX_RANKED // len(losses), 2 * less))
+            size = len(self._keys[owner])
+            ranked += min(size, _MAX_RANKED)
+            if not number or ranked > _MAX_RANKED:
+                # The other owners have more now than those that lost some, and lose theirs the next time.
+                break
+            lost = min(number, max(less, int(size * _MAX_PART))) if in_turn else less
+            self._drop(owner, lost)
+            number -= lost
 
-    def _drop(self, owner: Owner, number: int, ranked: int) -> None:
+    def _drop(self, owner: Owner, number: int) -> None:
+        """Drop the smallest of an owner's entries; of very many, the smallest of some that are spread over all."""
         keys = self._keys[owner]
-        compared = list(islice(keys, ranked))
-        dropped = set(nsmallest(number, compared, key=lambda key: self._rank(self._values[key])))
-        for key in compared:
-            if key in dropped:
-                self.discard(key)
-            else:
-                # Those that were compared and stay come last the next time.
-                keys[key] = keys.pop(key)
+        step = -(-len(keys) // _MAX_RANKED)
+        compared = list(islice(keys, self._turn % step, None, step))
+        self._turn += 1
+        if step > 1:
+            number = min(number, max(1, int(len(compared) * _MAX_PART)))
+        dropped = nsmallest(number, compared, key=lambda key: self._rank(self._values[key]))
+        for key in dropped:
+            self.discard(key)
         self.dropped[owner] = self.dropped.get(owner, 0) + len(dropped)
 
 

@@ -1,6 +1,8 @@
 """Tables that several owners share, and budgets of requests."""
 
-from hypothesis import given
+from random import Random
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.core.shared_table import FairBudget, SharedTable, excess, most_dropped
@@ -69,15 +71,66 @@ def test_entries_that_were_discarded_or_are_old_make_room() -> None:
     assert (len(shared), shared.get("new"), shared.dropped) == (0, None, {})
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(2, 150), st.integers(1, 25), st.integers(1, 200), st.randoms(use_true_random=False))
+def test_many_owners_lose_their_least_busy_entries(owners: int, each: int, further: int, random: Random) -> None:
+    """Nothing is dropped that is busier than what its owner keeps, and at most a thousand entries are compared."""
+    steps: list[list[int]] = []
+    shared: SharedTable[tuple[int, int], int] = SharedTable(
+        owners * each,
+        lambda rank: steps[-1].append(rank) or rank,  # type: ignore[func-returns-value]
+    )
+    entries = {(owner, number): random.randrange(1_000) for owner in range(owners) for number in range(each)}
+    for key, rank in entries.items():
+        shared.add(key, rank, ("p", str(key[0])))
+    for number in range(further):
+        steps.append([])
+        shared.add((-1, number), 1_000, ("q", str(number)))
+    assert max(map(len, steps)) <= 1_000
+    assert len(shared) <= owners * each
+    kept = dict(shared.items())
+    for owner in range(owners):
+        own = [(rank, (owner, number) in kept) for (of, number), rank in entries.items() if of == owner]
+        left = [rank for rank, is_kept in own if is_kept]
+        assert max((rank for rank, is_kept in own if not is_kept), default=0) <= min(left, default=1_000)
+
+
+def test_two_hundred_and_fifty_callers_keep_their_busy_pairs() -> None:
+    """Those were added first, as where idle pairs come later; callers lose the idlest quarter in turn."""
+    shared: SharedTable[tuple[int, int], int] = SharedTable(5_000, lambda busyness: busyness)
+    for number in range(20):
+        for caller in range(250):
+            shared.add((caller, number), 20 - number, ("p", str(caller)))
+
+    def lost() -> list[set[int]]:
+        return [{number for number in range(20) if shared.get((caller, number)) is None} for caller in range(250)]
+
+    shared.add((-1, 0), 1_000, ("q", "0"))
+    assert sorted(lost())[-50:] == [{15, 16, 17, 18, 19}] * 50
+    assert shared.dropped.keys() == {("p", str(caller)) for caller, each in enumerate(lost()) if each}
+    for number in range(1, 1_250):
+        shared.add((-1, number), 1_000, ("q", str(number)))
+    assert lost() == [{15, 16, 17, 18, 19}] * 250
+
+
 def test_a_large_table_drops_in_bounded_work() -> None:
     """Of very many entries of one owner some are compared, other ones the next time."""
     compared: list[int] = []
     shared: SharedTable[int, int] = SharedTable(10_000, lambda number: compared.append(number) or number)  # type: ignore[func-returns-value]
     for number in range(12_000):
         shared.add(number, number, ("p", "c"))
-    drops = sum(shared.dropped.values()) // 500
+    drops = sum(shared.dropped.values()) // 250
     assert 0 < len(compared) <= drops * 1_000
-    assert len(set(compared)) == len(compared) > 2_000
+    assert len(set(compared)) > 5_000
+
+
+def test_those_that_are_compared_are_spread_over_a_large_table() -> None:
+    """A thousand busy entries that were added first are not compared with each other alone."""
+    shared: SharedTable[int, int] = SharedTable(5_000, lambda busyness: busyness)
+    for number in range(6_000):
+        shared.add(number, number < 1_000, ("p", "c"))
+    assert all(shared.get(number) is not None for number in range(1_000))
+    assert len(shared) <= 5_000
 
 
 def test_beyond_the_budget_everybody_still_has_a_part() -> None:
