@@ -14,7 +14,8 @@
     ├── EnvoyAdminError         the admin interface of the Envoy beside this process gave no usable response
     └── RegistryRequestError    a request to the registry failed
         ├── RegistryUnavailable     no usable response; retry soon
-        └── RegistryRefused         a refusal; a retry would be refused too
+        ├── RegistryRefused         a refusal; a retry would be refused too
+        └── RegistryAnswerTooLong   an answer that is not taken; the next one would be as long
 """
 
 from collections.abc import Sequence
@@ -159,6 +160,10 @@ class RegistryUnavailable(RegistryRequestError):  # noqa: N818 - a state of the 
         self.limited = limited
         self.unauthenticated = unauthenticated
         self.perhaps_stored = perhaps_stored
+
+
+class RegistryAnswerTooLong(RegistryRequestError):  # noqa: N818 - as above
+    """The registry's answer is longer than this process takes."""
 
 
 class RegistryRefused(RegistryRequestError):  # noqa: N818 - as above

@@ -91,7 +91,10 @@ EDGE_AGE = Metric(
     "Seconds since the registry last vouched for the oldest content of the edge; missing without an edge or content.",
 )
 EDGE_REFUSED = Metric(
-    "registrar_edge_refused", "gauge", (), "1 while registries refuse the edge, and Envoys poll them directly."
+    "registrar_edge_refused",
+    "gauge",
+    (),
+    "1 while registries refuse the edge, or an answer is too long for it, and Envoys poll them directly.",
 )
 EDGE_FULL = Metric(
     "registrar_edge_full",

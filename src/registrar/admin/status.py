@@ -143,9 +143,9 @@ class EdgeStatus(Struct, frozen=True):
 
     Attributes:
         listen: where Envoys poll it.
-        refused: whether registries answer and refuse it, so that Envoys poll them directly.
+        refused: whether registries answer and refuse it, or an answer is too long, so that Envoys poll them directly.
         full: whether it turns polls away for want of room, so that Envoys poll registries directly.
-        away: why the newest question failed, or None after an answer.
+        away: why no registry answers, why each one refuses, or whose answer is too long; else None.
         seconds_since_answered: seconds since the newest answer; None before the first.
         age: seconds since the registry last vouched for the oldest content; None without content.
         polls: answered polls, by status.

@@ -13,7 +13,7 @@ from registrar import jitter
 from registrar.edge.entry import Entry, Key, Source
 from registrar.edge.polled_types import ENDPOINTS
 from registrar.edge.subscription import Subscription
-from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.errors import RegistryAnswerTooLong, RegistryRefused, RegistryRequestError, RegistryUnavailable
 from registrar.event_log import EventLogger
 from registrar.registry_client.client import RegistryClient
 from wire.edge_assignments import MAX_EDGE_HOLD, MAX_EDGE_NAMES, MAX_EDGE_TAKEN, EdgeAnswer, EdgeQuestion
@@ -27,6 +27,8 @@ _MAX_BACKOFF = 1.0
 """Seconds of the longest pause after a failure: an Envoy may be waiting. One connection is tried each time."""
 _REFUSED_PAUSE = 5.0
 """Seconds of the pause after a refusal; Envoys poll the registry themselves meanwhile."""
+_TOO_LONG_PAUSE = 60.0
+"""Seconds of the pause after an answer that is too long: each one is up to 64 MB that nobody takes."""
 _REPORT_DELAY = 0.4
 """Seconds after which the registry is told what Envoys have taken; they take a change within half of it."""
 _END_TIMEOUT = 1.0
@@ -42,6 +44,10 @@ _AWAY = "away"
 _SUBSCRIPTION_TIMEOUT = 120.0
 """Seconds without a poll after which an Envoy is no longer reported; polls are held for 55 at most."""
 
+_TOO_LONG_FIX = (
+    "have fewer clusters or endpoints in one Envoy, let a proxy in between pass gzip, or let this Envoy poll the "
+    "registry without an edge (edge: null in mesh.yaml)"
+)
 _UPGRADE = "upgrade the registry: it has no POST /v1/edge/assignments"
 _INVALID = "correct what the reason names: the id, cluster or zone of Envoy's node, or a name that it polls for"
 _FIXES = {
@@ -83,7 +89,7 @@ class Progress(Struct):
     Attributes:
         questions: questions sent.
         failed: questions that no registry answered.
-        refused: questions that a registry refused.
+        refused: questions that a registry refused, or whose answer was too long.
         answered_at: when the newest answer came; None before the first.
         troubles: what keeps askers from answers now.
     """
@@ -145,6 +151,8 @@ class Asker:
         """Why the newest question failed or was refused; None after an answer."""
         self.refused = False
         """Whether the newest question was refused. Written here, and by Askers for a new one."""
+        self.too_long = False
+        """Whether the newest answer was too long to be taken. Written here."""
         # Loaded names that the registry does not refuse, and those that it does. Written by count().
         self._served: set[Key] = set()
         self._refused_names: set[Key] = set()
@@ -313,6 +321,8 @@ class Asker:
                 return 0.0
             fix = fix_of(error.problem.status, from_registry=error.from_registry)
             return self._note_refusal(str(error), fix)
+        except RegistryAnswerTooLong as error:
+            return self._note_too_long(str(error))
         now = self._loop.time()
         self._note_answer(now)
         self._note_refusals(answer, question)
@@ -326,7 +336,7 @@ class Asker:
             # The other one has reached another process. What this one would bring is not lost: tokens bring it.
             question.task.cancel()
             return
-        with contextlib.suppress(RegistryUnavailable, RegistryRefused):
+        with contextlib.suppress(RegistryRequestError):
             answer = question.task.result()
             self._note_refusals(answer, question)
             if answer is not None:
@@ -384,7 +394,7 @@ class Asker:
         if self._progress.troubles.end(self):
             away = round(self._silent_for(), 1)
             log.info("edge_registry_back", registry=self._client.registry, away_seconds=away)
-        self.away, self.refused, self._silent_since = None, False, None
+        self.away, self.refused, self.too_long, self._silent_since = None, False, False, None
         self._progress.answered_at = now
 
     def _note_failure(self, reason: str, retry_after: float | None) -> float:
@@ -396,10 +406,21 @@ class Asker:
                 reason=reason,
                 meanwhile="Envoys are served what is held here, however long it takes",
             )
-        self._fail(reason, refused=False)
+        self._fail(reason)
         return self._backoff.failed(4 * _MAX_BACKOFF, None if retry_after is None else min(retry_after, _MAX_BACKOFF))
 
     def _note_refusal(self, reason: str, fix: str) -> float:
+        meanwhile = "names of this node are not kept up to date; where all nodes are refused, /livez answers 503"
+        self._warn_refused(reason, meanwhile, fix)
+        self._fail(reason, refused=True)
+        return jitter.around(_REFUSED_PAUSE, 0.5)
+
+    def _note_too_long(self, reason: str) -> float:
+        self._warn_refused(reason, "/livez answers 503, so that Envoys ask the registry themselves", _TOO_LONG_FIX)
+        self._fail(reason, too_long=True)
+        return jitter.around(_TOO_LONG_PAUSE, 0.2)
+
+    def _warn_refused(self, reason: str, meanwhile: str, fix: str) -> None:
         self._progress.refused += 1
         if self._progress.troubles.begin(self, reason):
             log.warning(
@@ -407,15 +428,13 @@ class Asker:
                 registry=self._client.registry,
                 node=self.node.id,
                 reason=reason,
-                meanwhile="names of this node are not kept up to date; where all nodes are refused, /livez answers 503",
+                meanwhile=meanwhile,
                 fix=fix,
             )
-        self._fail(reason, refused=True)
-        return jitter.around(_REFUSED_PAUSE, 0.5)
 
-    def _fail(self, reason: str, *, refused: bool) -> None:
+    def _fail(self, reason: str, *, refused: bool = False, too_long: bool = False) -> None:
         self._said = None
-        self.away, self.refused = reason, refused
+        self.away, self.refused, self.too_long = reason, refused, too_long
         if self._silent_since is None:
             self._silent_since = self._loop.time()
         for entry in list(self.entries.values()):

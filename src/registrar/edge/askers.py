@@ -51,16 +51,22 @@ class Askers:
 
     @property
     def refused(self) -> bool:
-        """Whether Envoys have to ask the registry themselves: it answers, and refuses this process everything."""
-        return self.failed or (
-            not any(asker.is_served for asker in self._askers) and any(asker.is_refused for asker in self._askers)
-        )
+        """Whether Envoys have to ask the registry themselves.
+
+        The registry answers, and refuses this process everything; or one of its answers is too long. Nothing else would
+        bring an Envoy the names of that one, and the others lose nothing by asking the registry.
+        """
+        return self.failed or any(asker.too_long for asker in self._askers) or self._all_refused
 
     @property
     def away(self) -> str | None:
-        """Why no registry answers, or why each one refuses; None while one answers any of the questions."""
+        """Why an answer is not taken, why no registry answers or each one refuses.
+
+        None while one of the questions is answered and no answer is too long.
+        """
+        too_long = next((asker.away for asker in self._askers if asker.too_long), None)
         reasons = [asker.away for asker in self._askers]
-        return None if None in reasons else next(iter(reasons), None)
+        return too_long or (None if None in reasons else next(iter(reasons), None))
 
     def of(self, entry: Entry) -> Asker:
         """Return the asker of a name that was added."""
@@ -110,6 +116,10 @@ class Askers:
             if not asker.entries:
                 self._end(asker)
 
+    @property
+    def _all_refused(self) -> bool:
+        return not any(asker.is_served for asker in self._askers) and any(asker.is_refused for asker in self._askers)
+
     def _with_room(self, node: Node) -> Asker | None:
         for asker in self._askers:
             if (asker.node.id, asker.node.cluster) == (node.id, node.cluster) and not asker.full:
@@ -118,7 +128,7 @@ class Askers:
 
     def _new(self, node: Node) -> Asker:
         asker = Asker(node, self._edge, self._client, self.progress, self._settle)
-        if self.refused and self._askers:
+        if self._all_refused:
             # Until it knows better; /livez would flap with each node that comes otherwise.
             asker.refused, asker.away = True, self.away
         self._askers.append(asker)

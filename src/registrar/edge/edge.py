@@ -64,7 +64,7 @@ class Edge:
 
     @property
     def refused(self) -> bool:
-        """Whether Envoys have to ask the registry themselves: it answers, and refuses this process everything."""
+        """Whether Envoys have to ask the registry themselves: it refuses this process, or an answer is too long."""
         return self.askers.refused
 
     def age(self, now: float) -> float | None:

@@ -274,7 +274,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _probe(self) -> None:
         if self._server.edge.refused:
-            self._refuse(503, "the registry refuses this registrar: ask it directly")
+            self._refuse(503, "the registry refuses this registrar, or its answer is too long: ask it directly")
         elif self._server.edge.full:
             self._refuse(503, "this edge has no room for all that is polled for: ask the registry directly")
         else:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from registrar import jitter
-from registrar.errors import RegistryRefused, RegistryUnavailable
+from registrar.errors import RegistryAnswerTooLong, RegistryRefused, RegistryUnavailable
 from registrar.registry_client.credential import Credential, NoCredential
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
@@ -264,7 +264,8 @@ class RegistryClient:
 
         Raises:
             RegistryUnavailable: there was no response, or an invalid one.
-            RegistryRefused: the registry refused the question, or its answer is longer than an edge takes.
+            RegistryRefused: the registry refused the question.
+            RegistryAnswerTooLong: its answer is longer than an edge takes.
         """
         content = msgspec.json.encode(question)
         try:
@@ -273,12 +274,12 @@ class RegistryClient:
             )
         except RegistryUnavailable as error:
             if isinstance(error.__cause__, TooLongError):
-                raise _too_long_for_edge(str(error.__cause__)) from error
+                raise RegistryAnswerTooLong(str(error.__cause__)) from error
             raise
         try:
             answer = None if response.status == 304 else _decode_edge(_unpacked(response))
         except TooLongError as error:
-            raise _too_long_for_edge(str(error)) from error
+            raise RegistryAnswerTooLong(str(error)) from error
         except (msgspec.DecodeError, ValueError, zlib.error) as error:
             raise self._unavailable(f"answer not understood: {error}", registry) from error
         self._registries.answered(registry)
@@ -523,11 +524,6 @@ def _unpacked(response: Response) -> bytes:
     if not unpacker.eof:
         raise ValueError("the answer is cut")
     return body
-
-
-def _too_long_for_edge(reason: str) -> RegistryRefused:
-    """Return the refusal of an answer that would be as long each time."""
-    return RegistryRefused(Problem("Answer too large", 413, reason), from_registry=True)
 
 
 def _from_registry(response: Response) -> bool:

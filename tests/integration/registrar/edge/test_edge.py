@@ -228,14 +228,43 @@ async def test_an_answer_that_is_too_long_sends_envoys_to_the_registry(
 ) -> None:
     """It would be as long the next time, and Envoys ask for one service at a time."""
     monkeypatch.setattr("registrar.registry_client.client._MAX_EDGE_BYTES", 5_000)
+    monkeypatch.setattr("registrar.edge.asker._TOO_LONG_PAUSE", 0.5)
     assert await edge.version() == "db000001:5"
     await edge.registry.assign("large", "db000001:5", *(f"10.0.{n}.1:80" for n in range(200)))
     assert (await edge.poll("large")).status_code == 503
     assert (await edge.client.get("/livez")).status_code == 503
-    assert "413 Answer too large: the answer is longer than 5000 bytes" in str(edge.edge.askers.away)
+    assert edge.edge.askers.away == "the answer is longer than 5000 bytes"
     await edge.registry.assign("large", "db000001:6", *HOSTS)
     await until(lambda: not edge.edge.refused)
     assert await edge.version("large") == "db000001:6"
+
+
+@pytest.mark.parametrize("envoys", ["one with more clusters than a question has room for", "two"])
+async def test_an_answer_that_is_too_long_beside_others_that_are_not(
+    edge: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, envoys: str
+) -> None:
+    """An Envoy that starts would wait for its names for ever; and the answer is not fetched again every few seconds."""
+    monkeypatch.setattr("registrar.registry_client.client._MAX_EDGE_BYTES", 5_000)
+    monkeypatch.setattr("registrar.edge.asker._REFUSED_PAUSE", 0.01)
+    node = {"id": "envoy-2" if envoys == "two" else "envoy-1", "cluster": "web"}
+    if envoys != "two":
+        monkeypatch.setattr("registrar.edge.asker.MAX_EDGE_NAMES", 1)
+    assert await edge.version() == "db000001:5"
+    held = asyncio.create_task(edge.poll(version="db000001:5", hold=10))
+    await until(lambda: len(edge.edge.held_polls) == 1)
+    await edge.registry.assign("large", "db000001:5", *(f"10.0.{n}.1:80" for n in range(200)))
+    assert (await edge.poll("large", node=node)).status_code == 503
+    assert (await held).status_code == 304
+    assert (await edge.client.get("/livez")).status_code == 503
+    assert edge.edge.askers.away == "the answer is longer than 5000 bytes"
+    assert len(edge.edge.askers) == 2
+    (refused,) = [record for record in caplog.records if record.message == "edge_refused"]
+    assert "have fewer clusters or endpoints in one Envoy" in str(vars(refused))
+    # What is answered is kept up to date beside it.
+    await edge.registry.assign("shop", "db000001:6", *HOSTS)
+    await until(lambda: edge.edge.entries[next(iter(edge.edge.entries))].token == "db000001:6")
+    assert (await edge.client.get("/livez")).status_code == 503
+    assert sum("large" in question.held for question in edge.registry.questions) == 1
 
 
 async def test_limits(edge: World) -> None:
