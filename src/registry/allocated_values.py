@@ -4,6 +4,7 @@ prometheus_client maps sparse files into memory. Where the disk (or the tmpfs at
 such memory, the kernel ends the process with SIGBUS: a full disk would end all workers.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -15,6 +16,8 @@ log = structlog.get_logger()
 
 _INITIAL_SIZE = 65_536
 """Bytes of a new file, as prometheus_client makes it."""
+_CANNOT_ALLOCATE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""Errors of a file system that takes no space in advance: there a file has holes, as elsewhere without this module."""
 
 
 class AllocatedValues(MmapedDict):
@@ -28,7 +31,7 @@ class AllocatedValues(MmapedDict):
     """
 
     def __init__(self, filename: str) -> None:
-        _allocate(Path(filename))
+        _make(Path(filename))
         super().__init__(filename)  # type: ignore[no-untyped-call]
 
     def _init_value(self, key: str) -> None:
@@ -39,7 +42,7 @@ class AllocatedValues(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def _grow(self, size: int) -> None:
-        os.posix_fallocate(self._f.fileno(), 0, size)
+        _allocate(f"/proc/self/fd/{self._f.fileno()}", size)
 
 
 class WorkerValues(AllocatedValues):
@@ -59,6 +62,10 @@ class WorkerValues(AllocatedValues):
             _warn(self._fname, error)
             before = self._m[: self._capacity]
             self.close()  # type: ignore[no-untyped-call]
+            file = Path(self._fname)
+            if file.name.startswith("gauge_live"):
+                # A gauge that stands still is worse than none; counters go on as if nothing came.
+                file.unlink(missing_ok=True)
             self._count_in_memory(before)
 
     def _count_in_memory(self, before: bytes) -> None:
@@ -76,16 +83,28 @@ def allocate_workers_values() -> None:
     prometheus_client.values.MmapedDict = WorkerValues  # type: ignore[attr-defined,assignment]
 
 
-def _allocate(file: Path) -> None:
+def _make(file: Path) -> None:
     made = not file.exists()
-    with file.open("ab") as opened:
-        try:
-            os.posix_fallocate(opened.fileno(), 0, max(_INITIAL_SIZE, os.fstat(opened.fileno()).st_size))
-        except OSError:
-            if made:
-                # A scrape cannot read an empty one.
-                file.unlink()
+    try:
+        _allocate(str(file), max(_INITIAL_SIZE, 0 if made else file.stat().st_size))
+    except OSError:
+        if made:
+            # A scrape cannot read an empty one.
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _allocate(path: str, size: int) -> None:
+    # Not by a descriptor that appends or cannot read: where a file system cannot allocate, as NFS before 4.2, the C
+    # library writes to each block instead, and refuses such a descriptor (posix_fallocate(3)).
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in _CANNOT_ALLOCATE:
             raise
+    finally:
+        os.close(descriptor)
 
 
 def _warn(filename: str, error: OSError) -> None:

@@ -55,12 +55,6 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
     logging.getLogger("registry").setLevel(level.upper())
 
 
-def flush_logs() -> None:
-    """Write the lines that waited for a reader, as far as it takes them now."""
-    for handler in logging.getLogger().handlers:
-        handler.flush()
-
-
 def _masked(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
     """Return a renderer that leaves the secrets of tokens out of the whole line, its traceback included."""
 

@@ -24,7 +24,7 @@ from registry.core.peer_limit import PeerSlots
 from registry.database_url import DatabaseUrl
 from registry.descriptors import cap_held_polls, raised_descriptor_limit
 from registry.errors import BadSettingsError
-from registry.event_log import configure_logs, flush_logs
+from registry.event_log import configure_logs
 from registry.http.accepting_server import SCARCITY_PERIOD, AcceptingServer, Listener
 from registry.http.acceptor import BACKLOG, Acceptor
 from registry.http.peer_connections import PeerConnections
@@ -44,6 +44,7 @@ from registry.supervisor import (
 from registry.worker_metrics import VARIABLE as METRICS_DIRECTORY
 from registry.worker_metrics import forget_process
 from registry.worker_watchdog import SIGN_INTERVAL, show_life
+from wire.log_stream import drain_log, flush_log
 from wire.sd_notify import notify, watchdog_interval
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ _OWN_DESCRIPTORS = 20
 """Descriptors that are open before the first client connects: logs, event loop, listener."""
 _WORKER_DESCRIPTORS = 16
 """Those of each of several workers besides: two for each file of its metrics, and the pipes of its parent."""
+_FLUSH_INTERVAL = 0.1
+"""Seconds between two tries to write lines of the log that wait for its reader."""
 
 
 def serve(settings: Settings, database_url: DatabaseUrl, *, embedded: bool = False) -> int:
@@ -179,6 +182,7 @@ class _Server(AcceptingServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._show_life()
+        self._flush_log()
         await super().startup(sockets)
         if self.started and self._stream_listener is not None:
             self._streams = self._start_streams(self._stream_listener)
@@ -211,10 +215,10 @@ class _Server(AcceptingServer):
         acceptor.start()
         return _Streams(connections, acceptor)
 
-    async def on_tick(self, counter: int) -> bool:
-        """Do what the server does ten times a second, and write what is left of the log."""
-        flush_logs()
-        return await super().on_tick(counter)
+    def _flush_log(self) -> None:
+        """Write what is left of the log, also while this process stops."""
+        flush_log()
+        asyncio.get_running_loop().call_later(_FLUSH_INTERVAL, self._flush_log)
 
     def make_room(self, count: int) -> int:
         """Close idle connections and, if those are too few, answer the polls that are held for the longest."""
@@ -439,6 +443,7 @@ class _Workers:
             status = 1
         finally:
             sys.stderr.flush()
+            drain_log()
             os._exit(status)
 
     def _work(self) -> int:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NamedTuple, Never
 
 from registry.worker_watchdog import Hung, WorkerWatchdog, condition_of, read_signs, waited_for_processor
-from wire.log_stream import log_stream
+from wire.log_stream import drain_log, flush_log, log_stream
 from wire.sd_notify import notify, watchdog_interval
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -123,7 +123,7 @@ class Supervisor:
                     self._adder.kill()
                 return 0
             self._notify_systemd()
-            _flush_log()
+            flush_log()
             self._wait()
 
     def _wait(self) -> None:
@@ -307,6 +307,7 @@ def _add_up_as_child(directory: Path, living: Sequence[int], ends: Mapping[str, 
     except Exception as error:  # noqa: BLE001  # whatever it is, the next worker that ends brings another try
         _say("worker_metrics_not_added_up", reason=str(error) or type(error).__name__)
     finally:
+        drain_log()
         os._exit(status)
 
 
@@ -324,6 +325,7 @@ def become(supervised: Supervised) -> None:
         os.set_inheritable(descriptor, True)  # positional alone
     sys.stdout.flush()
     sys.stderr.flush()
+    drain_log()
     arguments = ["-m", "registry.supervisor", "registry serve", f"--workers={supervised.workers}", f"--state={state}"]
     os.execv(sys.executable, [*python_command(), *arguments])  # noqa: S606  # no shell
 
@@ -380,6 +382,7 @@ def _start_worker(supervised: Supervised) -> int:
     except OSError as error:
         _say("worker_not_started", reason=str(error))
     finally:
+        drain_log()
         os._exit(1)
 
 
@@ -395,13 +398,6 @@ def _say(event: str, **fields: str | float) -> None:
         return
     with suppress(OSError):
         os.write(_STDERR, f"{line}\n".encode())
-
-
-def _flush_log() -> None:
-    """Write the lines that waited for the reader of the log, as far as it takes them now."""
-    stream = log_stream()
-    if stream is not None:
-        stream.flush()
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -47,9 +47,26 @@ def worker_metrics(settings: "Settings") -> Iterator[None]:
     if settings.workers == 1:
         yield
         return
-    with _directory(settings) as directory:
+    with _directory(settings) as directory, _locked(directory):
         os.environ[VARIABLE] = directory
         yield
+
+
+@contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Hold a shared lock on a directory: systemd-tmpfiles removes no unused files there (tmpfiles.d(5)).
+
+    Forks have it too, and the program that this process becomes.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.set_inheritable(descriptor, True)  # positional alone
+    try:
+        with suppress(OSError):
+            # There are file systems without locks.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

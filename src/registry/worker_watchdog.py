@@ -95,8 +95,8 @@ class WorkerWatchdog:
         """Seconds that the supervisor has watched; the clock of everything here."""
         self._killed_at: float | None = None
         """When a worker was last to be killed."""
-        self._stopping_since: float | None = None
-        """When all workers were told to stop."""
+        self._stops = False
+        """Whether all workers were told to stop."""
 
     def pass_time(self, now: float) -> None:
         """Take note that it is ``now`` (monotonic)."""
@@ -137,8 +137,11 @@ class WorkerWatchdog:
             missing: workers that are still to be started.
             stopping: whether all workers were told to stop; then one need not wait for the replacement of another.
         """
-        if stopping and self._stopping_since is None:
-            self._stopping_since = self._now
+        if stopping and not self._stops:
+            self._stops = True
+            # One that hangs gets time to stop as all others do, which it may still use. What it waited before is over.
+            for pid, worker in self._workers.items():
+                worker.heard, worker.waited = self._now, read(pid).waited
         for pid, worker in self._workers.items():
             if worker.killed or self._silence(worker) <= _LIVELY:
                 continue
@@ -154,11 +157,10 @@ class WorkerWatchdog:
         return None
 
     def _silence(self, worker: _Worker) -> float:
-        # One that hangs gets time to stop as all others do, which it may still use.
-        return self._now - max(worker.heard, self._stopping_since or 0.0)
+        return self._now - worker.heard
 
     def _limit(self, worker: _Worker) -> float:
-        if self._stopping_since is not None:
+        if self._stops:
             return self._timeout / _STOP_PART
         return self._timeout if worker.serves else max(_START_TIMEOUT, self._timeout)
 

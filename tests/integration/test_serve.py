@@ -1,10 +1,12 @@
 """`registry serve` as a process: workers, signals, settings, the embedded PostgreSQL."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +62,7 @@ def test_workers_share_the_address_and_end_together(database: str, workplace: Pa
             victim.kill()
             eventually(lambda: len(_servers(parent)) == 2 and victim not in _servers(parent), within=15)
         assert "worker_metrics_not_added_up" in found.log.read_text()
+        _assert_locked(parent)
         # What is of its own is a bare Python, and not what it has imported to fork the first workers.
         assert parent.memory_full_info().uss < 20e6
         assert f'"pid": {victim.pid}' in found.log.read_text()
@@ -69,6 +72,18 @@ def test_workers_share_the_address_and_end_together(database: str, workplace: Pa
         children = parent.children(recursive=True)
         assert end(found.process) == 0
         eventually(lambda: not any(child.is_running() for child in children), within=5)
+
+
+def _assert_locked(parent: psutil.Process) -> None:
+    """Assert that the supervisor, a program of its own, holds the lock by which systemd-tmpfiles spares old files."""
+    directory = parent.environ()[METRICS_DIRECTORY]
+    assert directory in [str(link.readlink()) for link in Path(f"/proc/{parent.pid}/fd").iterdir()]
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
 
 
 def _imported(found: Registry) -> list[str]:
@@ -127,7 +142,7 @@ def _told(manager: socket.socket) -> tuple[str, int]:
 
 
 def test_metrics_count_all_workers(database: str, workplace: Path, service: str) -> None:
-    """/metrics sums over the workers, whichever answers."""
+    """/metrics sums over the workers, whichever answers; with their directory gone it is 503, and says so."""
     with registry(database, workplace, workers=2) as found:
         eventually(lambda: _answering(found, service) == {200}, within=10)
         before = _polls(found)
@@ -136,6 +151,10 @@ def test_metrics_count_all_workers(database: str, workplace: Path, service: str)
             with _another_connection(found) as asking:
                 asking.poll(service)
         assert _polls(found) - before == 30
+        shutil.rmtree(psutil.Process(found.process.pid).environ()[METRICS_DIRECTORY])
+        gone = found.client.get("/metrics")
+        assert gone.status_code == 503
+        assert "metrics of the workers cannot be read" in gone.text
 
 
 def test_sigterm_answers_held_polls_and_exits(database: str, workplace: Path, service: str) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 from registrar.admin.report import credential_status, edge_status, endpoint_status, instance_id_of, registry_status
 from registrar.admin.status import RegistrarStatus, in_service, ready
@@ -31,6 +31,7 @@ from registrar.registry_client.client import RegistryClient, overloaded
 from registrar.traffic.envoy import Envoy
 from registrar.traffic.reporter import TrafficReporter
 from registrar.watchdog import Watchdog, notify_systemd
+from wire.log_stream import flush_log
 from wire.orphans import OrphanReaper
 from wire.sd_notify import notify, watchdog_interval
 
@@ -42,6 +43,9 @@ _DRAIN_SHARE = 2 / 3
 """Share of the stop timeout for the drain if the app still has to be stopped after it."""
 _LAST_DEREGISTER_TIMEOUT = 1.0
 """Seconds of the stop reserve for the deregistration after the app's end."""
+
+_FLUSH_INTERVAL = 1.0
+"""Seconds between two tries to write lines that wait for the reader of the log."""
 
 RESTART_PAUSE = 5.0
 """Seconds from a defect of work beside the heartbeats to its next beginning."""
@@ -138,6 +142,7 @@ class Sidecar:
                 self._spawn(_begun_again(work, name), name)
             self._spawn(self._reload(), "reload")
             self._spawn(OrphanReaper().run(), "orphans")
+            self._spawn(_keep_flushing(), "log")
             follower = PortFollower(self._reloader.sources, self._monitors.active_endpoints, self._move)
             if follower.needed:
                 self._spawn(follower.run(), "port follower")
@@ -347,6 +352,13 @@ async def _begun_again(work: Work, name: str) -> None:
         except Exception:
             log.exception("work_failed", work=name, meanwhile=f"it begins again in {RESTART_PAUSE:.0f} s")
         await asyncio.sleep(RESTART_PAUSE)
+
+
+async def _keep_flushing() -> Never:
+    """Write the lines that wait for the reader of the log: the next event may come in an hour."""
+    while True:
+        await asyncio.sleep(_FLUSH_INTERVAL)
+        flush_log()
 
 
 async def _first(*work: Coroutine[Any, Any, object]) -> None:

@@ -307,6 +307,8 @@ class Status:
             counted = expose()
         except TimeoutError as error:
             raise UnavailableError("the counters of ended workers are being added up", cause=str(error)) from error
+        except OSError as error:
+            raise UnavailableError("the metrics of the workers cannot be read", cause=str(error)) from error
         return [counted, *await TRAFFIC.text(reach.covers)]
 
     def versions(self, principal: Principal) -> Versions:

@@ -1,6 +1,8 @@
 """Notifications to a service manager, over real datagram sockets."""
 
+import contextlib
 import socket
+import threading
 import uuid
 from pathlib import Path
 
@@ -41,3 +43,23 @@ def test_a_manager_that_went_away_harms_nobody(target: str, monkeypatch: pytest.
     """An address that nobody listens on, or that is none, is answered with False."""
     monkeypatch.setenv("NOTIFY_SOCKET", target)
     assert not notify("READY=1")
+
+
+def test_a_manager_that_hangs_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while process 1 is frozen: a sign of life does not wait, and the rest not for long."""
+    path = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    with listening(path) as manager, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"STATUS=other", path)
+                sent += 1
+        assert not notify("WATCHDOG=1")
+        assert not notify("STOPPING=1")
+        reads = threading.Timer(0.2, lambda: [manager.recv(64) for _ in range(sent)])
+        reads.start()
+        assert notify("READY=1")
+        reads.join()
+        assert manager.recv(64) == b"READY=1"

@@ -1,6 +1,7 @@
 """Files of shared metrics on a disk that is full."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -68,5 +69,37 @@ def test_without_space_a_worker_counts_in_memory(tmp_path: Path, full_from: list
     with pytest.raises(OSError, match="No space left"):
         AllocatedValues(str(tmp_path / "counter_ended.new"))
     assert [path.name for path in tmp_path.iterdir()] == ["counter_1.db"]
+    full_from[0] = 10 * SIZE
+    gauge = WorkerValues(str(file := tmp_path / "gauge_livesum_1.db"))
+    full_from[0] = SIZE
+    for number in range(1_000):
+        gauge.write_value(key(number), number, 0.0)  # type: ignore[no-untyped-call]
+    # Its values would stand still for all to see.
+    assert not file.exists()
+    assert gauge.read_value(key(999))[0] == 999.0  # type: ignore[no-untyped-call]
+    gauge.close()  # type: ignore[no-untyped-call]
     for each in (values, other):
         each.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_no_space_can_be_taken_in_advance_others_still_see_the_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    """As on NFS before 4.2, where the C library writes to each block, and needs a descriptor that can do so."""
+
+    def allocated(descriptor: int, _offset: int, length: int) -> None:
+        if refusal is not None:
+            raise OSError(refusal, os.strerror(refusal))
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        if flags & os.O_APPEND or flags & os.O_ACCMODE != os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if os.fstat(descriptor).st_size < length:
+            os.truncate(descriptor, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", allocated)
+    values = WorkerValues(str(file := tmp_path / "counter_1.db"))
+    for number in range(1_000):
+        values.write_value(key(number), number, 0.0)  # type: ignore[no-untyped-call]
+    values.close()  # type: ignore[no-untyped-call]
+    assert values_of(file) == {key(number): float(number) for number in range(1_000)}

@@ -157,6 +157,17 @@ def test_at_a_stop_hanging_workers_are_killed_soon_and_together() -> None:
     assert sorted(machine.run(3)) == [1, 2]
 
 
+def test_at_a_stop_a_worker_has_no_credit_for_what_it_waited_before() -> None:
+    """In an endless loop on a busy machine it had waited for a processor for most of the time."""
+    machine = Machine(1, 2)
+    machine.hanging = {1}
+    machine.conditions[1] = Condition("R", traced=False, waited=25.0)
+    assert machine.run(28) == []
+    machine.stopping = True
+    assert machine.run(TIMEOUT / 3) == []
+    assert machine.run(3) == [1]
+
+
 def test_signs_of_life_are_read_whole_and_lost_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker never waits for a parent that was stopped."""
     read, write = os.pipe()

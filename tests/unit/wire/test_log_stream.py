@@ -1,5 +1,6 @@
 """A log whose reader is slow, or gone."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -65,15 +66,68 @@ def test_what_is_too_much_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_reader_that_is_gone_is_no_fault() -> None:
-    """Nothing is kept for it."""
+    """Nothing is kept for it; one that comes later is told."""
     reader = Reader()
     stream = LogStream(reader)
     stream.write("kept\n")
     reader.gone = True
     stream.write("line\n")
-    reader.gone, reader.room = False, 100
+    reader.gone, reader.room = False, 1_000
     stream.flush()
     assert reader.taken == b""
+    stream.write("line 3\n")
+    line, lost = reader.taken.splitlines()
+    assert line == b"line 3"
+    assert json.loads(lost)["lines"] == 2
+
+
+def test_a_line_that_is_written_in_parts_is_one() -> None:
+    """As Python writes a traceback; without an end it is written when it is long, or when somebody asks for it."""
+    reader = Reader()
+    reader.room = 1_000_000
+    stream = LogStream(reader)
+    stream.write("Error: ")
+    assert reader.taken == b""
+    stream.write("umlauts ä\n next")
+    assert reader.taken == "Error: umlauts ä\n".encode()
+    stream.flush()
+    assert reader.taken.endswith(b"\n next")
+    stream.write("x" * 100_000)
+    assert reader.taken.endswith(b"x" * 100_000)
+    with pytest.raises(TypeError):
+        # By this libraries tell a stream of text from one of bytes.
+        stream.write(b"bytes")  # type: ignore[arg-type]
+
+
+def test_the_end_of_a_process_waits_for_a_slow_reader() -> None:
+    """Until it has read all."""
+    reader = Reader()
+    tries = itertools.count()
+
+    def slowly(data: bytes) -> int:
+        reader.room = 10 * (next(tries) % 2)
+        return reader(data)
+
+    stream = LogStream(slowly)
+    lines = "".join(f"line {number}\n" for number in range(5))
+    stream.write(lines)
+    stream.drain(60)
+    assert reader.taken == lines.encode()
+
+
+def test_the_end_of_a_process_does_not_wait_for_ever() -> None:
+    """What the reader has not taken by then is lost and counted, on a line of its own."""
+    reader = Reader()
+    stream = LogStream(reader)
+    for number in range(3):
+        stream.write(f"line {number}\n")
+    reader.room = 3
+    stream.drain(0.05)
+    reader.room = 1_000
+    stream.flush()
+    cut, lost = reader.taken.splitlines()
+    assert cut == b"lin"
+    assert json.loads(lost)["lines"] == 3
 
 
 @pytest.fixture

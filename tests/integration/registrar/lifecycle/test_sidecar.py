@@ -15,6 +15,7 @@ from harness.fake_registry import FakeRegistry
 from harness.link import FakeTask, sample
 from msgspec import structs
 
+import wire.log_stream
 from registrar.checks.noop import NoopOptions
 from registrar.config.settings import OnSigterm, Service, Settings
 from registrar.duration import Duration
@@ -31,6 +32,7 @@ from registrar.lifecycle.sidecar import Sidecar, Work
 from registrar.lifecycle.signals import Signals
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.registries import RegistryUrls
+from wire.log_stream import LogStream
 
 
 class SlowReloader(Reloader):
@@ -112,6 +114,30 @@ async def started(registry: FakeRegistry, new: Settings, beside: Work | None = N
         signals.stop.set()
         async with asyncio.timeout(5):
             assert await task == 0
+
+
+async def test_lines_that_wait_for_the_reader_of_the_log_are_written_without_a_further_one(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next event may come in an hour."""
+    taken = bytearray()
+    reads, written = False, asyncio.Event()
+
+    def channel(data: bytes) -> int:
+        if not reads:
+            raise BlockingIOError
+        taken.extend(data)
+        written.set()
+        return len(data)
+
+    stream = LogStream(channel)
+    monkeypatch.setattr(wire.log_stream, "log_stream", lambda: stream)
+    stream.write("a line\n")
+    async with started(registry, settings("shop")):
+        reads = True
+        async with asyncio.timeout(30):
+            await written.wait()
+    assert taken == b"a line\n"
 
 
 @pytest.mark.parametrize("by", ["signal", "admin"])
