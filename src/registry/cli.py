@@ -79,6 +79,8 @@ def serve() -> None:
         from registry.worker_metrics import worker_metrics  # noqa: PLC0415
 
     _exit_at_stop_signals()
+    # Also an error in the settings must not wait for a reader of the log.
+    configure_logs()
     with _errors_as_lines():
         settings = load_settings()
         configure_logs(settings.log_level)
@@ -106,6 +108,7 @@ def worker(alive: int, living: int) -> None:
         from registry.settings import load_settings  # noqa: PLC0415
 
     _exit_at_stop_signals()
+    configure_logs()
     with _errors_as_lines(), _without("pydantic.v1"):
         settings = load_settings()
         configure_logs(settings.log_level)

@@ -24,6 +24,8 @@ def run(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         AppNotStarted: the command cannot be run.
         ConfigurationError: the settings are invalid.
     """
+    # Also an error in the settings must not wait for a reader of the log.
+    configure_logs()
     load = partial(settings_of, arguments, with_app=bool(command))
     configure_logs(load().log_level)
     for name, fix in ignored_registrator_names(arguments).items():

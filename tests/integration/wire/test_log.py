@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from harness.process import script
 
 PROGRAM = """
 import os, sys
@@ -61,3 +62,11 @@ def test_no_process_waits_for_ever_for_its_last_line(full: tuple[int, int, int])
     """Not even for a traceback of Python."""
     command = [sys.executable, "-c", PROGRAM]
     assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full[1], timeout=60, check=False).returncode == 1
+
+
+@pytest.mark.parametrize(("program", "verb"), [("registrar", "run"), ("registry", "serve")])
+def test_a_start_that_fails_ends_though_nobody_reads_why(full: tuple[int, int, int], program: str, verb: str) -> None:
+    """Otherwise whoever started it would take it for one that runs."""
+    env = os.environ | {"REGISTRAR_ADMIN_LISTEN": "nowhere", "REGISTRY_LISTEN": "nowhere"}
+    command = [*script(program), verb]
+    assert subprocess.run(command, env=env, stderr=full[1], timeout=60, check=False).returncode == 2
