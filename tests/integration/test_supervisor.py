@@ -153,7 +153,7 @@ def test_a_worker_that_hangs_is_replaced(database: str, tmp_path: Path, service:
     env = {"PYTHONPATH": str(tmp_path)}
     with registry(database, tmp_path, workers=2, worker_timeout="5s", env=env) as found:
         parent = psutil.Process(found.process.pid)
-        assert parent.name() == "registry"
+        eventually(lambda: parent.name() == "registry", within=30)
         assert "registry serve" in parent.cmdline()
         hung, other = eventually_two(found)
         found.register(service, "10.0.0.1:80")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, DateTime, Double, LargeBinary, Select, Table, Text, cast, func, select
+from sqlalchemy import ColumnElement, DateTime, Double, LargeBinary, Select, Table, Text, cast, extract, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from registry.auth.credential import Credential, Identity, Limits, check_credential, check_identity
@@ -17,7 +17,6 @@ from registry.auth.grants import Grant
 from registry.errors import RegistryError
 from registry.store.rows import moment
 from registry.store.tables import credentials, identities
-from registry.store.times import epoch
 
 Value = TypeVar("Value", Credential, Identity)
 
@@ -123,7 +122,7 @@ def _column(column: ColumnElement[Any]) -> ColumnElement[Any]:
         raw = func.convert_to(cast(column, Text), func.getdatabaseencoding(), type_=LargeBinary)
         return raw.label(column.key)
     if isinstance(column.type, DateTime):
-        return cast(epoch(column), Double).label(column.key)
+        return cast(extract("epoch", column), Double).label(column.key)
     return column
 
 

@@ -8,6 +8,9 @@ import typer
 from registryctl.command import verb
 from registryctl.session import Session
 
+_OPERATIONS = ("drain", "weight", "share", "shift", "deregister")
+"""Commands that somebody may ask about who means the verb behind them."""
+
 
 @verb(signs_in=False)
 def login(
@@ -91,12 +94,12 @@ def can(
     from registryctl.client import read
     from registryctl.errors import NEGATIVE, UsageError
     from registryctl.grants import VERBS
+    from wire.spelling import spelling_hint
 
     if asked not in VERBS:
-        raise UsageError(
-            f"the registry knows no verb {asked!r}",
-            f"expected one of {', '.join(sorted(VERBS))}; drain, weight, share, shift and deregister are `operate`",
-        )
+        # Words of other commands are answered, and not taken for a misspelt verb: drain resembles admin.
+        hint = f"to {asked} is `operate`" if asked in _OPERATIONS else spelling_hint(asked, VERBS)
+        raise UsageError(f"the registry knows no verb {asked!r}", hint)
     question = {"verb": asked, "service": service, "endpoint": endpoint, "instance_id": instance, "principal": named}
     document = Raw(session.client.ask("POST", "/v1/authorize", document=question).content)
     decision = read(document)

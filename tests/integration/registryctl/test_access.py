@@ -392,6 +392,7 @@ def test_can_explains_each_decision(closed: Closed) -> None:
     assert (about.status, about.json["allowed"], about.json["enforced"]) == (1, False, True)
     assert closed.run("can", "read", "--as", "token:limited", **own).status == 4
     assert closed.run("can", "red").err.endswith("did you mean read?\n")
+    assert closed.run("can", "drain").err.endswith("to drain is `operate`\n")
 
 
 def test_can_says_what_a_request_is_answered(closed: Closed) -> None:

@@ -66,10 +66,10 @@ class ServiceDocuments:
         page = self._catalog.page_of_services(reach, request.prefix, after, request.limit)
         services = [self._encoded(snapshot, moment) for snapshot in page.services]
         following = None if page.following is None else write_cursor(page.following)
-        body = b'{"services":[%b],"next":%b%b}' % (
+        body = b'{"services":[%b],"next":%b,"unavailable":%b}' % (
             b",".join(service.body for service in services),
             msgspec.json.encode(following),
-            b',"unavailable":%b' % msgspec.json.encode(page.unavailable) if page.unavailable else b"",
+            msgspec.json.encode(page.unavailable),
         )
         document = kept.document if kept is not None and kept.document.body == body else Document(body)
         begin = max((service.begin for service in services), default=-inf)

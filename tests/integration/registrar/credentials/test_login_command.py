@@ -51,7 +51,7 @@ async def test_it_needs_a_file(registry: FakeRegistry, app: FakeApp) -> None:
 async def test_a_login_that_is_impossible_does_not_keep_envoy_from_starting(
     registry: FakeRegistry, app: FakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives up in time, names the reason, and leaves the SDS document without which Envoy would exit."""
+    """It gives up in time, says why, and leaves an SDS document and an empty token, without which Envoy exits."""
     monkeypatch.setattr(login, "LOGIN_TIMEOUT", 1.0)
     for name, value in {"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-central-1"}.items():
         monkeypatch.setenv(name, value)
@@ -64,4 +64,4 @@ async def test_a_login_that_is_impossible_does_not_keep_envoy_from_starting(
     missing = await login.write_envoy_token(load_settings({}, environ))
     assert "keys" in missing
     assert (tmp_path / SDS_FILE).exists()
-    assert not (tmp_path / TOKEN_FILE).exists()
+    assert (tmp_path / TOKEN_FILE).read_bytes() == b""
