@@ -70,8 +70,15 @@ def test_renewals_that_every_process_is_refused_expire_nobody(
                 within=20,
                 every=0.5,
             )
-            console = found.client.get("/ui/registry").text
-            assert "cannot renew leases" in console.partition('id="tile-replicas"')[2]
+            eventually(
+                lambda: (
+                    beat(found, service) == 503
+                    and "cannot renew leases"
+                    in found.client.get("/ui/registry").text.partition('id="tile-replicas"')[2]
+                ),
+                within=20,
+                every=0.5,
+            )
         took = eventually(lambda: found.statuses(service)["10.0.0.1:80"] == "TIMEOUT", within=15)
         assert took <= 4 + 3
         assert "leases_credited_for_failures" in found.log.read_text()

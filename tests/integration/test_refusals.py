@@ -1,6 +1,7 @@
 """PostgreSQL answers and refuses: no outage and no defect. Writes say when to come back, and one line says why."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -50,12 +51,13 @@ def batch(found: Registry, service: str, endpoint: str) -> httpx.Response:
 
 @pytest.mark.parametrize("front", ["fast", "plain"])
 def test_a_lost_right_is_no_defect(server: Postgres, database: str, workplace: Path, service: str, front: str) -> None:
-    """Renewals, registrations and drains are 503 by every front, the log has one line a reason, and no trace."""
+    """Renewals, registrations and drains are 503 by every front; a reason is one line in ten seconds, and no trace."""
     url = restricted(server, database)
     with registry(url, workplace, migrate="false", door=front) as found:
         assert found.register(service, "10.0.0.1:80", ttl=600).status_code == 200
         server.execute(f"REVOKE UPDATE ON leases FROM {role_of(url)}", url=database)
         server.execute(f"REVOKE INSERT ON events FROM {role_of(url)}", url=database)
+        begun = time.monotonic()
         drained = found.client.post(f"/v1/services/{service}/endpoints/10.0.0.1:80/drain")
         for answer in (
             found.register(service, "10.0.0.1:80", ttl=600),
@@ -72,8 +74,9 @@ def test_a_lost_right_is_no_defect(server: Postgres, database: str, workplace: P
         for _ in range(10):
             batch(found, service, "10.0.0.1:80")
         told = [line["reason"] for line in lines(found, "postgresql_refused")]
-        assert sum("permission denied for table leases" in reason for reason in told) == 1
-        assert sum("permission denied for table events" in reason for reason in told) == 1
+        most = 1 + int((time.monotonic() - begun) / 10)  # a reason is told again after ten seconds
+        assert 1 <= sum("permission denied for table leases" in reason for reason in told) <= most
+        assert 1 <= sum("permission denied for table events" in reason for reason in told) <= most
         assert "Traceback" not in found.log.read_text()
         assert found.statuses(service) == {"10.0.0.1:80": "HEALTHY"}
         server.execute(f"GRANT INSERT ON events TO {role_of(url)}", url=database)
