@@ -52,7 +52,7 @@ from registry.core.audit import AuditQueue
 from registry.core.peer_limit import PeerSlots, ReachedLimits
 from registry.core.quotas import Quotas, QuotaSettings
 from registry.core.shift_statistics import Counts
-from registry.core.subscriber import PUBLISH_INTERVAL, SubscriberFilter
+from registry.core.subscriber_status import PUBLISH_INTERVAL, SubscriberFilter
 from registry.core.traffic_table import TrafficTable
 from registry.database_url import DatabaseUrl
 from registry.descriptors import cap_held_errands, descriptor_limit

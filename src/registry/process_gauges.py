@@ -11,7 +11,8 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.endpoint import Endpoint
 from registry.core.silence import STATUSES_FOR_PEOPLE
-from registry.core.subscriber import State, Subscribers
+from registry.core.subscriber import Subscribers
+from registry.core.subscriber_status import State
 from registry.usecases.silence import Silences
 from registry.xds.edge_discovery import EdgeDiscovery
 

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamReport, StreamRow, Trouble, evaluate_stream, trouble_of
-from registry.core.subscriber import SUBSCRIBER_TIMEOUT, ServiceVersion, State, SubscriberFilter
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT
+from registry.core.subscriber_status import ServiceVersion, State, SubscriberFilter
 from registry.store import stream_subscribers as store
 from registry.store.database import Database
 from registry.xds.grpc.observer import Record

@@ -1,6 +1,6 @@
 """The exchange of subscribers between processes: each publishes its own through PostgreSQL, and reads the others'.
 
-The rules are in ``registry.core.subscriber``, the statements in ``registry.store.subscribers``.
+The rules are in ``registry.core.subscriber_status``, the statements in ``registry.store.subscribers``.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from registry.background.stream_sync import StreamSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamReport, evaluate_stream, reports_of_rows
-from registry.core.subscriber import (
+from registry.core.subscriber import Subscribers, Subscription
+from registry.core.subscriber_status import (
     MAX_REPORTS_PUBLISHED,
     REPORT_LAG,
     ClusterSubscribers,
@@ -25,9 +26,7 @@ from registry.core.subscriber import (
     State,
     SubscriberFilter,
     SubscriberReport,
-    Subscribers,
     SubscriberStatus,
-    Subscription,
     evaluate,
     merge_reports,
     report_lag,

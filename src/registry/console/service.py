@@ -20,7 +20,7 @@ from registry.core.endpoint import Endpoint
 from registry.core.presence import MAX_SHOWN
 from registry.core.shares import misleading_shares
 from registry.core.silence import StatusForPeople
-from registry.core.subscriber import SubscriberFilter
+from registry.core.subscriber_status import SubscriberFilter
 from registry.http.dependencies import (
     READY,
     CatalogPart,

@@ -10,7 +10,7 @@ from registry.auth.principal import Principal
 from registry.console.listing import Page, matches, page_of
 from registry.console.page import Framed
 from registry.cooperative import cooperatively
-from registry.core.subscriber import State, SubscriberFilter, SubscriberStatus
+from registry.core.subscriber_status import State, SubscriberFilter, SubscriberStatus
 from registry.http.dependencies import READY, Reader, SubscribersPart
 from registry.http.parameters import printable_filter
 from registry.http.views.subscribers import SubscriberView, subscriber_view

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from meshconfig.phases import GONE_AFTER, Sighting, Subscriber, newest
 from registry.core.stream_subscriber import StreamReport
-from registry.core.subscriber import SubscriberReport
+from registry.core.subscriber_status import SubscriberReport
 
 MAX_WATCH_AGE = 10.0
 """Seconds after which what a process says of its watch is outdated; it says it every three."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from registry.core.subscriber import Evaluation, ServiceVersion, SubscriberReport
+from registry.core.subscriber_status import Evaluation, ServiceVersion, SubscriberReport
 from wire.node import Node
 
 BEHIND_AFTER = 10.0

@@ -19,7 +19,8 @@ from registry.core.mesh import KINDS
 from registry.core.mesh_subscriber import MeshReport, ProcessWatch, certainty, gather, one_of_each
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.stream_subscriber import SeenRow, reports_of
-from registry.core.subscriber import MAX_REPORTS_PUBLISHED, SubscriberReport, Subscribers, Subscription
+from registry.core.subscriber import Subscribers, Subscription
+from registry.core.subscriber_status import MAX_REPORTS_PUBLISHED, SubscriberReport
 from registry.errors import UnavailableError
 from registry.rollout.stream_reports import StreamReports, substance_of
 from registry.store import mesh_subscribers as store

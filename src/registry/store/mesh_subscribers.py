@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import cooperatively
 from registry.core.mesh_subscriber import MAX_WATCH_AGE, MeshReport, ProcessWatch
-from registry.core.subscriber import SUBSCRIBER_TIMEOUT, SubscriberReport
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT
+from registry.core.subscriber_status import SubscriberReport
 from registry.store.database import Database
 from registry.store.tables import mesh_envoys, mesh_subscribers, mesh_watches, subscribers
 from registry.store.times import age_of

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamRow, Trouble
-from registry.core.subscriber import SUBSCRIBER_TIMEOUT, SubscriberFilter
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT
+from registry.core.subscriber_status import SubscriberFilter
 from registry.store.database import Database
 from registry.store.tables import processes, subscriber_streams
 from registry.store.times import age_of, epoch

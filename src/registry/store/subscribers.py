@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import cooperatively
-from registry.core.subscriber import REPORT_LAG, SUBSCRIBER_TIMEOUT, SubscriberFilter, SubscriberReport, report_lag
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT
+from registry.core.subscriber_status import REPORT_LAG, SubscriberFilter, SubscriberReport, report_lag
 from registry.store.database import Database, read_clock
 from registry.store.tables import subscriber_memories, subscribers
 

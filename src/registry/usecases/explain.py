@@ -23,7 +23,7 @@ from registry.core.lease import Lease
 from registry.core.presence import is_lost, loss_in_words
 from registry.core.shares import share_of
 from registry.core.silence import Silence, is_silent, pause_of
-from registry.core.subscriber import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus
+from registry.core.subscriber_status import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus
 from registry.errors import NotFoundError, UnavailableError
 from registry.settings import Settings
 from registry.store import history, leases, pauses

@@ -10,7 +10,7 @@ from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.shares import Share, check_shares, misleading_shares, released_groups
 from registry.core.snapshot import Snapshot
-from registry.core.subscriber import SubscriberFilter
+from registry.core.subscriber_status import SubscriberFilter
 from registry.errors import NotFoundError, UnknownServiceError
 from registry.store.database import Database
 from registry.store.service_values import set_shares

@@ -11,7 +11,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cooperative import cooperatively
-from registry.core.subscriber import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus
+from registry.core.subscriber_status import ClusterSubscribers, State, SubscriberFilter, SubscriberStatus
 
 
 class SubscriberPage(Struct, frozen=True):

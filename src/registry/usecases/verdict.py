@@ -24,7 +24,7 @@ from registry.core.shares import Share, misleading_shares
 from registry.core.shift import Shift
 from registry.core.silence import is_silent
 from registry.core.snapshot import Snapshot
-from registry.core.subscriber import ClusterSubscribers, SubscriberFilter
+from registry.core.subscriber_status import ClusterSubscribers, SubscriberFilter
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate

@@ -11,7 +11,7 @@ from registry.core.presence import Presence
 from registry.core.rollout import NodeRollout
 from registry.core.silence import Silence
 from registry.core.status import StateView
-from registry.core.subscriber import ClusterSubscribers
+from registry.core.subscriber_status import ClusterSubscribers
 
 
 class ServiceFacts(Struct, frozen=True):

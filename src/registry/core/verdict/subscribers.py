@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from registry.core.subscriber import ClusterSubscribers, State, SubscriberStatus
+from registry.core.subscriber_status import ClusterSubscribers, State, SubscriberStatus
 from registry.core.verdict.facts import Facts
 from registry.core.verdict.finding import Conclusion, Rule, conclude, skip
 from wire.duration import ago

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from registry.core.subscriber import State, SubscriberFilter
+from registry.core.subscriber_status import State, SubscriberFilter
 from registry.errors import InvalidError
 from registry.http.dependencies import READY, Reader, SubscribersPart
 from registry.http.openapi import answers, problems

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from registry.core.stream_subscriber import StreamReport
-from registry.core.subscriber import SubscriberStatus
+from registry.core.subscriber_status import SubscriberStatus
 from registry.http.views.epoch import Epoch
 
 

@@ -12,7 +12,8 @@ from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.processes import ProcessReport
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import ClusterSubscribers, SubscriberFilter, Subscribers
+from registry.core.subscriber import Subscribers
+from registry.core.subscriber_status import ClusterSubscribers, SubscriberFilter
 from registry.store import processes
 from registry.store.database import Database
 from registry.store.migration import migrate_now

@@ -13,7 +13,8 @@ from registry.background import subscriber_sync
 from registry.background.subscriber_sync import SubscriberSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.snapshot import SnapshotDelta
-from registry.core.subscriber import SUBSCRIBER_TIMEOUT, SubscriberFilter, SubscriberReport, Subscribers, Subscription
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT, Subscribers, Subscription
+from registry.core.subscriber_status import SubscriberFilter, SubscriberReport
 from registry.store import subscribers as store
 from registry.store.database import Database
 from registry.store.migration import migrate_now

@@ -21,7 +21,8 @@ from registry.core.mesh import in_share, show_version
 from registry.core.processes import ProcessReport, SilentProcess
 from registry.core.rollout import NodeRollout, Pause
 from registry.core.stream_subscriber import SeenRow, StreamRow
-from registry.core.subscriber import SubscriberReport, Subscribers
+from registry.core.subscriber import Subscribers
+from registry.core.subscriber_status import SubscriberReport
 from registry.errors import InvalidError, UnavailableError
 from registry.rollout import switching
 from registry.rollout.rollouts import Rollouts

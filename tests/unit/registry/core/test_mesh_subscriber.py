@@ -6,7 +6,7 @@ import pytest
 
 from meshconfig.phases import GONE_AFTER
 from registry.core.mesh_subscriber import MAX_WATCH_AGE, Certainty, MeshReport, ProcessWatch, certainty, gather
-from registry.core.subscriber import SubscriberReport
+from registry.core.subscriber_status import SubscriberReport
 
 NOW = 1_000.0
 

@@ -16,7 +16,7 @@ from registry.core.stream_subscriber import (
     reports_of_rows,
     trouble_of,
 )
-from registry.core.subscriber import Evaluation, ServiceVersion, merge_reports
+from registry.core.subscriber_status import Evaluation, ServiceVersion, merge_reports
 
 NOW = 1000.0
 OURS = ServiceVersion(version=7, since=NOW - 100)

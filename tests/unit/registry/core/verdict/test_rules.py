@@ -41,7 +41,7 @@ from registry.core.status import (
     TokenState,
     WouldRefuseState,
 )
-from registry.core.subscriber import (
+from registry.core.subscriber_status import (
     ClusterSubscribers,
     Evaluation,
     ServiceVersion,
