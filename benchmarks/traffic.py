@@ -34,6 +34,9 @@ _CALLEES = 20
 _CALLERS = 50
 _LEASES = 10_000
 _CONNECTIONS = 20
+_PAIRS = 30
+"""Rounds of a second each, with digests and without: the rate of heartbeats moves by 10 % from one second to the next,
+so that the few percent to be seen are in the median of many neighbours alone."""
 _TICK = 0.01
 
 
@@ -110,10 +113,10 @@ def _beside_heartbeats(part: Part, plan: Plan, found: Stage) -> None:
     with found.registry() as process:
         load = Load(process, {1: renewals(found.directory, population, 1)})
         load.beat(Case(), plan.seconds(2))
-        for side in interleaved(["without digests", "with digests"], plan.rounds(7)):
+        for side in interleaved(["without digests", "with digests"], plan.rounds(_PAIRS)):
             plan.doing(f"traffic: heartbeats {side}")
             with _reporting(process, lines, sends=side == "with digests") as rate:
-                measured = load.beat(Case(), plan.seconds(3))
+                measured = load.beat(Case(), plan.seconds(1))
                 digests = rate()
             table.add(side, rate=measured.rate, cpu=measured.cpu, digests=digests)
         part.ratio(
@@ -136,7 +139,7 @@ def _alone(part: Part, plan: Plan, process: Registry, lines: Path) -> None:
     plan.doing("traffic: digests alone")
     shares, cores = [], []
     for _ in range(plan.rounds(3)):
-        seconds = plan.seconds(3)
+        seconds = plan.seconds(8)
         begun = cpu_seconds(process.process.pid)
         time.sleep(seconds)
         idle = cpu_seconds(process.process.pid) - begun
