@@ -109,13 +109,15 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
     for router in (*native, drop_in.router, drop_in.public_router):
         app.include_router(router)
     console.install(app, app.state.parts)
-    app.state.native_prefixes = problems.native_prefixes(_native_paths(app.router, *native), drop_in.PATHS)
+    routes = list(_routes(app.router, *native))
+    app.state.native_routes = routes
+    app.state.native_prefixes = problems.native_prefixes((route.path for route in routes), drop_in.PATHS)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
 
-def _native_paths(*routers: Router) -> Iterator[str]:
-    return (route.path for router in routers for route in router.routes if isinstance(route, Route))
+def _routes(*routers: Router) -> Iterator[Route]:
+    return (route for router in routers for route in router.routes if isinstance(route, Route))
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -397,6 +397,27 @@ def test_unknown_native_paths_and_methods_are_problems(
 
 
 @pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/livez", "GET, HEAD"),
+        ("/v1/services/shop", "DELETE, GET, HEAD"),
+        ("/v1/services/shop/shares", "DELETE, GET, PUT"),
+        ("/v1/traffic", "GET, POST"),
+    ],
+)
+def test_a_405_names_all_methods_of_the_path(shared_registry: Registry, path: str, methods: str) -> None:
+    """Those of its other routes too; which one comes first is no matter of the client's."""
+    assert shared_registry.client.request("TRACE", path).headers["allow"] == methods
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_health_is_told_to_head_too(shared_registry: Registry, path: str) -> None:
+    """Load balancers and monitors ask so, and read the status alone."""
+    answer = shared_registry.client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
     "path", ["/%00", "/%FF", "//", "/..%2F..%2Fetc%2Fpasswd", "/ui/static/%00", "/" + "a/" * 9_000]
 )
 def test_strange_paths_are_no_errors_of_ours(shared_registry: Registry, path: str) -> None:

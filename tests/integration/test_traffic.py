@@ -124,11 +124,20 @@ BAD: list[tuple[dict[str, Any], int]] = [
 def test_a_digest_that_breaks_a_rule_is_refused_whole(
     shared_registry: Registry, service: str, fields: dict[str, Any], status: int
 ) -> None:
-    """With the reason, and nothing of it is counted, also not what is right in it."""
+    """With the reason, and nothing of it is counted, also not what is right in it; the metric tells of it."""
+    before = refused_digests(shared_registry)
     answer = send(shared_registry, digest(service) | fields)
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"]
     assert pairs(shared_registry, caller=service) == []
+    assert refused_digests(shared_registry) == before + 1
+
+
+def refused_digests(process: Registry) -> float:
+    """Return how many digests a registry has refused."""
+    name = 'registry_traffic_digests_total{outcome="refused"} '
+    lines = process.client.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 anything: st.SearchStrategy[Any] = st.recursive(

@@ -67,8 +67,10 @@ class AdminApi:
         routes = _matching(request.path)
         if not routes:
             return problem_response(404, f"no route {request.path}; the routes are {', '.join(sorted(PATHS))}")
+        # The server sends the head of a response to HEAD alone.
+        asked = "GET" if request.method == "HEAD" else request.method
         for method, route, match in routes:
-            if method == request.method:
+            if method == asked:
                 return await route(self, request, match)
         allowed = " and ".join(method for method, _, _ in routes)
         return problem_response(405, f"{request.path} allows {allowed}, not {request.method}")

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from meshconfig.position import Fault
 from registry.errors import (
@@ -139,7 +140,7 @@ def defect_response() -> Response:
 def install(app: FastAPI) -> None:
     """Answer every error of ``app`` with a problem document, or as a drop-in contract does.
 
-    ``app.state.native_prefixes`` has to be set before the first request.
+    ``app.state.native_routes`` and ``app.state.native_prefixes`` have to be set before the first request.
     """
     app.add_exception_handler(RegistryError, _on_registry_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
@@ -208,7 +209,15 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     detail = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what there is"
     response = problem_response(Problem(_TITLE.get(status, "Refused"), status, detail))
     response.headers.update(error.headers or {})
+    if status == 405:
+        # The framework names the methods of the first route of this path alone.
+        response.headers["allow"] = ", ".join(sorted(_methods_at(request.app.state.native_routes, request.url.path)))
     return response
+
+
+def _methods_at(routes: Iterable[Route], path: str) -> set[str]:
+    """Return the methods that a path takes."""
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 async def _on_disconnect(_request: Request, _error: Exception) -> Response:

@@ -18,6 +18,7 @@ _PARTS_AT_ONCE = 20
 """Parts of the metrics that are sent as one body; with more, polls are answered in between."""
 
 
+@router.head("/livez", include_in_schema=False)  # as load balancers ask
 @router.get(
     "/livez",
     operation_id="get_liveness",
@@ -33,6 +34,7 @@ async def get_liveness() -> Response:
     return Response("ok\n", media_type="text/plain")
 
 
+@router.head("/readyz", include_in_schema=False)  # as load balancers ask
 @router.get(
     "/readyz",
     operation_id="get_readiness",

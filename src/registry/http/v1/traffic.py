@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from registry import metrics
 from registry.cooperative import in_turns
 from registry.core.traffic import Window
 from registry.core.traffic_digest import check_size
+from registry.errors import RegistryError
 from registry.http.dependencies import READY, Reader, TrafficPart
 from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode, printable_filter
@@ -61,8 +63,13 @@ async def report_traffic(request: Request, traffic: TrafficPart, reader: Reader)
     refused with 429: its Envoy sends too often, or its principal has sent more than its part.
     """
     sent = await request.body()
-    check_size(sent)
-    return json(traffic.take(reader, decode(_digest, sent)))
+    try:
+        check_size(sent)
+        digest = decode(_digest, sent)
+    except RegistryError:
+        metrics.TRAFFIC_DIGESTS.labels("refused").inc()
+        raise
+    return json(traffic.take(reader, digest))
 
 
 @router.get(

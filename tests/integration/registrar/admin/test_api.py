@@ -47,9 +47,10 @@ async def asked(environ: dict[str, str], where: str) -> AsyncIterator[httpx.Asyn
 
 
 async def test_it_tells_that_it_lives_and_when_it_is_ready(asked: httpx.AsyncClient, app: FakeApp) -> None:
-    """Livez is about the process, readyz about its registrations."""
+    """Livez is about the process, readyz about its registrations; supervisors ask by GET or HEAD."""
     assert (await asked.get("/livez")).status_code == 200
     await until(asked, "/readyz", 200)
+    assert (await asked.head("/readyz")).status_code == 200
     app.answer = None
     await until(asked, "/readyz", 503)
     assert (await asked.get("/livez")).status_code == 200
