@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from registryctl.command import Actor, Output, Timeout, Url
+from registryctl.command import Actor, Output, Timeout, Url, errors_to_exit_status, refuse_empty_values
 from registryctl.commands import (
     audit,
     errands,
@@ -54,6 +54,8 @@ def root(
     ] = False,
 ) -> None:
     """Look at Headcount's registry, and tell it what to do."""
+    with errors_to_exit_status():
+        refuse_empty_values(context)
     context.obj = {"url": url, "timeout": timeout, "actor": actor, "output": output}
 
 

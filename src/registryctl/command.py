@@ -31,6 +31,9 @@ Output = Annotated[
 ]
 _SHARED: dict[str, Any] = {"url": Url, "timeout": Timeout, "actor": Actor}
 
+_MAY_BE_EMPTY = frozenset({"reason"})
+"""Options whose empty value means nothing else than none."""
+
 SHARED = (*_SHARED, "output")
 """The names of the options that all verbs have."""
 
@@ -51,7 +54,8 @@ def verb(
             # Options behind the verb win over options before it.
             before: dict[str, Any] = context.obj or {}
             shared = {name: given.pop(name) or before.get(name) for name in SHARED}
-            with _errors_to_exit_status():
+            with errors_to_exit_status():
+                refuse_empty_values(context)
                 session = _session(shared, shared["output"] or formats[0], formats, signs_in=signs_in)
                 with closing(session):
                     raise typer.Exit(function(session, **given) or 0)  # type: ignore[call-arg]  # by name, as typer read them
@@ -94,8 +98,27 @@ def _session(shared: dict[str, Any], output: str, formats: tuple[str, ...], *, s
     return Session(settings, output)
 
 
+def refuse_empty_values(context: typer.Context) -> None:
+    """Refuse an option or an argument with an empty value, which is mostly a shell's variable that is not set.
+
+    Taken as one that is not given, it would mean something wider: another registry, all services.
+
+    Raises:
+        UsageError: the command line has one.
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in _MAY_BE_EMPTY or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params.get(name)
+        if "" in (value if isinstance(value, list | tuple) else [value]):
+            label = parameter.opts[0] if parameter.opts[0].startswith("-") else (parameter.metavar or name).strip("[].")
+            raise UsageError(f"{label}: received an empty value", "give one, or leave it out")
+
+
 @contextmanager
-def _errors_to_exit_status() -> Iterator[None]:
+def errors_to_exit_status() -> Iterator[None]:
     """Print an error on standard error and exit with its status."""
     try:
         yield

@@ -13,11 +13,14 @@ from registryctl.output import Cell
 from registryctl.paths import path_of
 from registryctl.session import Session
 from wire.duration import ago, format_duration, parse_duration
+from wire.share import read_percent
 
 POLL_INTERVAL = 1.0
 """Seconds between two looks at a shift that is waited for."""
 UNDER_WAY = 6
 """Exit status: the time to wait is over, and the shift is not."""
+_STEPS, _EVERY, _ABORT_ABOVE, _MIN_REQUESTS = "5,25,50,100", "5m", "1%", 200
+"""The plan of a shift of which nothing but the group is given; the help of the verb says it too."""
 _MIN_HOLD_SHOWN = 60
 """Seconds of a hold from which they are shown: most end before."""
 
@@ -30,7 +33,7 @@ class Wanted(Struct, frozen=True):
 
     Attributes:
         to: the group of a shift that is to begin; empty: none is.
-        steps: its shares, as they were written.
+        steps: its shares, as they were written; None here and below: not given.
         every: the duration of a step, as it was written.
         abort_above: the limit, as it was written.
         min_requests: the requests that a step needs.
@@ -38,10 +41,10 @@ class Wanted(Struct, frozen=True):
     """
 
     to: str
-    steps: str
-    every: str
-    abort_above: str
-    min_requests: int
+    steps: str | None
+    every: str | None
+    abort_above: str | None
+    min_requests: int | None
     orders: Sequence[str]
 
 
@@ -51,7 +54,7 @@ def run_shift(
     """Begin, steer or show a shift, wait for its end if that is asked, and return the exit status."""
     seconds = None if longest is None else _duration("--for", longest)
     if service is None:
-        if wanted.to or wanted.orders or wait:
+        if wanted.to or wanted.orders or wait or _plan_options(wanted):
             raise UsageError("shift: received no service", "name it: registryctl shift SERVICE ...")
         _show_all(session)
         return 0
@@ -60,6 +63,8 @@ def run_shift(
             f"shift: received {', '.join(f'--{each}' for each in (*(['to'] if wanted.to else []), *wanted.orders))}",
             "give one of them",
         )
+    if not wanted.to and (given := _plan_options(wanted)):
+        raise UsageError(f"shift: received {', '.join(given)} without --to", "name the group: --to revision=abc")
     if seconds is not None and not wait:
         raise UsageError("shift: received --for without --wait", "give --wait too")
     if wait:
@@ -87,20 +92,31 @@ def _ask(session: Session, service: str, wanted: Wanted, reason: str) -> Raw:
     return session.client.get(path)
 
 
+def _plan_options(wanted: Wanted) -> list[str]:
+    """Return the options that were given and mean something for a new shift alone."""
+    options = {
+        "--steps": wanted.steps,
+        "--every": wanted.every,
+        "--abort-above": wanted.abort_above,
+        "--min-requests": wanted.min_requests,
+    }
+    return [option for option, value in options.items() if value is not None]
+
+
 def _request(wanted: Wanted, reason: str) -> dict[str, object]:
     return {
         "to": wanted.to,
-        "steps": [_percent("--steps", step) for step in wanted.steps.split(",")],
-        "every": _duration("--every", wanted.every),
-        "abort_above": _percent("--abort-above", wanted.abort_above),
-        "min_requests": wanted.min_requests,
+        "steps": [_percent("--steps", step) for step in (wanted.steps or _STEPS).split(",")],
+        "every": _duration("--every", wanted.every or _EVERY),
+        "abort_above": _percent("--abort-above", wanted.abort_above or _ABORT_ABOVE),
+        "min_requests": _MIN_REQUESTS if wanted.min_requests is None else wanted.min_requests,
         "reason": reason,
     }
 
 
 def _percent(option: str, text: str) -> float:
     try:
-        return float(text.strip().removesuffix("%"))
+        return read_percent(text)
     except ValueError:
         raise UsageError(f"shift: {option} has {text!r}, which is no percentage", "write it like 5 or 0.5%") from None
 

@@ -20,18 +20,26 @@ def shift(  # noqa: PLR0913  # the words of the command line
         str, typer.Option("--to", metavar="KEY=VALUE", help="Begin one: the group, like revision=abc or canary=true.")
     ] = "",
     steps: Annotated[
-        str, typer.Option("--steps", metavar="PERCENT,...", help="Its shares, each greater than the one before.")
-    ] = "5,25,50,100",
-    every: Annotated[str, typer.Option("--every", metavar="DURATION", help="How long each step takes.")] = "5m",
-    abort_above: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--abort-above", metavar="PERCENT", help="Take it back if it surely fails by so much more than the others."
+            "--steps", metavar="PERCENT,...", help="Its shares, each greater than the one before (5,25,50,100)."
         ),
-    ] = "1%",
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="DURATION", help="How long each step takes (5m).")
+    ] = None,
+    abort_above: Annotated[
+        str | None,
+        typer.Option(
+            "--abort-above",
+            metavar="PERCENT",
+            help="Take it back if it surely fails by so much more than the others (1%).",
+        ),
+    ] = None,
     min_requests: Annotated[
-        int, typer.Option("--min-requests", metavar="N", min=0, help="Requests of the group that each step needs.")
-    ] = 200,
+        int | None,
+        typer.Option("--min-requests", metavar="N", min=0, help="Requests of the group that each step needs (200)."),
+    ] = None,
     pause: Annotated[bool, typer.Option("--pause", help="Let it go no further.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Give the group a share of 0 now.")] = False,

@@ -233,6 +233,32 @@ def test_a_misspelt_variable_is_refused() -> None:
     assert (said.status, "REGISTRYCTL_ULR: unknown variable" in said.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "empty"),
+    [
+        (("shift", "shop", "--to", ""), "--to"),
+        (("stat", ""), "SERVICE"),
+        (("drain", "shop", "10.9.0.1:80", "", "-r", "x"), "IP:PORT"),
+        (("services", "--url", ""), "--url"),
+        (("--url", "", "services"), "--url"),
+    ],
+)
+def test_an_empty_value_is_refused(words: tuple[str, ...], empty: str) -> None:
+    """A shell's variable that is not set would mean all services, another registry, or nothing that fails."""
+    said = registryctl(f"http://127.0.0.1:{free_port()}", *words)
+    assert (said.status, said.out) == (2, "")
+    assert f"registryctl: {empty}: received an empty value" in said.err
+
+
+def test_options_of_a_new_shift_want_its_group() -> None:
+    """They are not left aside in a command that then shows the shift of before, with success."""
+    url = f"http://127.0.0.1:{free_port()}"
+    for options in (("--steps", "5,100"), ("--every", "1m"), ("--abort-above", "2%"), ("--min-requests", "5")):
+        said = registryctl(url, "shift", "shop", "--wait", *options)
+        assert (said.status, f"shift: received {options[0]} without --to" in said.err) == (2, True)
+        assert registryctl(url, "shift", *options).status == 2
+
+
 def test_a_registry_that_is_away_is_exit_status_5() -> None:
     """Nobody answers: it says where it asked and how to name another address."""
     url = f"http://127.0.0.1:{free_port()}"
