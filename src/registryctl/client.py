@@ -246,6 +246,8 @@ class ApiClient:
         self, method: str, path: str, params: Params | None, document: object, timeout: float | None = None
     ) -> httpx.Response:
         read_timeout = max(self._settings.timeout, timeout or 0.0)
+        # The registry gives up what waits for PostgreSQL a little earlier, and says why.
+        waits = {"prefer": f"wait={max(1, int(read_timeout))}"}
         body = None if document is None else msgspec.json.encode(document)
         failures = []
         fix = _NOT_THERE
@@ -256,7 +258,7 @@ class ApiClient:
                     f"{self.url}{path}",
                     params=_given(params),
                     content=body,
-                    headers=self._headers(),
+                    headers=self._headers() | waits,
                     timeout=httpx.Timeout(self._settings.timeout, read=read_timeout),
                     extensions=self._extensions,
                 )

@@ -204,6 +204,29 @@ def test_a_pipeline_takes_no_answer_of_a_proxy_for_that_of_a_registry(
         assert registryctl(url, "share", service).status == 5
 
 
+def test_who_waits_hears_that_postgresql_does_not_answer(
+    shared_registry: Registry, service: str, server: Postgres
+) -> None:
+    """Before the command gives up, of reads and of changes; a change may be stored all the same, and it says so."""
+    populated(shared_registry, service)
+    url, database = shared_registry.url, shared_registry.database_url
+    registryctl(url, "shift", service, "--to", "revision=b", "--steps", "10,50")
+    late = "PostgreSQL has not answered within 1 s: it hangs, or another session holds a lock"
+    perhaps = "The change may be stored all the same: look before you repeat it"
+    orders = (("shift", service, "--pause"), ("drain", service, NEW, "-r", "x"), ("expect", service, "2", "-r", "x"))
+    with (
+        server.holding("SELECT 1 FROM services WHERE name = $1 FOR UPDATE", service, url=database),
+        server.holding("LOCK events IN ACCESS EXCLUSIVE MODE", url=database),
+    ):
+        for order in orders:
+            said = registryctl(url, "--timeout", "2s", *order)
+            assert (said.status, late in said.err, perhaps in said.err) == (5, True, True), said
+        said = registryctl(url, "--timeout", "2s", "events", service)
+        assert (said.status, late in said.err, perhaps in said.err) == (5, True, False), said
+    assert "paused at 10 %" in registryctl(url, "shift", service, "--pause").out
+    assert registryctl(url, "shift", service, "--abort").status == 0
+
+
 def test_what_means_nothing_or_comes_second_is_refused(shared_registry: Registry, service: str) -> None:
     """With what is allowed and what to do, and nothing changes."""
     populated(shared_registry, service)

@@ -10,9 +10,10 @@ from fastapi import Depends, Header, Request
 
 from registry.auth.certificate import certificate_names, certificate_of
 from registry.auth.principal import AUTHORIZATION, Principal, peer_of
+from registry.client_deadline import note_client_wait
 from registry.core.clock import Clock
 from registry.http.browser_session import session_of, statements_of
-from registry.http.headers import header
+from registry.http.headers import PREFER, header
 from registry.http.lists.document import Conditions, conditions_of
 from registry.http.lists.lists import Lists
 from registry.settings import Settings
@@ -134,7 +135,7 @@ async def principal_of(request: Request, actor: str = "") -> Principal:
 
 
 async def _reader(request: Request) -> Principal:
-    return await principal_of(request)
+    return await _principal_in_time(request)
 
 
 async def _actor(
@@ -148,7 +149,13 @@ async def _actor(
         ),
     ] = None,
 ) -> Principal:
-    return await principal_of(request, without_tokens(x_actor or ""))
+    return await _principal_in_time(request, without_tokens(x_actor or ""))
+
+
+async def _principal_in_time(request: Request, actor: str = "") -> Principal:
+    """Return the principal of a request, and note how long its client waits, before anything is waited for."""
+    note_client_wait(header(request.scope["headers"], PREFER))
+    return await principal_of(request, actor)
 
 
 Reader = Annotated[Principal, Depends(_reader)]

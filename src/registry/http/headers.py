@@ -7,6 +7,7 @@ Headers = Iterable[Header]
 
 JSON = (b"content-type", b"application/json")
 FORWARDED_FOR = b"x-forwarded-for"
+PREFER = b"prefer"
 EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 
 

@@ -13,6 +13,9 @@ DESCRIPTION = """Service registry for Envoy on ECS and VMs.
 
 Envoy polls `/v3/discovery:endpoints`; registrars send `/v1/heartbeats`; people use the rest. Errors are
 RFC 9457 problem documents, except under the drop-in paths, which answer as cookpad/sds and lyft/discovery did.
+
+A client that waits for so many seconds may say it by `Prefer: wait=5` (RFC 7240): where PostgreSQL does not answer, it
+gets 503 with the reason a second earlier.
 """
 
 CONTACT = {"name": "The Headcount authors"}

@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from registry.client_deadline import in_time_for_client
 from registry.database_url import DatabaseUrl, current_url, missing_file
 from registry.errors import BadSettingsError, ClocksDifferError, RegistryError, UnavailableError, UnsuitableError
 from registry.store.driver import Driver, NamedRecord, Statement
@@ -28,10 +29,7 @@ Session = AsyncConnection
 MAX_CLOCK_DIFFERENCE = 60.0
 """Seconds by which PostgreSQL's clock may differ from this process's where rows are deleted by it."""
 READING_TIMEOUT = 2.0
-"""Seconds within which PostgreSQL answers a reader, who has to hear in time that it does not.
-
-A connection on which a statement is given up is closed after 2 s more, and clients wait for 5 s.
-"""
+"""Seconds within which PostgreSQL answers a reader that does not say how long it waits."""
 _MIN_VERSION = 15
 """The oldest major version of PostgreSQL that the registry runs on."""
 _ENCODINGS = ("UTF8", "SQL_ASCII")
@@ -179,11 +177,18 @@ class Database:
         """Open a transaction that commits at the end of the block.
 
         Raises:
-            UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes.
+            UnavailableError: PostgreSQL cannot be reached, is too slow, or refuses writes; or the client of the request
+                waits no longer, and then it is not known whether anything was stored.
         """
-        with translate_errors(self._role, quiet=self._unbounded):
-            async with self._engine.connect() as connection, self._renewed_if_stale(connection), connection.begin():
-                yield connection
+        async with in_time_for_client(stores=True):
+            with translate_errors(self._role, quiet=self._unbounded):
+                async with (
+                    self._engine.connect() as connection,
+                    self._closed_if_unusable(connection),
+                    connection.begin(),
+                    self._closed_if_unusable(connection),
+                ):
+                    yield connection
 
     @asynccontextmanager
     async def driver_transaction(self) -> AsyncIterator[Driver]:
@@ -194,28 +199,29 @@ class Database:
         """
         committed = False
         try:
-            with translate_errors(self._role, quiet=self._unbounded):
-                async with self._engine.connect() as connection:
-                    driver = await driver_of(connection)
-                    transaction = driver.connection.transaction()
-                    returnable = False
-                    try:
-                        await transaction.start()
+            async with in_time_for_client(stores=True):
+                with translate_errors(self._role, quiet=self._unbounded):
+                    async with self._engine.connect() as connection:
+                        driver = await driver_of(connection)
+                        transaction = driver.connection.transaction()
+                        returnable = False
                         try:
-                            yield driver
-                        except (RegistryError, asyncpg.PostgresError) as error:
-                            # A refusal by the rules or by PostgreSQL leaves the connection usable.
-                            await transaction.rollback()
-                            returnable = not is_stale(error)
+                            await transaction.start()
+                            try:
+                                yield driver
+                            except (RegistryError, asyncpg.PostgresError) as error:
+                                # A refusal by the rules or by PostgreSQL leaves the connection usable.
+                                await transaction.rollback()
+                                returnable = not is_stale(error)
+                                if not returnable:
+                                    await self._renew()
+                                raise
+                            await transaction.commit()
+                            returnable = committed = True
+                        finally:
+                            # A connection that does not answer would not answer a rollback either, after as long again.
                             if not returnable:
-                                await self._renew()
-                            raise
-                        await transaction.commit()
-                        returnable = committed = True
-                    finally:
-                        # A connection that does not answer would not answer a rollback either, after as long again.
-                        if not returnable:
-                            await discard(connection, driver)
+                                await discard(connection, driver)
         except Exception:
             if not committed:
                 raise
@@ -230,24 +236,20 @@ class Database:
         Raises:
             UnavailableError: as for ``transaction``.
         """
-        with translate_errors(self._role, quiet=self._unbounded):
-            async with self._engine.connect() as connection, self._renewed_if_stale(connection):
-                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+        async with in_time_for_client():
+            with translate_errors(self._role, quiet=self._unbounded):
+                async with self._engine.connect() as connection, self._closed_if_unusable(connection):
+                    yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Lend the same for what a client waits for, until ``READING_TIMEOUT``.
+        """Lend the same for what a client waits for, until ``READING_TIMEOUT`` where it does not say how long.
 
         Raises:
             UnavailableError: as for ``transaction``, and when the time is over.
         """
-        try:
-            async with asyncio.timeout(READING_TIMEOUT), self.session() as connection:
-                yield connection
-        except TimeoutError:
-            raise UnavailableError(
-                f"PostgreSQL has not answered within {READING_TIMEOUT:g} s; discovery and heartbeats go on"
-            ) from None
+        async with in_time_for_client(READING_TIMEOUT), self.session() as connection:
+            yield connection
 
     async def answers(self) -> bool:
         """Tell whether PostgreSQL answers: if it does, what failed with UnavailableError failed for itself alone."""
@@ -317,9 +319,15 @@ class Database:
             await connection.run_sync(work)
 
     @asynccontextmanager
-    async def _renewed_if_stale(self, connection: AsyncConnection) -> AsyncIterator[None]:
+    async def _closed_if_unusable(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        """Close the connection after an error that a new one may not have, or with a statement that is given up."""
         try:
             yield
+        except asyncio.CancelledError:
+            # In order, SQLAlchemy would close it after two seconds.
+            if not connection.invalidated and not connection.closed:
+                await discard(connection, await driver_of(connection))
+            raise
         except Exception as error:
             if is_stale(error):
                 await connection.invalidate()

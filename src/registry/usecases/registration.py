@@ -15,6 +15,7 @@ from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.client_deadline import in_time_for_client
 from registry.core.abilities import Abilities
 from registry.core.admission import Admission
 from registry.core.changeset import Changeset
@@ -367,7 +368,8 @@ class Registrations:
     async def _settle(self, intent: Intent, principal: Principal, action: str, verb: Verb) -> _Outcome:
         service = intent.key[0]
         try:
-            outcome = await self._commit.submit(service, intent)
+            async with in_time_for_client(stores=True):
+                outcome = await self._commit.submit(service, intent)
         except RegistryError as error:
             # Each heartbeat of an outage would be noted, and none of them changes anything.
             if verb is not Verb.REGISTER or not isinstance(error, UnavailableError):

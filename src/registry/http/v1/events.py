@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
+from registry.client_deadline import note_client_wait
 from registry.core.endpoint import endpoint_key
 from registry.core.history import EventFilter, Position, RecordedEvent
 from registry.errors import InvalidError
@@ -83,6 +84,8 @@ async def list_events(  # noqa: PLR0913  # one argument a filter, as OpenAPI sho
     if "text/event-stream" in request.headers.get("accept", ""):
         after = _position(last_event_id) if last_event_id else None
         wanted = replace(wanted, until=None)
+        # A stream goes on for longer than a client waits for its beginning.
+        note_client_wait(None)
         return _StreamResponse(await history.follow(reader, partial(principal_of, request), wanted, after))
     wanted = replace(wanted, after=_position(cursor) if cursor else None)
     page = [event_view(event) for event in await history.events(reader, wanted)]
