@@ -42,11 +42,11 @@ _DEADLINE: ContextVar[_Deadline | None] = ContextVar("client_deadline", default=
 
 def note_client_wait(prefer: bytes | None) -> None:
     """Note how long the client of the present task's request waits, by its header ``Prefer``; None: it has none."""
-    found = None if prefer is None else _WAIT.search(prefer)
-    if found is None:
+    match = None if prefer is None else _WAIT.search(prefer)
+    if match is None:
         _DEADLINE.set(None)
         return
-    wait = float(min(max(1, int(found[1])), MAX_WAIT))
+    wait = float(min(max(1, int(match[1])), MAX_WAIT))
     seconds = wait - min(_MARGIN, wait / 2)
     _DEADLINE.set(_Deadline(asyncio.current_task(), asyncio.get_running_loop().time() + seconds, seconds))
 

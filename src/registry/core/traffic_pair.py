@@ -62,8 +62,11 @@ class PairTraffic:
     @property
     def busyness(self) -> tuple[int, int]:
         """The requests of about the last hour, and when the last digest came, to compare by; it is cheap."""
-        self._sums.advance(self._slot)
-        return self._sums.last_hour() + sum([counts.completed for counts in self._waiting]), self._slot
+        sums, recent = self._sums, 0
+        sums.advance(self._slot)
+        for counts in self._waiting:
+            recent += counts.completed
+        return sums.last_hour() + recent, self._slot
 
     def last_minute(self) -> tuple[int, int]:
         """Return the completed and the failed requests of about the last minute."""

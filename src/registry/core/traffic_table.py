@@ -5,6 +5,7 @@ table has ages instead, so that another process can add it to its own whatever i
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from operator import attrgetter
 from types import MappingProxyType
 
 from msgspec.structs import astuple
@@ -85,7 +86,7 @@ class TrafficTable:
     """
 
     def __init__(self, max_pairs: int) -> None:
-        self._pairs: SharedTable[PairKey, PairTraffic] = SharedTable(max_pairs, lambda pair: pair.busyness)
+        self._pairs: SharedTable[PairKey, PairTraffic] = SharedTable(max_pairs, attrgetter("busyness"))
         self._routes: SharedTable[RouteKey, WindowSums] = SharedTable(
             max_pairs, lambda sums: (sums.last_hour(), sums.touched)
         )
@@ -155,14 +156,17 @@ class TrafficTable:
         slot = int(now // SLOT)
         reporter.add(digest, location, slot, now)
         self._cover(owner, location, slot, digest.seconds)
+        self._pairs.begin()
+        self._routes.begin()
         find = self._pairs.get
         for edge in digest.edges:
             pair_key = (digest.caller, location, edge.callee)
             pair = find(pair_key) or self._new_pair(pair_key, slot, owner)
-            pair.add(slot, edge)
-            counts = edge.counts
-            if counts.failures and _fails(counts.completed, counts.failures):
-                self._suspects.add(pair_key)
+            if pair is not None:
+                pair.add(slot, edge)
+                counts = edge.counts
+                if counts.failures and _fails(counts.completed, counts.failures):
+                    self._suspects.add(pair_key)
             if watched and edge.callee in watched:
                 self.endpoints.take(edge, (digest.caller, digest.node), now, watched[edge.callee], principal)
         for route in digest.routes:
@@ -266,7 +270,10 @@ class TrafficTable:
             self._coverage.add(key, coverage, owner)
         coverage.add(slot, (round(seconds * 1000),), ())
 
-    def _new_pair(self, key: PairKey, slot: int, owner: Owner) -> PairTraffic:
+    def _new_pair(self, key: PairKey, slot: int, owner: Owner) -> PairTraffic | None:
+        """Add a pair; None: the table is full, and the digest has brought many others already."""
+        if not self._pairs.admits(owner):
+            return None
         pair = PairTraffic(slot)
         self._pairs.add(key, pair, owner)
         return pair
@@ -275,6 +282,8 @@ class TrafficTable:
         key = (owner[1], route.callee, route.route)
         sums = self._routes.get(key)
         if sums is None:
+            if not self._routes.admits(owner):
+                return
             sums = WindowSums(ROUTE_WIDTH, slot)
             self._routes.add(key, sums, owner)
         sums.add(slot, astuple(route.counts), route.buckets)

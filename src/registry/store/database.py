@@ -320,7 +320,7 @@ class Database:
 
     @asynccontextmanager
     async def _closed_if_unusable(self, connection: AsyncConnection) -> AsyncIterator[None]:
-        """Close the connection after an error that a new one may not have, or with a statement that is given up."""
+        """Close the connection after an error that a new one may not have, or a statement given up."""
         try:
             yield
         except asyncio.CancelledError:
