@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from registry.core.shared_table import FairBudget, SharedTable, most_dropped
 
+
 def table(limit: int) -> SharedTable[str, int]:
     """Return a table of numbers, the smallest of which go first."""
     return SharedTable(limit, lambda number: number)
