@@ -22,8 +22,8 @@ from registry.core.changeset import Changeset, EndpointChange
 from registry.core.expiry_guard import GuardDecision, evaluate_guard
 from registry.core.lease import removable
 from registry.store import change_feed as feed
-from registry.store import leases, transaction
-from registry.store.transaction import StoredVersion
+from registry.store import changeset_writer, leases
+from registry.store.service_locks import StoredVersion
 from registry.usecases import operator_deregistration as expulsion
 from registry.usecases import registration as registrations
 from registry.xds import discovery, version_info
@@ -135,7 +135,7 @@ def version_not_bumped(patch: pytest.MonkeyPatch) -> None:
         }
         return {**numbers, **told}
 
-    patch.setattr(transaction, "_next_versions", count)
+    patch.setattr(changeset_writer, "next_versions", count)
 
 
 def versions_not_raised(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def fail_overs_not_seen(patch: pytest.MonkeyPatch) -> None:
 
 def services_founded_anew_from_nothing(patch: pytest.MonkeyPatch) -> None:
     """A service that was lost with its founding begins at its first version again."""
-    patch.setattr(transaction, "version_before_first", lambda _generation: 0)
+    patch.setattr(changeset_writer, "version_before_first", lambda _generation: 0)
 
 
 def expiry_not_checked_again(patch: pytest.MonkeyPatch) -> None:

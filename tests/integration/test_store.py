@@ -39,16 +39,16 @@ from registry.core.versions import MAX_LOST_VERSIONS
 from registry.errors import NotFoundError, RefusedError, RegistryError, UnavailableError
 from registry.settings import Settings
 from registry.store import change_feed as feed
-from registry.store import history, leases, pruning, transaction
+from registry.store import changeset_writer, history, leases, pruning
 from registry.store.database import CHANNEL, FORGET_LOCK, Database, read_clock
 from registry.store.driver import Driver, Statement
 from registry.store.forgetting import forget_services
 from registry.store.migration import migrate_now
 from registry.store.restored import read_identity
+from registry.store.service_locks import StoredVersion
 from registry.store.single_change import SINGLE_CHANGE
 from registry.store.tables import events
 from registry.store.transaction import (
-    StoredVersion,
     change_at_addresses,
     change_endpoint_by_operator,
     change_service,
@@ -471,7 +471,7 @@ async def test_one_statement_stores_what_several_do(store: Database, monkeypatch
     async with store.listen({CHANNEL: heard.append}, lambda: None):
         one = await play("one", "10.0.0.1")
         assert statements.count(SINGLE_CHANGE) == len(_REPORTS)
-        monkeypatch.setattr(transaction, "_is_single", lambda *_: False)
+        monkeypatch.setattr(changeset_writer, "_is_single", lambda *_: False)
         assert await play("two", "10.0.0.2") == one
         assert statements.count(SINGLE_CHANGE) == len(_REPORTS)
         async with asyncio.timeout(20):

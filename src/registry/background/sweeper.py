@@ -56,7 +56,8 @@ from registry.settings import Settings
 from registry.store import leases, pauses, pruning
 from registry.store.database import Database, Session, read_clock
 from registry.store.failures import translate_errors
-from registry.store.transaction import StoredVersion, change_at_addresses, change_service, change_unroutable
+from registry.store.service_locks import StoredVersion
+from registry.store.transaction import change_at_addresses, change_service, change_unroutable
 from wire.address import format_endpoint
 
 log = structlog.get_logger()

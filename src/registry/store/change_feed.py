@@ -32,9 +32,9 @@ from registry.errors import InvalidError
 from registry.store.database import CHANNEL, Database, discard, driver_of
 from registry.store.driver import NamedRecord, Statement
 from registry.store.rows import Row, endpoint_columns, override_columns, override_from, overrides_of, read_row
+from registry.store.service_locks import StoredVersion
 from registry.store.tables import endpoints, overrides, registry_state, services
 from registry.store.times import age_of, epoch
-from registry.store.transaction import StoredVersion
 
 log = structlog.get_logger()
 

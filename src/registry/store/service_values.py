@@ -7,10 +7,11 @@ from registry.core.event import EventKind
 from registry.core.shares import Share, Shares, shares_in_words
 from registry.core.shift import Shift
 from registry.errors import ShiftConflictError
+from registry.store.changeset_writer import ADD_EVENT
 from registry.store.database import CHANNEL, Database
 from registry.store.driver import Driver, Statement
 from registry.store.rows import moment
-from registry.store.transaction import ADD_EVENT, NOW, StoredVersion, lock_service
+from registry.store.service_locks import StoredVersion, lock_service
 
 _SET_EXPECTED = Statement(
     text(
@@ -27,6 +28,7 @@ _SET_SHARES = Statement(
         " RETURNING version, change, pg_notify(:channel, name || ' ' || change)"
     ).bindparams(bindparam("shares", type_=Text), bindparam("versions", type_=Integer), channel=CHANNEL)
 )
+_NOW = Statement(text("SELECT extract(epoch FROM clock_timestamp())"))
 _SHIFT = Statement(text("SELECT shift FROM shifts WHERE service = :name"))
 _decode_shift = msgspec.json.Decoder(Shift).decode
 
@@ -128,7 +130,7 @@ def _with_reason(what: str, reason: str) -> str:
 
 async def now_of(driver: Driver) -> float:
     """Return PostgreSQL's time."""
-    return float((await driver.rows(NOW))[0][0])
+    return float((await driver.rows(_NOW))[0][0])
 
 
 async def record_event(  # one argument a column

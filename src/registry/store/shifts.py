@@ -12,9 +12,9 @@ from registry.core.shares import Share, Shares
 from registry.core.shift import Change, Shift
 from registry.store.database import Database
 from registry.store.driver import Driver, Statement
+from registry.store.service_locks import StoredVersion, lock_service
 from registry.store.service_values import decode_shift, now_of, record_event, write_shares
 from registry.store.tables import services, shifts
-from registry.store.transaction import StoredVersion, lock_service
 
 _decode_shares = msgspec.json.Decoder(Shares).decode
 

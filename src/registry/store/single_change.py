@@ -1,7 +1,7 @@
 """One statement for the usual change: a stored endpoint with its event, its lease, and its service's version.
 
-``registry.store.transaction`` stores any other change by several statements. Each is a round trip, and four of them
-take half a millisecond of the four in which a change is stored.
+``registry.store.changeset_writer`` stores any other change by several statements. Each is a round trip, and four of
+them take half a millisecond of the four in which a change is stored.
 """
 
 from collections.abc import Mapping

@@ -14,7 +14,8 @@ from registry.core.endpoint import Endpoint, Key
 from registry.core.expiry_guard import GUARD_WINDOW, removals_allowed
 from registry.errors import GuardedError, UnknownEndpointError, UnknownServiceError
 from registry.store.database import Database
-from registry.store.transaction import StoredVersion, change_by_operator, change_endpoint_by_operator
+from registry.store.service_locks import StoredVersion
+from registry.store.transaction import change_by_operator, change_endpoint_by_operator
 from registry.usecases.audit import Audit
 from wire.address import format_endpoint
 

@@ -11,8 +11,9 @@ from registry.core.presence import Presence
 from registry.core.snapshot import Snapshot
 from registry.errors import NotFoundError, UnknownServiceError
 from registry.store.database import Database
+from registry.store.service_locks import StoredVersion
 from registry.store.service_values import set_expected
-from registry.store.transaction import StoredVersion, change_service
+from registry.store.transaction import change_service
 from registry.usecases.audit import Audit
 from wire.address import format_endpoint
 

@@ -36,7 +36,8 @@ from registry.errors import (
 from registry.metrics import COMMIT_SECONDS, COMMIT_SIZE, HEARTBEATS, NOT_ADMITTED
 from registry.store.database import Database
 from registry.store.failures import retry_if_stale
-from registry.store.transaction import StoredVersion, change_at_addresses
+from registry.store.service_locks import StoredVersion
+from registry.store.transaction import change_at_addresses
 from registry.usecases.audit import Audit
 from registry.usecases.group_commit import Lanes, rolled_back
 from registry.usecases.lease_renewal import LeaseRenewals, only_renews

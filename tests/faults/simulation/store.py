@@ -18,10 +18,10 @@ from registry.core.expiry_guard import Candidate, Pause
 from registry.core.lease import Leases, SweepTime
 from registry.core.processes import ProcessReport, StoredReport
 from registry.core.snapshot import SnapshotDelta
-from registry.store import transaction
+from registry.store import changeset_writer
 from registry.store.leases import Renewed
 from registry.store.restored import DatabaseIdentity
-from registry.store.transaction import StoredVersion
+from registry.store.service_locks import StoredVersion
 
 Link = Database | Session
 
@@ -451,7 +451,7 @@ class Store:
         self, tables: Tables, changeset: Changeset, locked: Mapping[str, StoredVersion]
     ) -> dict[str, StoredVersion]:
         changed = list(changeset.changed())
-        after = transaction._next_versions(changed, locked, self._postgres.timeline)
+        after = changeset_writer.next_versions(changed, locked, self._postgres.timeline)
         for entry in changed:
             if not entry.after.id:
                 entry.stored_as(tables.next_id)
