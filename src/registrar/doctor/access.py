@@ -17,8 +17,9 @@ from registrar.credentials.sigv4 import AwsKeys
 from registrar.diagnostic import Diagnostic, Section, Severity
 from registrar.errors import AwsIdentityUnavailable, RegistryRefused, RegistryUnavailable
 from registrar.identity.resolver import Identity
-from registrar.registry_client.client import NO_RESPONSE, RegistryClient
+from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.dns import resolve
+from registrar.registry_client.http_client import NO_RESPONSE
 from registrar.registry_client.registries import RegistryAddress, RegistryUrls
 from registrar.registry_client.registry_probe import ask
 from wire.envoy_token import SDS_FILE

@@ -10,8 +10,9 @@ from registrar.errors import RegistryRefused, RegistryRequestError, RegistryUnav
 from registrar.heartbeat.response import apply_refusal, apply_result
 from registrar.heartbeat.schedule import DEFAULT_INTERVAL, HeartbeatSchedule
 from registrar.jitter import Backoff
-from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient, overloaded
+from registrar.registry_client.client import ATTEMPT_TIMEOUT, RegistryClient
 from registrar.registry_client.log_deduplication import LogDeduplication
+from registrar.registry_client.response import overloaded
 from registrar.watchdog import Watchdog
 from wire.model import Heartbeat, HeartbeatResult
 from wire.probe_request import ProbeRequest

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from registrar.endpoint.endpoint import Endpoint
 from registrar.endpoint.lease import RefusalEffect
 from registrar.event_log import EventLogger
-from registrar.registry_client.client import overloaded
+from registrar.registry_client.response import overloaded
 from wire.model import Grant, Heartbeat, HeartbeatResult
 from wire.problem import Problem
 

@@ -27,7 +27,8 @@ from registrar.lifecycle.reload import Reloader, ReloadPlan
 from registrar.lifecycle.signals import Signals
 from registrar.lifecycle.startup_gate import StartupGate
 from registrar.probing.prober import Prober
-from registrar.registry_client.client import RegistryClient, overloaded
+from registrar.registry_client.client import RegistryClient
+from registrar.registry_client.response import overloaded
 from registrar.traffic.envoy import Envoy
 from registrar.traffic.reporter import TrafficReporter
 from registrar.watchdog import Watchdog, notify_systemd

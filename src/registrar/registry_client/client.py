@@ -1,8 +1,7 @@
 """Requests to the registry: heartbeats, drains, deregistrations and logins."""
 
-import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -10,28 +9,25 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
-from registrar import jitter
 from registrar.errors import RegistryAnswerTooLong, RegistryRefused, RegistryUnavailable
-from registrar.registry_client.credential import Credential, NoCredential
+from registrar.registry_client.credential import Credential
 from registrar.registry_client.endpoint_ref import EndpointRef
 from registrar.registry_client.heartbeat_wording import CURRENT, Wording, Wordings, not_understood
-from registrar.registry_client.http_client import ConnectError, HttpClient, describe
 from registrar.registry_client.login_answer import LoginAnswer, registry_time
-from registrar.registry_client.registries import RESOLVE_INTERVAL, Registries, RegistryAddress, RegistryUrls
+from registrar.registry_client.registries import RegistryAddress, RegistryUrls
+from registrar.registry_client.response import from_registry, overloaded, problem_of, successful, unpacked
 from registrar.registry_client.tls import RegistryTls
+from registrar.registry_client.transport import Transport
 from wire.edge_assignments import EDGE_PATH, EdgeAnswer, EdgeQuestion
-from wire.http1 import Request, Response, TooLongError
+from wire.http1 import Response, TooLongError
 from wire.model import Health, Heartbeat, HeartbeatResult, Report
 from wire.probe_report import ProbeReport
-from wire.problem import CONTENT_TYPE, Problem
 from wire.traffic_digest import DigestAnswer
 
 ATTEMPT_TIMEOUT = 3.0
 """Seconds for one attempt, from connecting to the last byte."""
 CONNECTION_AGE = 300.0
 """Seconds that a connection is used, so that a registry that was added gets its share of the load."""
-_CONNECTION_AGE_SPREAD = 0.2
-_CONNECT_TIMEOUT = 2.0
 _HEARTBEATS = "/v1/heartbeats"
 _PROBES = "/v1/probes"
 _ERRANDS = "/v1/errands"
@@ -40,14 +36,8 @@ _MAX_RETRY_AFTER = 120.0
 _TRAFFIC = "/v1/traffic"
 _LOGIN = "/v1/login/aws"
 _RENEW = "/v1/login/renew"
-_GZIP = 16 + zlib.MAX_WBITS
 _MAX_EDGE_BYTES = 64 * 1024 * 1024
 """Bytes of an answer to an edge's question, unpacked; 10,000 endpoints take two million."""
-_OVERLOADED = frozenset({408, 425, 429})
-# The errors of a request that got no valid response.
-NO_RESPONSE = (OSError, ValueError)
-NO_HEADERS: Mapping[str, str] = {}
-"""What most requests add to the headers of all."""
 
 
 class Listed(Struct, frozen=True):
@@ -82,15 +72,7 @@ class _NextErrand(Struct, frozen=True):
     retry_after: float = 0.0
 
 
-class _UnauthenticatedError(Exception):
-    """A registry refused the token of a request, and another token is there or expected."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(f"{problem.status} {problem.title}: {problem.detail}")
-
-
 _decode_listed = msgspec.json.Decoder(Listed).decode
-_decode_problem = msgspec.json.Decoder(Problem).decode
 _decode_edge = msgspec.json.Decoder(EdgeAnswer).decode
 _decode_next_errand = msgspec.json.Decoder(_NextErrand).decode
 _decode_digest_answer = msgspec.json.Decoder(DigestAnswer).decode
@@ -100,8 +82,7 @@ _decode_login = msgspec.json.Decoder(LoginAnswer).decode
 class RegistryClient:
     """A client that makes one attempt at one registry for each call; after a failure another registry is next.
 
-    It does not repeat failed attempts: the caller builds the next one from the state of that moment. Names are looked
-    up again before each new connection and every 30 s, and a connection is replaced after five minutes.
+    It does not repeat failed attempts: the caller builds the next one from the state of that moment.
 
     Args:
         urls: base URLs of the registries.
@@ -120,19 +101,8 @@ class RegistryClient:
         tls: RegistryTls | None = None,
         connection_age: float = CONNECTION_AGE,
     ) -> None:
-        self._registries = Registries(urls)
+        self._transport = Transport(urls, timeout, credential=credential, tls=tls, connection_age=connection_age)
         self._wordings = Wordings()
-        self._timeout = timeout
-        self._age = connection_age
-        self._loop = asyncio.get_running_loop()
-        # Loop time at which the current connection was planned; None: the next request needs another one.
-        self._connected_at: float | None = None
-        # Loop time after which the current connection is replaced.
-        self._replace_at = 0.0
-        # Loop time of the last lookup of the names.
-        self._resolved_at = 0.0
-        self._http = HttpClient(tls or RegistryTls(), min(_CONNECT_TIMEOUT, timeout))
-        self._credential = credential or NoCredential()
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,12 +110,12 @@ class RegistryClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.close()
+        await self._transport.close()
 
     @property
     def registry(self) -> str:
         """The base URL that the next request goes to."""
-        return self._registries.current.url
+        return self._transport.registry.url
 
     async def heartbeats(self, heartbeats: Sequence[Heartbeat]) -> list[HeartbeatResult]:
         """Send one batch and return its results in order.
@@ -155,25 +125,22 @@ class RegistryClient:
             RegistryRefused: the batch as a whole was refused.
         """
         wording = CURRENT
-        bearer = self._credential.bearer
+        bearer = self._transport.credential.bearer
 
         async def send(registry: RegistryAddress) -> Response:
             nonlocal wording
             wording, response = await self._send_batch(registry, list(heartbeats))
             return response
 
-        registry, response = await self._attempt(send)
-        try:
-            results = wording.results.decode(response.body).results
-        except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}", registry) from error
+        registry, response = await self._transport.attempt(send)
+        results = self._transport.decode(wording.results.decode, registry, response).results
         if [(each.service, each.endpoint) for each in results] != [
             (each.service, each.endpoint) for each in heartbeats
         ]:
-            raise self._unavailable("the results in the answer do not match the heartbeats", registry)
-        self._registries.answered(registry)
+            raise self._transport.not_understood("its results do not match the heartbeats", registry)
+        self._transport.answered(registry)
         if any(result.problem is not None and result.problem.status == 401 for result in results):
-            self._credential.refused(bearer)
+            self._transport.credential.refused(bearer)
         return results
 
     async def report_probes(self, report: ProbeReport) -> None:
@@ -183,7 +150,7 @@ class RegistryClient:
             RegistryUnavailable: there was no response, or an invalid one.
             RegistryRefused: the registry refused them.
         """
-        await self._send_aside(_PROBES, msgspec.json.encode(report))
+        await self._transport.post_aside(_PROBES, msgspec.json.encode(report))
 
     async def next_errand(self, instance_id: str, endpoints: Sequence[str]) -> tuple[TakenErrand | None, float]:
         """Return the next errand when there is one, and the seconds to wait before the next request.
@@ -196,12 +163,9 @@ class RegistryClient:
         """
         query = "&".join(f"endpoint={quote(each, safe='')}" for each in endpoints)
         path = f"{_ERRANDS}/next?instance={quote(instance_id, safe='')}&{query}"
-        registry, response = await self._attempt(lambda registry: self._send(registry, "GET", path))
-        try:
-            answer = _decode_next_errand(response.body)
-        except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}", registry) from error
-        self._registries.answered(registry)
+        registry, response = await self._transport.request("GET", path)
+        answer = self._transport.decode(_decode_next_errand, registry, response)
+        self._transport.answered(registry)
         return answer.errand, max(0.0, min(answer.retry_after, _MAX_RETRY_AFTER))
 
     async def answer_errand(self, instance_id: str, endpoint: str, errand_id: str, result: bytes) -> None:
@@ -213,8 +177,8 @@ class RegistryClient:
         """
         query = f"instance={quote(instance_id, safe='')}&endpoint={quote(endpoint, safe='')}"
         path = f"{_ERRANDS}/{quote(errand_id, safe='')}/result?{query}"
-        registry, _ = await self._attempt(lambda registry: self._send(registry, "POST", path, result))
-        self._registries.answered(registry)
+        registry, _ = await self._transport.request("POST", path, result)
+        self._transport.answered(registry)
 
     async def report_traffic(self, digest: bytes) -> DigestAnswer:
         """Send an encoded digest of Envoy's statistics, and return what the next one is to have.
@@ -223,7 +187,7 @@ class RegistryClient:
             RegistryUnavailable: there was no response, or an invalid one.
             RegistryRefused: the registry refused it, or does not know digests.
         """
-        response = await self._send_aside(_TRAFFIC, digest)
+        response = await self._transport.post_aside(_TRAFFIC, digest)
         try:
             return _decode_digest_answer(response.body)
         except msgspec.DecodeError as error:
@@ -248,15 +212,11 @@ class RegistryClient:
         return await self._session(_RENEW, b"", bearer)
 
     async def _session(self, path: str, content: bytes, bearer: str) -> tuple[LoginAnswer, float | None]:
-        registry, response = await self._attempt(
-            lambda registry: self._exchange(registry, "POST", path, content, bearer)
+        registry, response = await self._transport.attempt(
+            lambda registry: self._transport.exchange(registry, "POST", path, content, bearer)
         )
-        try:
-            answer = _decode_login(response.body)
-        except msgspec.DecodeError as error:
-            # The error names a place and a rule, and no value.
-            raise self._unavailable(f"answer not understood: {error}", registry) from error
-        self._registries.answered(registry)
+        answer = self._transport.decode(_decode_login, registry, response)
+        self._transport.answered(registry)
         return answer, registry_time(response)
 
     async def ask_edge(self, question: EdgeQuestion) -> EdgeAnswer | None:
@@ -269,20 +229,18 @@ class RegistryClient:
         """
         content = msgspec.json.encode(question)
         try:
-            registry, response = await self._attempt(
-                lambda registry: self._send(registry, "POST", EDGE_PATH, content, {"accept-encoding": "gzip"})
-            )
+            registry, response = await self._transport.request("POST", EDGE_PATH, content, {"accept-encoding": "gzip"})
         except RegistryUnavailable as error:
             if isinstance(error.__cause__, TooLongError):
                 raise RegistryAnswerTooLong(str(error.__cause__)) from error
             raise
         try:
-            answer = None if response.status == 304 else _decode_edge(_unpacked(response))
+            answer = None if response.status == 304 else _decode_edge(unpacked(response, _MAX_EDGE_BYTES))
         except TooLongError as error:
             raise RegistryAnswerTooLong(str(error)) from error
         except (msgspec.DecodeError, ValueError, zlib.error) as error:
-            raise self._unavailable(f"answer not understood: {error}", registry) from error
-        self._registries.answered(registry)
+            raise self._transport.not_understood(str(error), registry) from error
+        self._transport.answered(registry)
         return answer
 
     async def drain(self, ref: EndpointRef) -> Listed | None:
@@ -296,15 +254,12 @@ class RegistryClient:
             RegistryRefused: the registry refused for another reason than its own 404 or 409.
         """
         try:
-            registry, response = await self._attempt(lambda registry: self._send(registry, "POST", ref.path("/drain")))
+            registry, response = await self._transport.request("POST", ref.path("/drain"))
         except RegistryRefused as error:
             if error.from_registry and error.problem.status in (404, 409):
                 return None
             raise
-        try:
-            listed = _decode_listed(response.body)
-        except msgspec.DecodeError as error:
-            raise self._unavailable(f"answer not understood: {error}", registry) from error
+        listed = self._transport.decode(_decode_listed, registry, response)
         return listed if listed.leaving_at is None else None
 
     async def deregister(self, ref: EndpointRef) -> bool:
@@ -315,7 +270,7 @@ class RegistryClient:
             RegistryRefused: the registry refused for another reason.
         """
         try:
-            await self._attempt(lambda registry: self._send(registry, "DELETE", ref.path()))
+            await self._transport.request("DELETE", ref.path())
         except RegistryRefused as error:
             if error.problem.status not in (404, 409):
                 raise
@@ -325,222 +280,26 @@ class RegistryClient:
             raise RegistryUnavailable(f"no registry's answer: {error}", perhaps_stored=False) from error
         return True
 
-    async def _attempt(
-        self, send: Callable[[RegistryAddress], Awaitable[Response]]
-    ) -> tuple[RegistryAddress, Response]:
-        registry = self._registries.current
-        try:
-            async with asyncio.timeout(self._timeout):
-                registry = await self._next_registry()
-                aged = self._loop.time() >= self._replace_at
-                response = await send(registry)
-                if aged:
-                    self._turn()
-        except _UnauthenticatedError as error:
-            self._registries.answered(registry)
-            # One registry of several may not know a session that the others know.
-            self._turn()
-            raise RegistryUnavailable(str(error), perhaps_stored=False, unauthenticated=True) from error
-        except TimeoutError as error:
-            raise self._unavailable(f"TimeoutError no answer within {self._timeout:g}s", registry) from error
-        except NO_RESPONSE as error:
-            sent = not isinstance(error, ConnectError)
-            raise self._unavailable(describe(error), registry, perhaps_stored=sent) from error
-        if _successful(response):
-            return registry, response
-        problem = _problem(response)
-        if overloaded(response.status):
-            reason = f"{problem.status} {problem.title}: {problem.detail}"
-            limited = response.status == 429
-            raise self._unavailable(reason, registry, retry_after=_retry_after(response, problem), limited=limited)
-        from_registry = _from_registry(response)
-        if from_registry:
-            self._registries.answered(registry)
-            self._turn()
-        else:
-            self._fail(registry)
-        raise RegistryRefused(problem, from_registry=from_registry, registry_time=registry_time(response))
-
-    async def _send_aside(self, path: str, content: bytes) -> Response:
-        """Send a request to the registry that heartbeats go to, whose choice does not hear what becomes of it.
-
-        A registry may refuse a digest, or be too busy for it, and renew leases as ever; or take it and renew none.
-
-        Raises:
-            RegistryUnavailable: there was no response, or one that asks to come later.
-            RegistryRefused: the registry refused.
-        """
-        registry = self._registries.current
-        if not registry.resolved:
-            raise RegistryUnavailable(f"{registry.name} has no address", perhaps_stored=False)
-        try:
-            async with asyncio.timeout(self._timeout):
-                response = await self._send(registry, "POST", path, content)
-        except _UnauthenticatedError as error:
-            raise RegistryUnavailable(str(error), perhaps_stored=False, unauthenticated=True) from error
-        except TimeoutError as error:
-            raise RegistryUnavailable(f"TimeoutError no answer within {self._timeout:g}s") from error
-        except NO_RESPONSE as error:
-            raise RegistryUnavailable(describe(error), perhaps_stored=not isinstance(error, ConnectError)) from error
-        if not _successful(response):
-            problem = _problem(response)
-            if overloaded(response.status):
-                raise RegistryUnavailable(
-                    f"{problem.status} {problem.title}: {problem.detail}",
-                    retry_after=_retry_after(response, problem),
-                    limited=response.status == 429,
-                )
-            raise RegistryRefused(
-                problem, from_registry=_from_registry(response), registry_time=registry_time(response)
-            )
-        return response
-
-    async def _next_registry(self) -> RegistryAddress:
-        """Return the registry to send to; names are looked up again before a new connection."""
-        now = self._loop.time()
-        if self._connected_at is None:
-            await self._registries.refresh()
-            self._connected_at = self._resolved_at = now
-            self._replace_at = now + jitter.around(self._age, _CONNECTION_AGE_SPREAD)
-        elif now - self._resolved_at >= RESOLVE_INTERVAL:
-            self._resolved_at = now
-            self._registries.refresh_soon()
-        if not self._registries.current.resolved:
-            registry = self._registries.current
-            raise self._unavailable(f"{registry.name} has no address", registry, perhaps_stored=False)
-        return self._registries.current
-
     async def _send_batch(self, registry: RegistryAddress, heartbeats: list[Heartbeat]) -> tuple[Wording, Response]:
         """Send a batch in the registry's wording; after a refusal that may be about it, once in the other."""
-        now = self._loop.time()
+        now = self._transport.now()
         wording = self._wordings.first(registry, now)
-        response = await self._send(registry, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats)))
-        if _successful(response):
+        response = await self._transport.send(
+            registry, "POST", _HEARTBEATS, msgspec.json.encode(wording.batch(heartbeats))
+        )
+        if successful(response):
             return wording, response
-        refusal = _problem(response)
+        refusal = problem_of(response)
         other = self._wordings.second(registry, wording, refusal, now)
         if other is None:
             return wording, response
-        second = await self._send(registry, "POST", _HEARTBEATS, msgspec.json.encode(other.batch(heartbeats)))
-        if not _successful(second) and not_understood(_problem(second)):
+        content = msgspec.json.encode(other.batch(heartbeats))
+        second = await self._transport.send(registry, "POST", _HEARTBEATS, content)
+        if not successful(second) and not_understood(problem_of(second)):
             # Anything else, like the 404 of a proxy, says nothing of what this registry reads.
-            if _from_registry(response) and _from_registry(second) and second.status == response.status:
+            if from_registry(response) and from_registry(second) and second.status == response.status:
                 self._wordings.futile(registry, refusal, now)
             return wording, response
-        if _successful(second) or (_from_registry(second) and not overloaded(second.status)):
+        if successful(second) or (from_registry(second) and not overloaded(second.status)):
             self._wordings.understood(registry, other, now)
         return other, second
-
-    async def _send(
-        self,
-        registry: RegistryAddress,
-        method: str,
-        path: str,
-        content: bytes = b"",
-        headers: Mapping[str, str] = NO_HEADERS,
-    ) -> Response:
-        """Send a request with the credential, and tell the credential what became of it.
-
-        Raises:
-            _UnauthenticatedError: the token was refused, and the request may be repeated with another one.
-        """
-        bearer = self._credential.bearer
-        response = await self._exchange(registry, method, path, content, bearer, headers)
-        if _successful(response):
-            self._credential.accepted(bearer)
-        elif response.status == 401 and _from_registry(response) and self._credential.refused(bearer):
-            raise _UnauthenticatedError(_problem(response))
-        return response
-
-    async def _exchange(
-        self,
-        registry: RegistryAddress,
-        method: str,
-        path: str,
-        content: bytes,
-        bearer: str,
-        more: Mapping[str, str] = NO_HEADERS,
-    ) -> Response:
-        headers = {"host": registry.host, "user-agent": "headcount-registrar", "accept-encoding": "identity", **more}
-        if bearer:
-            headers["authorization"] = f"Bearer {bearer}"
-        if content:
-            headers["content-type"] = "application/json"
-        elif method == "POST":
-            headers["content-length"] = "0"
-        if self._loop.time() >= self._replace_at:
-            headers["connection"] = "close"
-        return await self._http.request(registry.origin, Request(method, registry.target(path), headers, content))
-
-    def _turn(self) -> None:
-        """Let the next request open a connection to the next registry."""
-        self._registries.advance()
-        self._connected_at = None
-
-    def _fail(self, registry: RegistryAddress) -> None:
-        """Let the next request open a connection to a registry that answers."""
-        self._registries.failed(registry)
-        self._connected_at = None
-
-    def _unavailable(
-        self,
-        reason: str,
-        registry: RegistryAddress,
-        *,
-        perhaps_stored: bool = True,
-        retry_after: float | None = None,
-        limited: bool = False,
-    ) -> RegistryUnavailable:
-        self._fail(registry)
-        return RegistryUnavailable(reason, retry_after=retry_after, perhaps_stored=perhaps_stored, limited=limited)
-
-
-def overloaded(status: int) -> bool:
-    """Return whether a status asks to repeat the request later, and not to change it."""
-    return status in _OVERLOADED or status >= 500
-
-
-def _successful(response: Response) -> bool:
-    return 200 <= response.status < 300 or response.status == 304
-
-
-def _unpacked(response: Response) -> bytes:
-    """Return the body of a response.
-
-    Raises:
-        TooLongError: it is longer than an edge takes.
-        ValueError: it is packed in another way than asked for, or cut.
-        zlib.error: it is not what its header says.
-    """
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding == "identity":
-        return response.body
-    if encoding != "gzip":
-        raise ValueError(f"content-encoding {encoding!r}, where gzip was asked for")
-    unpacker = zlib.decompressobj(_GZIP)
-    body = unpacker.decompress(response.body, _MAX_EDGE_BYTES)
-    if len(body) >= _MAX_EDGE_BYTES:
-        raise TooLongError(f"the answer is longer than {_MAX_EDGE_BYTES} bytes")
-    if not unpacker.eof:
-        raise ValueError("the answer is cut")
-    return body
-
-
-def _from_registry(response: Response) -> bool:
-    """Return whether a refusal is a registry's own: a proxy between the two sends no problem document."""
-    return response.headers.get("content-type", "").startswith(CONTENT_TYPE)
-
-
-def _problem(response: Response) -> Problem:
-    try:
-        return _decode_problem(response.body)
-    except msgspec.DecodeError:
-        return Problem(response.reason or "error", response.status, response.text[:200])
-
-
-def _retry_after(response: Response, problem: Problem) -> float | None:
-    """Return the seconds that the registry asked to wait; a date in the header is ignored, because clocks differ."""
-    header = response.headers.get("retry-after", "")
-    if header.isascii() and header.isdigit():
-        return float(header[:9])
-    return problem.retry_after

@@ -17,6 +17,10 @@ _MAX_BODY_BYTES = 16 * 1024 * 1024
 """Bytes of a registry's response; the results of the largest batch take about a megabyte."""
 
 
+NO_RESPONSE = (OSError, ValueError)
+"""The errors of a request that got no valid response."""
+
+
 class ConnectError(OSError):
     """No connection was made, so nothing of the request was sent."""
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from registrar.diagnostic import Diagnostic, Severity
-from registrar.registry_client.client import NO_RESPONSE
 from registrar.registry_client.dns import resolve
-from registrar.registry_client.http_client import ConnectError, HttpClient, describe
+from registrar.registry_client.http_client import NO_RESPONSE, ConnectError, HttpClient, describe
 from registrar.registry_client.registries import RegistryAddress
 from registrar.registry_client.tls import RegistryTls
 from wire.http1 import Request, Response

@@ -40,7 +40,7 @@ class Line:
 
     async def request(self, origin: Origin, request: Request) -> Response:
         """Send one request; its error says whether it may have arrived."""
-        if self._registrar.client._registries._refreshing:
+        if self._registrar.client._transport._registries._refreshing:
             # So that a lookup in the background is done by the time of the answer.
             await asyncio.sleep(0)
         address = origin.address

@@ -286,7 +286,7 @@ async def test_a_registry_that_refuses_every_session_takes_none_from_the_others(
                 with contextlib.suppress(RegistryUnavailable):
                     await client.heartbeats([BEAT])
                     # The next connection is to the other one, as after the age of this one.
-                    client._turn()
+                    client._transport._turn()
                 await asyncio.sleep(0.01)
             assert len(stale.batches) >= 10
             assert len(registry.accepted) >= 20

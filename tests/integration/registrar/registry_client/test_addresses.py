@@ -10,7 +10,7 @@ from harness.names import Names
 
 from registrar.credentials.static_token import StaticToken, WatchedToken
 from registrar.errors import RegistryRefused, RegistryUnavailable
-from registrar.registry_client import client as client_module
+from registrar.registry_client import transport
 from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.registries import Registries, RegistryUrls
@@ -30,7 +30,7 @@ async def test_heartbeats_go_on_while_dns_names_dead_addresses(registry: FakeReg
             swallowed = await stack.enter_async_context(FakeRegistry(port, "127.0.0.2"))
             swallowed.silent = True
         client = await stack.enter_async_context(RegistryClient(RegistryUrls(f"http://localhost:{port}"), 0.5))
-        client._registries._look_up = names
+        client._transport._registries._look_up = names
         await client.heartbeats([BEAT])
         names.known["localhost"] = ["127.0.0.2", "127.0.0.3"]
         registry.failures.append((503, {}, b""))
@@ -56,20 +56,20 @@ async def test_an_answer_that_is_no_registrys_is_none(registry: FakeRegistry) ->
         FakeRegistry(port, "127.0.0.2") as other,
         RegistryClient(RegistryUrls(f"http://localhost:{port}")) as client,
     ):
-        client._registries._look_up = names
+        client._transport._registries._look_up = names
         await client.heartbeats([BEAT])
         names.known["localhost"] = ["127.0.0.2"]
         for status in (404, 200):
-            client._registries.refresh_soon()
-            await client._registries.refresh()
-            client._turn()
-            if client._registries.current.address == "127.0.0.1":
-                client._turn()
+            client._transport._registries.refresh_soon()
+            await client._transport._registries.refresh()
+            client._transport._turn()
+            if client._transport._registries.current.address == "127.0.0.1":
+                client._transport._turn()
             other.failures.append((status, {"content-type": "text/html"}, b"<h1>It works!</h1>"))
             with pytest.raises((RegistryUnavailable, RegistryRefused)):
                 await client.heartbeats([BEAT])
             await client.heartbeats([BEAT])
-            assert "127.0.0.1" in [target.address for target in client._registries.all]
+            assert "127.0.0.1" in [target.address for target in client._transport._registries.all]
 
 
 async def test_a_lookup_that_hangs_is_not_waited_for() -> None:
@@ -128,10 +128,10 @@ async def test_an_old_connection_is_exchanged(registry: FakeRegistry) -> None:
 
 async def test_names_are_looked_up_every_30_seconds(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """And before each new connection; not with each heartbeat."""
-    monkeypatch.setattr(client_module, "RESOLVE_INTERVAL", 0.3)
+    monkeypatch.setattr(transport, "RESOLVE_INTERVAL", 0.3)
     names = Names(localhost=["127.0.0.1"])
     async with RegistryClient(RegistryUrls(registry.url.replace("127.0.0.1", "localhost"))) as client:
-        client._registries._look_up = names
+        client._transport._registries._look_up = names
         begun = time.monotonic()
         for _ in range(8):
             await client.heartbeats([BEAT])
