@@ -34,6 +34,11 @@ _CONSECUTIVE_FAILURES = 5
 _NO_LIMIT = 2**32 - 1
 """The largest limit that Envoy takes; without one, it takes 1,024 connections and requests (``CircuitBreakers``)."""
 
+_MIN_RETRIES = 10
+"""Retries at once that are allowed also where an endpoint may have fewer requests under way."""
+_UNLIMITED_ENDPOINT = 30
+"""Requests that an endpoint is taken to have under way where ``connections_per_endpoint`` is null."""
+
 _DNS_SETTLE = 5.0
 """Seconds that a first answer of DNS may take: the resolver's timeout."""
 _OVERRIDABLE = ["UNKNOWN", "HEALTHY", "DEGRADED", "DRAINING"]
@@ -187,11 +192,20 @@ def _circuit_breakers(limit: Limit, *, websockets: bool) -> Document:
         threshold["max_retries"] = limit.retries
     elif limit.retry_budget is not None:
         budget = {} if limit.retry_budget == _BUDGET_PERCENT else {"budget_percent": percent(limit.retry_budget)}
-        threshold["retry_budget"] = {**budget, "min_retry_concurrency": 10}
+        threshold["retry_budget"] = {**budget, "min_retry_concurrency": _retries_always_allowed(limit)}
     breakers: Document = {"thresholds": [threshold]}
     if limit.connections_per_endpoint is not None:
         breakers["per_host_thresholds"] = [{"max_connections": limit.connections_per_endpoint}]
     return breakers
+
+
+def _retries_always_allowed(limit: Limit) -> int:
+    """Return how many requests may be retried at once, whatever part they are of those under way.
+
+    A killed endpoint fails all that it had under way in one moment, which is a third of all where there are three: more
+    than the budget. Of 20 GETs that a killed endpoint had under way, 9 and 10 were lost when 10 retries were allowed.
+    """
+    return max(_MIN_RETRIES, limit.connections_per_endpoint or _UNLIMITED_ENDPOINT)
 
 
 def _common_balancing(dependency: Dependency, *, zone_aware: bool, versioned: bool) -> Document:

@@ -8,6 +8,7 @@ from registry_demo.errors import BrokenError
 from registry_demo.free_ports import free_ports
 from registry_demo.measure import Measure, duration, exactly, none_lost
 from registry_demo.mesh import DemoMesh, MeshPorts
+from registry_demo.process import Process
 from registry_demo.processes import Instance
 from registry_demo.traffic import Traffic
 
@@ -18,6 +19,8 @@ _SWITCH_TIME = 20.0
 """Seconds that a switch may take: the new cluster is warmed before the first request goes to it."""
 _WATCH_TIME = 2.0
 """Seconds for which the traffic is counted before and after a change."""
+_MAX_SHOWN = 5
+"""Lost requests that are told one by one."""
 
 
 async def mesh(run: DemoRun, victim: Instance) -> None:
@@ -38,7 +41,7 @@ async def mesh(run: DemoRun, victim: Instance) -> None:
     traffic = Traffic(definitions.ports.egress, run.traffic.rate, authority="shop")
     async with in_background(traffic.run()):
         await run.pause(_WATCH_TIME)
-        await _kill(run, traffic, victim)
+        await _kill(run, traffic, victim, envoy)
         await _switch(run, traffic, definitions, following)
         await _mistake(run, traffic, definitions)
     processes.expect_end(envoy)
@@ -59,16 +62,21 @@ def _definitions(run: DemoRun) -> DemoMesh:
     )
 
 
-async def _kill(run: DemoRun, traffic: Traffic, victim: Instance) -> None:
+async def _kill(run: DemoRun, traffic: Traffic, victim: Instance, envoy: Process) -> None:
     run.screen.progress(f"killing app {victim.name} once more, under the generated defaults")
     run.processes.expect_end(victim.app)
     start = now()
     victim.app.signal(signal.SIGKILL)
     stopped = await run.unused(victim, start, STOP_USING_DEAD)
     end = now() if stopped is None else start + stopped
-    lost = len(traffic.failures(start))
+    failures = traffic.failures(start)
     subject = f"GETs lost by a kill with the generated defaults, of {traffic.total(start, end):,}"
-    run.record(exactly(subject, lost, 0, run.processes.envoy or victim.registrar))
+    # The access log of this Envoy says why: its response flags, and how often it tried.
+    run.record(exactly(subject, len(failures), 0, envoy))
+    for failure in failures[:_MAX_SHOWN]:
+        run.screen.say(
+            f"lost {failure.sent - start:.2f} s after the kill, over at {failure.done - start:.2f} s: {failure.failure}"
+        )
     await run.processes.start_app_again(victim)
 
 

@@ -160,6 +160,29 @@ def test_an_app_that_is_killed(stage: Stage) -> None:
     assert_lost(stage, load, 1)
 
 
+def test_an_app_that_is_killed_with_many_requests_under_way(stage: Stage) -> None:
+    """All of them fail in one moment, and each is retried: a fifth of what is under way would be too few retries."""
+    for port in stage.processes:
+        stage.ask(port, "/mode/long")
+    victim, *rest = stage.processes
+
+    async def whole() -> Load:
+        load = Load(stage.port)
+        sending = asyncio.create_task(load.run(RATE, 4, posts=False))
+        await asyncio.sleep(2)
+        stage.processes[victim].kill()
+        await asyncio.sleep(1)
+        await asyncio.to_thread(stage.serve, rest)
+        await sending
+        await load.finish()
+        return load
+
+    load = asyncio.run(whole())
+    counts = {name: stage.envoy.counter("shop", name) for name in COUNTERS}
+    assert counts["upstream_rq_retry"] > 10, counts
+    assert load.lost["GET"] == 0, f"{said(load)}; {counts}"
+
+
 def test_an_app_that_is_killed_without_the_defaults(tmp_path: Path) -> None:
     """The same kill loses requests of both kinds where nothing is retried and nobody ejected."""
     with stage_of(tmp_path, Dependency(name="shop", service="shop", retry=None, outlier_detection=None)) as stage:

@@ -1,8 +1,9 @@
 """An app that fails in the way it is asked to: ``python -m harness.failing_app PORT NAME LOG``, a process of its own.
 
 A request for ``/mode/NAME`` changes how it answers from then on: ``ok``, ``reset``, ``unavailable``, ``slow`` (one
-request at a time, 25 ms each, however many wait) or ``rejecting`` (as slow, but at most ten wait). It writes the x-id
-of each POST that it has begun to the log. At SIGTERM it ends as most apps do: it closes its port and idle connections.
+request at a time, 25 ms each, however many wait), ``rejecting`` (as slow, but at most ten wait) or ``long`` (400 ms
+each, any number at once). It writes the x-id of each POST that it has begun to the log. At SIGTERM it ends as most apps
+do: it closes its port and idle connections.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from pathlib import Path
 
 WORK_TIME = 0.005
 SLOW_WORK_TIME = 0.025
+LONG_WORK_TIME = 0.4
 MAX_WAITING = 10
 
 
@@ -53,8 +55,8 @@ class FailingApp:
         if self.mode in ("reset", "unavailable"):
             return None if self.mode == "reset" else 503
         self._note(head)
-        if self.mode == "ok":
-            await asyncio.sleep(WORK_TIME)
+        if self.mode in ("ok", "long"):
+            await asyncio.sleep(WORK_TIME if self.mode == "ok" else LONG_WORK_TIME)
             return 200
         return await self._slow_status()
 

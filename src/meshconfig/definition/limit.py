@@ -18,7 +18,8 @@ class Limit(StrictBlock, frozen=True, kw_only=True):
         pending_requests: requests that wait for a connection.
         requests: requests under way to all endpoints together; Envoy's 1,024 unless written, and any number with
             upgrade.
-        retry_budget: retries under way, in percent of the requests under way.
+        retry_budget: retries under way, in percent of the requests under way. As many as one endpoint may have
+            connections are always allowed, since a killed one fails all at once (30 without a limit, at least 10).
         retries: retries under way, as a number; written in place of the budget.
     """
 

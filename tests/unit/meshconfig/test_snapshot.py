@@ -199,9 +199,14 @@ def test_values_that_envoy_has_anyway_are_not_written(rules: OutlierDetection, w
     enforced = optional.pop("enforcing_consecutive_gateway_failure", None)
     assert enforced == (None if rules.consecutive_gateway_failure is None else 100)
     assert optional == written
-    assert cluster_of(uses("user"))["circuit_breakers"]["thresholds"][0]["retry_budget"] == {
-        "min_retry_concurrency": 10
-    }
+    assert "budget_percent" not in cluster_of(uses("user"))["circuit_breakers"]["thresholds"][0]["retry_budget"]
+
+
+@pytest.mark.parametrize(("connections", "retries"), [(30, 30), (5, 10), (200, 200), (None, 30)])
+def test_all_that_an_endpoint_has_under_way_may_be_retried_at_once(connections: int | None, retries: int) -> None:
+    """When it is killed that is needed in one moment, and it is more than a fifth of a small service's requests."""
+    document = cluster_of(uses("user", limit=Limit(connections_per_endpoint=connections)))
+    assert document["circuit_breakers"]["thresholds"][0]["retry_budget"] == {"min_retry_concurrency": retries}
 
 
 def test_a_time_of_one_try_that_the_whole_does_not_have_is_left_out() -> None:
