@@ -1,5 +1,6 @@
 """HTTP client of the registry's API: documents as they are, problems as errors, all pages of a list."""
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -345,7 +346,8 @@ def _problem_fix(problem: Problem) -> str:
     if problem.owner is not None:
         return f"it belongs to instance {problem.owner}, incarnation {problem.incarnation}"
     if problem.retry_after is not None:
-        return f"try again in {problem.retry_after:g} s; `registryctl check` says what is wrong"
+        when = f"try again in {math.ceil(problem.retry_after)} s"
+        return when if problem.status == 429 else f"{when}; `registryctl check` says what is wrong"
     return ""
 
 

@@ -24,6 +24,9 @@ _PATTERNS = {
 _NO_NEWLINE = r"(?!\n)"
 """End of a pattern that only Python needs, whose $ also matches in front of a final newline."""
 
+INVALID = re.compile(r"Invalid (?:enum )?value (.*)")
+"""What is said of a value that is none of an enumeration."""
+
 _FORMS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (
         re.compile(r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)"),
@@ -37,18 +40,11 @@ _FORMS: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
         re.compile(r"Expected `([^`]+)`, got `([^`]+)`"),
         lambda match: f"has to be {_types(match[1])}, not {_types(match[2])}",
     ),
-    (re.compile(r"Invalid (?:enum )?value (.*)"), lambda match: f"may not be {match[1]}"),
+    (INVALID, lambda match: f"may not be {match[1]}"),
     (re.compile(r"Expected `str` matching regex '(.*)'"), lambda match: _pattern(match[1])),
     (re.compile(r"Object contains unknown field `(.*)`"), lambda match: f"has no field `{match[1]}`"),
     (re.compile(r"Object missing required field `(.*)`"), lambda match: f"lacks the field `{match[1]}`"),
 ]
-
-
-def validation_message(message: str, pointer: str) -> str:
-    """Return msgspec's message about the value at ``pointer`` as a sentence that begins with the field's name."""
-    field = pointer.rpartition(".")[2].removeprefix("$") or "the document"
-    said = predicate(message)
-    return f"{field}: {message}" if said is None else f"{field} {said}"
 
 
 def predicate(message: str) -> str | None:

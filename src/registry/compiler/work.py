@@ -44,7 +44,7 @@ from registry.compiler.job import (
 )
 from registry.compiler.nodes import decode_node, encode_node
 from wire.envoy_validation import EnvoyUnavailableError, EnvoyValidator, envoy_validator
-from wire.validation_message import validation_message
+from wire.validation_error import described
 
 _WARNING = Severity.WARNING
 MAX_INFLATED = 64 * 1024 * 1024
@@ -115,9 +115,7 @@ def _read_request(document: bytes) -> ApplyRequest | Malformed:
     try:
         request = _request.decode(document)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `")
-        pointer = path.rstrip("`") or "$"
-        return Malformed(validation_message(message, pointer), pointer)
+        return Malformed(*described(error, ApplyRequest))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Malformed(f"the body is no JSON: {error}", readable=False)
     if len(request.files) > MAX_FILES:

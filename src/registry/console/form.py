@@ -12,7 +12,7 @@ from registry.auth.principal import Principal
 from registry.errors import InvalidError
 from registry.http.dependencies import Actor
 from registry.http.parameters import read_form
-from wire.validation_message import validation_message
+from wire.validation_error import described
 
 Sent = TypeVar("Sent", bound=Struct)
 
@@ -50,9 +50,8 @@ class Fields:
         try:
             return msgspec.convert(values, document, strict=False)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `$.")
-            field = where.rstrip("`")
-            raise InvalidError(validation_message(message, field or "the form"), f"form:{field}") from None
+            message, pointer = described(error, document)
+            raise InvalidError(message, f"form:{pointer.removeprefix('$').removeprefix('.')}") from None
 
 
 class Form(Fields):

@@ -12,7 +12,7 @@ from fastapi import Path, Query
 from registry.auth.principal import peer_of
 from registry.errors import InvalidError, TooLargeError, UnreadableError
 from wire.model import SERVICE_PATTERN
-from wire.validation_message import validation_message
+from wire.validation_error import described
 
 Document = TypeVar("Document")
 
@@ -133,8 +133,6 @@ def decode(decoder: msgspec.json.Decoder[Document], body: bytes) -> Document:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `")
-        pointer = path.rstrip("`") or "$"
-        raise InvalidError(validation_message(message, pointer), pointer) from None
+        raise InvalidError(*described(error, decoder.type)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(f"the body is no JSON: {error}") from None

@@ -66,7 +66,7 @@ def tap(  # noqa: PLR0913  # one argument an option
     from registryctl.errands import ask, show
     from registryctl.settings import read_duration
 
-    arguments = _requests("tap", status, method, path, caller, read_duration(lasting, "--for"), config_id)
+    arguments = _requests("tap", status, method.upper(), path, caller, read_duration(lasting, "--for"), config_id)
     arguments |= {"max_traces": most} | _looked_at(percent, all_requests=all_requests)
     return show(session, ask(session, target, arguments, reason, everyone), "tap", f"tap {target}")
 
@@ -93,7 +93,7 @@ def top(  # noqa: PLR0913  # one argument an option
     from registryctl.errands import ask, show
     from registryctl.settings import read_duration
 
-    arguments = _requests("top", status, method, path, caller, read_duration(lasting, "--for"), config_id)
+    arguments = _requests("top", status, method.upper(), path, caller, read_duration(lasting, "--for"), config_id)
     arguments |= {"by": by} | _looked_at(percent, all_requests=all_requests)
     return show(session, ask(session, target, arguments, reason, everyone), "top", f"top {target}")
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from wire.model import Label, ServiceName
-from wire.validation_message import validation_message
+from wire.validation_error import described
 
 SERVICE_NAME = "has to be letters, digits and . _ : @ ~ -, with a letter or digit at its beginning, 255 at most"
 
@@ -24,12 +24,23 @@ class Inner(msgspec.Struct, forbid_unknown_fields=True):
     label: Label = ""
     path: Annotated[str, msgspec.Meta(pattern=r"^\d*$(?!\n)")] = ""
     tags: Annotated[list[str], msgspec.Meta(max_length=1)] = []
+    words: dict[Annotated[str, msgspec.Meta(pattern="^a*$")], Literal["yes", "no"]] = {}
+    pairs: list[tuple[str, Literal["on", "off"]]] = []
+
+
+class Open(msgspec.Struct, tag_field="verb", tag="open"):
+    """A document that says what it is."""
+
+
+class Close(msgspec.Struct, tag_field="verb", tag="close"):
+    """Another one."""
 
 
 class Outer(msgspec.Struct, forbid_unknown_fields=True):
     """A document."""
 
     inner: Inner
+    act: Open | Close | None = None
     word: str = ""
 
 
@@ -50,7 +61,11 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
         ('{"inner": {"service": "a b"}}', f"service {SERVICE_NAME}"),
         ('{"inner": {"label": "\\u0007"}}', "label has to be without control characters"),
         ('{"inner": {"path": "\\\\"}}', r"path has to match the pattern ^\d*$"),
-        ('{"inner": {"word": "perhaps"}}', "word may not be 'perhaps'"),
+        ('{"inner": {"word": "perhaps"}}', "word has to be one of no, yes, not 'perhaps'"),
+        ('{"inner": {"words": {"a": "perhaps"}}}', "a value of words has to be one of no, yes, not 'perhaps'"),
+        ('{"inner": {"words": {"b": "no"}}}', "a key of words has to match the pattern ^a*$"),
+        ('{"inner": {"pairs": [["yes", "up"]]}}', "pairs[0][1] has to be one of off, on, not 'up'"),
+        ('{"inner": {}, "act": {"verb": "slam"}}', "verb has to be one of open, close, not 'slam'"),
         ("{}", "the document lacks the field `inner`"),
         ("[]", "the document has to be an object, not a list"),
     ],
@@ -59,10 +74,9 @@ def test_what_the_decoder_says_becomes_a_sentence(document: str, said: str) -> N
     """It names the field and what it has to be, without the decoder's own words."""
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.json.decode(document, type=Outer)
-    message, _, pointer = str(caught.value).partition(" - at `")
-    assert validation_message(message, pointer.rstrip("`") or "$") == said
+    assert described(caught.value, Outer)[0] == said
 
 
 def test_what_has_no_sentence_stays() -> None:
     """A message of a newer decoder is better than none."""
-    assert validation_message("Something new", "$.a") == "a: Something new"
+    assert described(msgspec.ValidationError("Something new - at `$.word`"), Outer) == ("word: Something new", "$.word")
