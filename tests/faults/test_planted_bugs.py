@@ -18,8 +18,10 @@ from registry.background import sweeper
 from registry.background.process_reports import ProcessReports
 from registry.background.sweeper import Sweeper
 from registry.core import lease as leases_rules
-from registry.core.changeset import Changeset, EndpointChange
+from registry.core.changeset import Changeset
+from registry.core.endpoint_change import EndpointChange
 from registry.core.expiry_guard import GuardDecision, evaluate_guard
+from registry.core.fencing import Fences
 from registry.core.lease import removable
 from registry.store import change_feed as feed
 from registry.store import changeset_writer, leases
@@ -55,7 +57,7 @@ def credit_up_to_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 def no_fencing(patch: pytest.MonkeyPatch) -> None:
     """Neither tombstones nor incarnations refuse anybody."""
-    patch.setattr(Changeset, "_refuse_fenced", lambda *_: None)
+    patch.setattr(Fences, "check_registration", lambda *_: None)
 
 
 def no_surrender(patch: pytest.MonkeyPatch) -> None:

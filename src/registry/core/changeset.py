@@ -3,8 +3,8 @@
 It is made of the rows that a transaction has locked, at the database's time, and its methods are the only ways in which
 an endpoint changes. It does no I/O: ``registry.store.transaction`` loads the rows and stores what has changed.
 
-The design is that of a unit of work (Fowler, Patterns of Enterprise Application Architecture); the incarnation by which
-old processes are refused is a fencing token (Kleppmann, Designing Data-Intensive Applications, chapter 8).
+The design is that of a unit of work (Fowler, Patterns of Enterprise Application Architecture). Which incarnations are
+refused is in ``registry.core.fencing``.
 """
 
 from collections import defaultdict
@@ -14,11 +14,13 @@ from msgspec.structs import replace
 
 from registry.core.admission import Admission
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.endpoint_change import EndpointChange
 from registry.core.event import Event, EventKind, calendar_time, describe_override, describe_setting, describe_update
+from registry.core.fencing import Fences, has_left
 from registry.core.history import TAKEN_FOR
 from registry.core.presence import MAX_LOST, is_staying, pair, spare_for
 from registry.core.silence import status_for_people
-from registry.errors import FencedError, InadmissibleError, NotFoundError, UnknownEndpointError
+from registry.errors import NotFoundError, UnknownEndpointError
 from wire.address import format_endpoint
 from wire.model import Registration
 
@@ -26,47 +28,6 @@ LAPSED = "its registrar went silent, and its lease expired"
 """Why an endpoint is lost: the reason of a lapse."""
 TAKEN_AWAY = "its registrar went silent, and another service got its address"
 """Why an endpoint is lost: while the guard kept it, its address was given away."""
-
-_MAX_AHEAD = 86_400.0
-"""Seconds by which a new incarnation, taken as milliseconds since 1970, may be ahead of PostgreSQL's clock."""
-
-
-class EndpointChange:
-    """One endpoint of a changeset: as it was loaded (None: it is new), and as it is to be stored."""
-
-    __slots__ = ("after", "before", "gained", "granted")
-
-    def __init__(self, before: Endpoint | None, after: Endpoint) -> None:
-        self.before = before
-        self.after = after
-        self.gained = False
-        """Whether the service has one endpoint more by it, which may fill the place of a lost one."""
-        self.granted = False
-        """Whether this transaction grants the endpoint a lease."""
-
-    @property
-    def changed(self) -> bool:
-        """Whether the endpoint has to be stored."""
-        return self.before != self.after
-
-    @property
-    def leased(self) -> bool:
-        """Whether the endpoint may hold a lease; one that lapsed, left or was removed may not."""
-        row = self.after
-        return row.lapsed_at is None and row.leaving_at is None and row.removed_at is None
-
-    def stored_as(self, endpoint_id: int) -> None:
-        """Set the id that the database gave to a new endpoint."""
-        self.after = replace(self.after, id=endpoint_id)
-
-    @property
-    def visible(self) -> bool:
-        """Whether Envoy can see the change, so that the service needs a new version."""
-        was_listed = self.before is not None and self.before.removed_at is None
-        is_listed = self.after.removed_at is None
-        if was_listed and is_listed and self.before is not None:
-            return self.before.visible != self.after.visible
-        return was_listed or is_listed
 
 
 class Changeset:
@@ -100,8 +61,7 @@ class Changeset:
         self._lost: dict[int, EndpointChange] = {}
         # Keys whose endpoint has left on purpose lately: what registers there next is its successor, and not one more.
         self._left: set[Key] = set()
-        # By key and instance: the greatest incarnation that may not register there again.
-        self._tombstones: dict[tuple[Key, str], int] = {}
+        self._fences = Fences(now)
         for row in rows:
             self._open(row)
 
@@ -218,7 +178,7 @@ class Changeset:
                 if held.after.removed_at is None:
                     check_owner(held.after)
         if fenced:
-            self._refuse_fenced(key, registration, entry)
+            self._fences.check_registration(key, registration, None if entry is None else entry.after)
         if admission is not None:
             if key[0] in self.unadmitted_services:
                 raise admission.service_limit_error(key[0])
@@ -411,45 +371,6 @@ class Changeset:
             reason = f"{why}, and not routable for the removal delay"
             self._put(entry, replace(entry.after, removed_at=self.now), "removed", reason, "sweeper")
 
-    def _refuse_fenced(self, key: Key, registration: Registration, entry: EndpointChange | None) -> None:
-        newest = self._tombstones.get((key, registration.instance_id), 0)
-        owner = registration.instance_id
-        if entry is not None:
-            current = entry.after.registration
-            owner = current.instance_id
-            if owner == registration.instance_id:
-                left = entry.after.leaving_at is not None
-                newest = max(newest, current.incarnation if left else current.incarnation - 1)
-        if registration.incarnation > newest:
-            self._refuse_future(registration.incarnation, newest + 1, "$.incarnation")
-            return
-        name = format_endpoint(*key[1:])
-        owned_incarnation = entry.after.registration.incarnation if entry is not None else newest
-        if owner != registration.instance_id:
-            message = f"{name} of {key[0]} was taken over by instance {owner}"
-        elif newest < owned_incarnation:
-            message = f"incarnation {owned_incarnation} of {registration.instance_id} owns {name} of {key[0]}"
-        else:
-            message = f"incarnation {newest} of {registration.instance_id} has left {name} of {key[0]} for good"
-        raise FencedError(message, owner, max(newest, owned_incarnation))
-
-    def _refuse_future(self, incarnation: int, stored: int, pointer: str) -> None:
-        """Refuse an incarnation in the far future, which would fence all later starts of the instance for years.
-
-        It is compared with PostgreSQL's clock, which is the same for all processes. The stored incarnation is never
-        refused, nor is the next one, so that an instance can follow one that was stored before this rule existed.
-        """
-        latest = int((self.now + _MAX_AHEAD) * 1000)
-        if incarnation > max(latest, stored + 1):
-            raise InadmissibleError(
-                f"incarnation {incarnation} is {calendar_time(incarnation / 1000)} in milliseconds since 1970, and "
-                f"PostgreSQL's clock says {calendar_time(self.now)}; at most a day ahead of it is allowed. Send the "
-                "time of the start, as the registrar does, or any number that grows from 1; if a clock is wrong, set "
-                "it",
-                pointer,
-                "incarnation",
-            )
-
     def _evict_elsewhere(self, key: Key, registration: Registration, actor: str, owner: str) -> None:
         """Take an address from another instance that holds it for another service, since an address has one owner."""
         for entry in self._at[key[1:]]:
@@ -530,13 +451,7 @@ class Changeset:
             raise UnknownEndpointError(key[0], format_endpoint(*key[1:]))
         if check_owner is not None:
             check_owner(entry.after)
-        owner = entry.after.registration
-        other_instance = instance_id is not None and instance_id != owner.instance_id
-        if other_instance or (incarnation is not None and incarnation < owner.incarnation):
-            message = f"incarnation {owner.incarnation} of {owner.instance_id} owns {entry.after.name}"
-            raise FencedError(message, owner.instance_id, owner.incarnation)
-        if incarnation is not None:
-            self._refuse_future(incarnation, owner.incarnation, "query:incarnation")
+        self._fences.check_departure(entry.after, instance_id, incarnation)
         return entry
 
     def _leave(
@@ -578,13 +493,9 @@ class Changeset:
         )
 
     def _add_tombstone(self, row: Endpoint) -> None:
-        tombstone_key = (row.key, row.registration.instance_id)
-        # An instance that merely lapsed may come back, but none of its older incarnations.
-        left = row.leaving_at is not None or row.registration.draining
-        if left and row.lost_at is None:
+        self._fences.add(row)
+        if has_left(row) and row.lost_at is None:
             self._left.add(row.key)
-        fenced_incarnation = row.registration.incarnation if left else row.registration.incarnation - 1
-        self._tombstones[tombstone_key] = max(self._tombstones.get(tombstone_key, 0), fenced_incarnation)
 
     def changed(self) -> Iterator[EndpointChange]:
         """Return the changes that have to be stored."""

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, any_, bindparam, delete, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from registry.core.changeset import Changeset, EndpointChange
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Quarantined
+from registry.core.endpoint_change import EndpointChange
 from registry.core.event import Event
 from registry.core.versions import version_before_first
 from registry.store.database import CHANNEL

@@ -10,8 +10,9 @@ from faults.simulation.witness import Witness
 from msgspec.structs import replace
 
 from registry.core import versions as numbers
-from registry.core.changeset import Changeset, EndpointChange
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.endpoint_change import EndpointChange
 from registry.core.endpoint_table import AddressPort
 from registry.core.evidence import Statement
 from registry.core.expiry_guard import Candidate, Pause

@@ -12,8 +12,9 @@ from faults.simulation.shares import Shares
 from faults.simulation.violation import Violation
 from msgspec.structs import replace
 
-from registry.core.changeset import Changeset, EndpointChange
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key
+from registry.core.endpoint_change import EndpointChange
 from wire.model import Registration, Report
 
 

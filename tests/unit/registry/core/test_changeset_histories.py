@@ -10,8 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 from unit.registry.making import NOW, registration
 
-from registry.core.changeset import Changeset, EndpointChange
+from registry.core.changeset import Changeset
 from registry.core.endpoint import Endpoint, Key, Override
+from registry.core.endpoint_change import EndpointChange
 from registry.core.lease import removable
 from registry.errors import RegistryError
 from registry.xds.eds import fragment
