@@ -14,7 +14,7 @@ from registry.console.page import Frame, judgement_of
 from registry.errors import RegistryError, UnauthenticatedError
 from registry.http.dependencies import part_of, principal_of
 from registry.http.problems import problem_for
-from registry.usecases.status import ProcessHealth
+from registry.usecases.process_health import ProcessHealth
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from wire.problem import Problem

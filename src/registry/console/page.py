@@ -29,7 +29,7 @@ from registry.http.views.history import EventView
 from registry.program import VERSION
 from registry.settings import Settings
 from registry.usecases.expiry import ExpiryControl
-from registry.usecases.status import ProcessHealth
+from registry.usecases.process_health import ProcessHealth
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from wire.address import parse_ip

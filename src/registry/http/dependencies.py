@@ -39,12 +39,13 @@ from registry.usecases.operator_deregistration import OperatorDeregistration
 from registry.usecases.overrides import OverrideListing
 from registry.usecases.presence import ServiceStrength
 from registry.usecases.probe_reports import ProbeReports
+from registry.usecases.process_health import ProcessHealth
 from registry.usecases.registration import Registrations
 from registry.usecases.shares import TrafficShares
 from registry.usecases.shifts import TrafficShifts
 from registry.usecases.sign_in import SignIns
 from registry.usecases.silence import Silences
-from registry.usecases.status import ProcessHealth, Status
+from registry.usecases.status import Status
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.traffic import Traffic
 from registry.usecases.verdict import Verdicts

@@ -13,7 +13,7 @@ from registry.http.lists.document import conditions_of
 from registry.http.openapi import answers, body, problems
 from registry.http.parameters import decode, subscriber_address
 from registry.http.requests import HELD
-from registry.usecases.status import ProcessHealth
+from registry.usecases.process_health import ProcessHealth
 from registry.xds.discovery import REFUSED
 from registry.xds.discovery_response import DiscoveryResponse
 from registry.xds.edge_answer import EdgeResponse
