@@ -104,7 +104,7 @@ def show(session: Session, answers: Sequence[Answer], field: str, verb: str) -> 
                 "--caller NAME asks the Envoys of a service that calls this one, and looks at what they send"
             )
         return NEGATIVE
-    _SHOWN[field](session, [(answer, answer["result"][field]) for answer in done])
+    SHOWN[field](session, [(answer, answer["result"][field]) for answer in done])
     return 0
 
 
@@ -240,13 +240,14 @@ def _show_config(session: Session, answered: Answered) -> None:
         session.screen.note(f"{result['left_out']} resources did not fit; name one by --name")
 
 
-_SHOWN = {
+SHOWN = {
     "tap": _show_tap,
     "top": _show_top,
     "log_level": _show_log_level,
     "clusters": _show_clusters,
     "config": _show_config,
 }
+"""What shows the result of each verb."""
 
 
 def _status(trace: Mapping[str, Any]) -> str:

@@ -260,10 +260,12 @@ class ErrandResult(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     def fits(self, arguments: Arguments) -> bool:
         """Return whether this has the result of that verb, or none where nothing was done, and no other."""
-        field = verb_of(arguments).replace("-", "_")
-        names = ("clusters", "config", "log_level", "tap", "top")
-        present = [name for name in names if getattr(self, name) is not None]
-        return present == ([field] if self.outcome == "done" else [])
+        present = [name for name in RESULTS if getattr(self, name) is not None]
+        return present == ([verb_of(arguments).replace("-", "_")] if self.outcome == "done" else [])
+
+
+RESULTS = tuple(name for name in ErrandResult.__struct_fields__ if name not in ("outcome", "detail"))
+"""The fields of an ``ErrandResult`` that are results: one for each verb, by its name."""
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

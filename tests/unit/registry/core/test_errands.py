@@ -1,6 +1,7 @@
 """Which registrars are asked, and what becomes of an errand as time passes."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,8 @@ from registry.core.errands import (
     spare_seconds,
 )
 from registry.errors import InvalidError
-from wire.errand import Clusters, Config, ErrandResult, LogLevel, Tap, TapResult, Trace
+from registryctl.errands import SHOWN
+from wire.errand import RESULTS, Arguments, Clusters, Config, ErrandResult, LogLevel, Tap, TapResult, Trace
 
 ERRAND = StoredErrand(
     id="1",
@@ -104,3 +106,12 @@ def test_a_result_fits_its_verb_alone() -> None:
     assert not ErrandResult("done").fits(Tap())
     assert ErrandResult("failed", "gone").fits(Tap())
     assert not ErrandResult("failed", tap=done.tap).fits(Tap())
+
+
+def test_every_verb_has_a_result_that_is_shown_and_documented() -> None:
+    """A verb that lacks one of them would only be noticed when somebody asks for it."""
+    verbs = [str(arguments.__struct_config__.tag) for arguments in get_args(Arguments)]
+    fields = sorted(verb.replace("-", "_") for verb in verbs)
+    assert fields == sorted(RESULTS) == sorted(SHOWN)
+    documented = (Path(__file__).parents[4] / "docs" / "errands.md").read_text()
+    assert [verb for verb in verbs if f"\n| `{verb}` |" not in documented] == []
