@@ -299,7 +299,13 @@ class RegistryProcess:
                 self.subscriber_sync.streams.of_clusters,
             ),
         )
-        self.rollouts = Rollouts(self.database, self.sightings, lambda: self.sweeper.leads, self.mesh_feed.nudge)
+        self.rollouts = Rollouts(
+            self.database,
+            self.sightings,
+            lambda: self.sweeper.leads,
+            lambda: self.mesh_feed.change,
+            self.mesh_feed.nudge,
+        )
 
     def _make_use_cases(self) -> None:
         """Make what stands beside the routes, which `_parts_of_routes` completes."""

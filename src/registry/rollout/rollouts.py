@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at the roll-outs that are under way."""
+_IDLE_INTERVAL = 5.0
+"""Seconds between two looks while nothing is rolled out and no change of the mesh configuration is heard of."""
 _NOTE_INTERVAL = 5.0
 """Seconds after which the state of a roll-out is stored although nobody new is awaited."""
 _MAX_CHANGES_PER_TRANSACTION = 20
@@ -72,20 +74,30 @@ class Rollouts:
         database: where they are.
         sightings: what is known of the subscribers.
         leads: returns whether this process sweeps for all.
+        change: returns the number of the last change of the mesh configuration that was heard of.
         nudge: called when something else is served, so that this process reads it at once.
     """
 
     def __init__(
-        self, database: Database, sightings: Sightings, leads: Callable[[], bool], nudge: Callable[[], None]
+        self,
+        database: Database,
+        sightings: Sightings,
+        leads: Callable[[], bool],
+        change: Callable[[], int],
+        nudge: Callable[[], None],
     ) -> None:
         self._database = database
         self._sightings = sightings
         self._leads = leads
+        self._change = change
         self._nudge = nudge
         self._known: dict[RolloutKey, _Known] = {}
         """What was read of the roll-outs under way; emptied while another process leads. Written by advance()."""
         self._looked_at: tuple[float, float] | None = None
         """Monotonic time and the database's time of the last look of this lead; None: there was none."""
+        self._idle: tuple[int, float] | None = None
+        """The change as of which nothing is rolled out, and the monotonic time of that look; None: something is, or it
+        is not known. Each order about roll-outs is a change. Written by advance()."""
         self._failures: dict[RolloutKey, str] = {}
         """Why a roll-out could not be advanced at the last look; each reason is logged once."""
 
@@ -97,12 +109,19 @@ class Rollouts:
         """
         if not self._leads():
             self._known.clear()
-            self._looked_at = None
+            self._looked_at = self._idle = None
             self._set_gauges(())
             self._note_failures({})
             return
+        # Before the look: what is stored meanwhile is heard of after it.
+        change, now = self._change(), time.monotonic()
+        if self._idle is not None and self._idle[0] == change and now - self._idle[1] < _IDLE_INTERVAL:
+            return
+        self._idle = None
         async with self._database.session() as connection:
             rows = await rollout_store.read(connection)
+            if not rows:
+                self._idle = (change, now)
             due = [row for row in rows if row.state is not None and row.state.paused is None]
             await self._read(connection, due)
             shares = await rollout_store.shares(connection, {row.node_cluster for row in due}) if due else {}

@@ -47,14 +47,16 @@ _RAISE = text(
     " WHERE known.version <= :version OR known.change < :change"
     " RETURNING version"
 ).bindparams(*(bindparam(name, type_=BigInteger) for name in ("version", "change", "far")))
-_READ_STATE = text(
-    "SELECT database_id, current_setting('transaction_read_only')::boolean AS read_only,"  # noqa: S608  # constants
-    f" {epoch(registry_state.c.last_sweep_at)} AS swept, {age_of(registry_state.c.last_sweep_at)} AS ago"
-    " FROM registry_state"
+_READ_STATE = Statement(
+    text(
+        "SELECT database_id, current_setting('transaction_read_only')::boolean AS read_only,"  # noqa: S608  # constants
+        f" {epoch(registry_state.c.last_sweep_at)} AS swept, {age_of(registry_state.c.last_sweep_at)} AS ago"
+        " FROM registry_state"
+    )
 )
 MAX_UNLISTED_OVERRIDES = 1000
 """Overrides without a listed endpoint that a process keeps in memory."""
-_UNLISTED_OVERRIDES = (
+_UNLISTED_OVERRIDES = Statement(
     select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port, *override_columns())
     .where(~exists().where(overrides_of(endpoints), endpoints.c.removed_at.is_(None)))
     .order_by(overrides.c.set_at)
@@ -110,7 +112,7 @@ _SERVICE_VERSIONS = Statement(select(services.c.name, services.c.version, servic
 
 async def read_state(connection: AsyncConnection) -> tuple[str, bool, SweepTime | None]:
     """Return the database's id, whether it refuses writes, and the time of the last sweep of any process, or None."""
-    row = (await connection.execute(_READ_STATE)).one()
+    (row,) = await _rows(connection, _READ_STATE)
     return row.database_id, row.read_only, None if row.ago is None else SweepTime(float(row.swept), float(row.ago))
 
 
@@ -129,7 +131,7 @@ async def first_version(connection: AsyncConnection) -> int:
 
 async def unlisted_overrides(connection: AsyncConnection) -> dict[Key, Override]:
     """Return the overrides whose endpoint is not listed, the oldest first, up to ``MAX_UNLISTED_OVERRIDES``."""
-    rows = await connection.execute(_UNLISTED_OVERRIDES)
+    rows = await _rows(connection, _UNLISTED_OVERRIDES)
     return {(row.service, row.address, row.port): override_from(row) for row in rows}
 
 

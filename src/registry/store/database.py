@@ -74,6 +74,7 @@ _NO_AUTHORITY = (
 # parameters.
 _PLAN_ONCE = Statement(text("SET plan_cache_mode = force_generic_plan"))
 _BY_INDEX = Statement(text("SET enable_seqscan = off"))
+_CLOCK = select(func.extract("epoch", func.clock_timestamp()))
 
 
 class Database:
@@ -417,9 +418,23 @@ async def discard(connection: AsyncConnection, driver: Driver) -> None:
     await connection.invalidate()
 
 
+async def rows_of(connection: AsyncConnection, statement: Statement, **parameters: object) -> list[NamedRecord]:
+    """Run a statement on the driver of a connection on which each statement commits by itself.
+
+    After an error the connection is as SQLAlchemy would leave it: the pool takes it back unless it is closed.
+    """
+    driver = await driver_of(connection)
+    try:
+        return await driver.rows(statement, **parameters)
+    except BaseException:
+        if driver.closed:
+            await connection.invalidate()
+        raise
+
+
 async def read_clock(connection: AsyncConnection) -> float:
     """Return PostgreSQL's time at this moment, which is the clock that all rules go by."""
-    return float((await connection.execute(select(func.extract("epoch", func.clock_timestamp())))).scalar_one())
+    return float((await connection.execute(_CLOCK)).scalar_one())
 
 
 async def read_agreed_clock(connection: AsyncConnection) -> float:

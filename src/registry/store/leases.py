@@ -13,13 +13,13 @@ from typing import Any
 import asyncpg
 import structlog
 from msgspec import Struct
-from sqlalchemy import ColumnElement, DateTime, and_, func, literal, select, text, update
+from sqlalchemy import ColumnElement, DateTime, and_, bindparam, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.endpoint import Key
 from registry.core.expiry_guard import Candidate
 from registry.core.lease import Lease, Leases
-from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of
+from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of, rows_of
 from registry.store.driver import Driver, Statement
 from registry.store.failures import LOCKED_STATES, first_line, leaves_connection, translate_errors
 from registry.store.rows import moment
@@ -61,10 +61,12 @@ _RENEW_UNLOCKED = Statement(
 )
 # One row with three columns of packed binary numbers. Nearly every lease is renewed between two reads, and a row for
 # each of 100,000 leases would keep a process busy for a third of a second.
-_LEASES_AFTER = text(
-    "SELECT string_agg(int8send(endpoint_id), ''), string_agg(timestamptz_send(renewed_at), ''),"
-    " string_agg(timestamptz_send(expires_at), '') FROM (SELECT endpoint_id, renewed_at, expires_at FROM leases"
-    " WHERE endpoint_id > :after ORDER BY endpoint_id LIMIT :count) AS held"
+_LEASES_AFTER = Statement(
+    text(
+        "SELECT string_agg(int8send(endpoint_id), '') AS ids, string_agg(timestamptz_send(renewed_at), '') AS renewed,"
+        " string_agg(timestamptz_send(expires_at), '') AS expires FROM (SELECT endpoint_id, renewed_at, expires_at"
+        " FROM leases WHERE endpoint_id > :after ORDER BY endpoint_id LIMIT :count) AS held"
+    )
 )
 _LEASES_PER_READ = 50_000
 """Leases that one statement reads, in about 12 ms: as long, a change waits for the connection of the feed."""
@@ -134,17 +136,27 @@ _FOLLOW_CHANGES = Statement(
         " WHERE endpoints.id = leases.endpoint_id AND leases.change <> endpoints.change"
     )
 )
-_NOT_DURABLE = text("SET LOCAL synchronous_commit = off")
+_NOW = bindparam("now", type_=DateTime(timezone=True))
+_LAST_SWEEP = Statement(
+    select(
+        func.extract("epoch", func.clock_timestamp()).label("now"),
+        epoch(registry_state.c.last_sweep_at).label("last"),
+    )
+)
+_STORE_SWEEP_TIME = Statement(text("UPDATE registry_state SET last_sweep_at = :now").bindparams(_NOW))
+_NOT_DURABLE = Statement(text("SET LOCAL synchronous_commit = off"))
 _SHORT_LOCK = Statement(text("SET LOCAL lock_timeout = '1s'"))
 _LOCK_SERVICE = Statement(text("SELECT FROM services WHERE name = :name FOR UPDATE"))
 _NEEDS_LEASE = " removed_at IS NULL AND lapsed_at IS NULL AND leaving_at IS NULL"
 _MISSING = f"{_NEEDS_LEASE} AND NOT EXISTS (SELECT FROM leases WHERE endpoint_id = endpoints.id)"
 # Two numbers of each set of ids. To look up the lease of each endpoint takes PostgreSQL 2.6 times the processor time,
 # and nearly always the sets are equal. That other sets have the same numbers is as likely as a guess of 64 bits.
-_SETS_DIFFER = text(
-    "SELECT (SELECT (count(*), bit_xor(hashint8extended(id, 0))) FROM endpoints"  # noqa: S608  # constants
-    f" WHERE {_NEEDS_LEASE}) IS DISTINCT FROM"
-    " (SELECT (count(*), bit_xor(hashint8extended(endpoint_id, 0))) FROM leases)"
+_SETS_DIFFER = Statement(
+    text(
+        "SELECT (SELECT (count(*), bit_xor(hashint8extended(id, 0))) FROM endpoints"  # noqa: S608  # constants
+        f" WHERE {_NEEDS_LEASE}) IS DISTINCT FROM"
+        " (SELECT (count(*), bit_xor(hashint8extended(endpoint_id, 0))) FROM leases) AS differ"
+    )
 )
 _WITHOUT_LEASE = text(f"SELECT id, service FROM endpoints WHERE {_MISSING} ORDER BY service, id")  # noqa: S608  # constants
 _GRANT_MISSING = Statement(
@@ -165,6 +177,35 @@ _COUNT_AS_SWEPT = Statement(
     text(
         "UPDATE registry_state SET last_sweep_at = to_timestamp(:now)"  # noqa: S608  # constants
         f" WHERE last_sweep_at IS NULL OR abs({epoch(registry_state.c.last_sweep_at)} - :last) < 0.001 RETURNING true"
+    )
+)
+# The statements below compare with a time that the caller has read once and checked by its monotonic clock. They never
+# read PostgreSQL's clock themselves, because it may have been set since.
+_EXPIRED = Statement(
+    select(
+        leases.c.endpoint_id,
+        endpoints.c.service,
+        epoch(leases.c.expires_at).label("expired"),
+        endpoints.c.suspect_since.is_not(None).label("suspect"),
+        func.host(endpoints.c.address).label("address"),
+        endpoints.c.port,
+        endpoints.c.incarnation,
+    )
+    .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
+    .where(leases.c.expires_at < _NOW)
+)
+_WITH_DEPARTED = Statement(
+    select(endpoints.c.service)
+    .distinct()
+    .where(
+        endpoints.c.removed_at.is_(None),
+        endpoints.c.unroutable_at <= _NOW,
+        endpoints.c.leaving_at.is_not(None) | endpoints.c.lapsed_at.is_not(None),
+    )
+)
+_ENDED_OVERRIDES = Statement(
+    select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port).where(
+        overrides.c.expires_at < _NOW
     )
 )
 _LEAD = text(
@@ -235,7 +276,7 @@ async def all_leases(
     """
     leases_read, after = Leases.none(), _BELOW_ALL_IDS
     while True:
-        row = (await connection.execute(_LEASES_AFTER, {"after": after, "count": leases_per_read})).one()
+        (row,) = await rows_of(connection, _LEASES_AFTER, after=after, count=leases_per_read)
         ids, renewed, expires = map(_numbers, row)
         leases_read.extend(ids, renewed, expires)
         if len(ids) < leases_per_read:
@@ -274,11 +315,7 @@ async def try_lead(connection: AsyncConnection, max_silence: float) -> bool:
 
 async def last_sweep(connection: AsyncConnection) -> tuple[float, float | None]:
     """Return the database's time, and the time of the last sweep of any process."""
-    query = select(
-        func.extract("epoch", func.clock_timestamp()).label("now"),
-        epoch(registry_state.c.last_sweep_at).label("last"),
-    )
-    row = (await connection.execute(query)).one()
+    (row,) = await rows_of(connection, _LAST_SWEEP)
     return float(row.now), None if row.last is None else float(row.last)
 
 
@@ -338,34 +375,18 @@ async def store_sweep_time(database: Database, now: float, *, durable: bool = Tr
         durable: wait for the disk. If it does not, a crash of PostgreSQL may lose the time, and the next sweep then
             credits more of it.
     """
-    async with database.transaction() as connection:
+    async with database.driver_transaction() as driver:
         if not durable:
-            await connection.execute(_NOT_DURABLE)
-        await connection.execute(update(registry_state).values(last_sweep_at=_at(now)))
+            await driver.run(_NOT_DURABLE)
+        await driver.run(_STORE_SWEEP_TIME, now=moment(now))
 
 
-# The statements below compare with a time that the caller has read once and checked by its monotonic clock. They never
-# read PostgreSQL's clock themselves, because it may have been set since.
 def _at(now: float) -> ColumnElement[Any]:
     return literal(moment(now), DateTime(timezone=True))
 
 
 async def expired_leases(connection: AsyncConnection, now: float) -> list[Candidate]:
     """Return the endpoints that are still served although their lease expired before ``now``."""
-    query = (
-        select(
-            leases.c.endpoint_id,
-            endpoints.c.service,
-            epoch(leases.c.expires_at).label("expired"),
-            endpoints.c.suspect_since.is_not(None).label("suspect"),
-            func.host(endpoints.c.address).label("address"),
-            endpoints.c.port,
-            endpoints.c.incarnation,
-        )
-        .join(endpoints, endpoints.c.id == leases.c.endpoint_id)
-        .where(leases.c.expires_at < _at(now))
-    )
-    rows = await connection.execute(query)
     return [
         Candidate(
             row.endpoint_id,
@@ -376,7 +397,7 @@ async def expired_leases(connection: AsyncConnection, now: float) -> list[Candid
             port=row.port,
             incarnation=row.incarnation,
         )
-        for row in rows
+        for row in await rows_of(connection, _EXPIRED, now=moment(now))
     ]
 
 
@@ -402,30 +423,19 @@ async def count_endpoints(connection: AsyncConnection, now: float, window: float
 
 async def services_with_departed(connection: AsyncConnection, now: float, delay: float) -> list[str]:
     """Return the services with an endpoint that left or lapsed at ``now - delay`` or before."""
-    due = _at(now - delay)
-    query = (
-        select(endpoints.c.service)
-        .distinct()
-        .where(
-            endpoints.c.removed_at.is_(None),
-            endpoints.c.unroutable_at <= due,
-            endpoints.c.leaving_at.is_not(None) | endpoints.c.lapsed_at.is_not(None),
-        )
-    )
-    return list(await connection.scalars(query))
+    return [row.service for row in await rows_of(connection, _WITH_DEPARTED, now=moment(now - delay))]
 
 
 async def ended_overrides(connection: AsyncConnection, now: float) -> list[Key]:
     """Return the overrides whose time was over before ``now``."""
-    query = select(overrides.c.service, func.host(overrides.c.address).label("address"), overrides.c.port).where(
-        overrides.c.expires_at < _at(now)
-    )
-    return [(row.service, row.address, row.port) for row in await connection.execute(query)]
+    rows = await rows_of(connection, _ENDED_OVERRIDES, now=moment(now))
+    return [(row.service, row.address, row.port) for row in rows]
 
 
 async def endpoints_without_lease(connection: AsyncConnection) -> dict[str, list[int]]:
     """Return the ids of served endpoints without a lease, by service; without one, they would never expire."""
-    if not (await connection.execute(_SETS_DIFFER)).scalar_one():
+    (sets,) = await rows_of(connection, _SETS_DIFFER)
+    if not sets.differ:
         return {}
     rows = await connection.execute(_WITHOUT_LEASE)
     by_service: defaultdict[str, list[int]] = defaultdict(list)

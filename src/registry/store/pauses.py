@@ -14,17 +14,21 @@ from registry.store.rows import moment
 from registry.store.tables import events, pauses
 from registry.store.times import epoch
 
+_IN_FORCE = select(
+    pauses.c.scope,
+    pauses.c.actor,
+    pauses.c.reason,
+    epoch(pauses.c.since).label("since"),
+    epoch(pauses.c.until).label("until"),
+)
+_IN_FORCE_NOW = _IN_FORCE.where(pauses.c.until > func.clock_timestamp())
+
 
 async def in_force(connection: AsyncConnection, now: float | None = None) -> dict[str, Pause]:
     """Return the pauses that end after ``now``, by scope; None stands for PostgreSQL's time."""
-    at = func.clock_timestamp() if now is None else literal(moment(now), DateTime(timezone=True))
-    query = select(
-        pauses.c.scope,
-        pauses.c.actor,
-        pauses.c.reason,
-        epoch(pauses.c.since).label("since"),
-        epoch(pauses.c.until).label("until"),
-    ).where(pauses.c.until > at)
+    query = _IN_FORCE_NOW
+    if now is not None:
+        query = _IN_FORCE.where(pauses.c.until > literal(moment(now), DateTime(timezone=True)))
     rows = await connection.execute(query)
     return {row.scope: Pause(row.scope, row.actor, row.reason, float(row.since), float(row.until)) for row in rows}
 

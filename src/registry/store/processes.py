@@ -20,6 +20,19 @@ _STORE_REPORT = text(
     " ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, failures = excluded.failures"
 )
 
+_old = (
+    select(processes.c.id).where(func.abs(age_of(processes.c.seen_at)) > _RETENTION).with_for_update(skip_locked=True)
+)
+_DELETE_OLD = delete(processes).where(processes.c.id.in_(_old))
+_READ_REPORTS = select(
+    processes.c.id,
+    processes.c.name,
+    processes.c.started_at,
+    processes.c.failures,
+    epoch(processes.c.seen_at).label("seen"),
+    age_of(processes.c.seen_at).label("age"),
+)
+
 
 async def store_report(database: Database, report: ProcessReport) -> None:
     """Store a process's report in place of its last one, and delete those of processes that are long gone.
@@ -33,11 +46,9 @@ async def store_report(database: Database, report: ProcessReport) -> None:
         "started_at": report.started_at,
         "failures": msgspec.json.encode(report.failures).decode(),
     }
-    age = func.abs(age_of(processes.c.seen_at))
-    old = select(processes.c.id).where(age > _RETENTION).with_for_update(skip_locked=True)
     async with database.transaction() as connection:
         await connection.execute(_STORE_REPORT, parameters)
-        await connection.execute(delete(processes).where(processes.c.id.in_(old)))
+        await connection.execute(_DELETE_OLD)
 
 
 async def delete_report(database: Database, process_id: str) -> None:
@@ -56,14 +67,6 @@ async def read_reports(database: Database) -> list[StoredReport]:
     Raises:
         UnavailableError: they cannot be read.
     """
-    query = select(
-        processes.c.id,
-        processes.c.name,
-        processes.c.started_at,
-        processes.c.failures,
-        epoch(processes.c.seen_at).label("seen"),
-        age_of(processes.c.seen_at).label("age"),
-    )
     async with database.session() as connection:
         return [
             StoredReport(
@@ -71,7 +74,7 @@ async def read_reports(database: Database) -> list[StoredReport]:
                 float(row.seen),
                 float(row.age),
             )
-            for row in await connection.execute(query)
+            for row in await connection.execute(_READ_REPORTS)
         ]
 
 

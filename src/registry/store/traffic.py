@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from msgspec import Struct
-from sqlalchemy import delete, func, literal, select, text
+from sqlalchemy import bindparam, delete, func, select, text
 
 from registry.store.database import Database
 from registry.store.tables import traffic
@@ -18,6 +18,10 @@ _STORE = text(
     " ON CONFLICT (process_id) DO UPDATE SET number = excluded.number, told_at = excluded.told_at,"
     " pairs = excluded.pairs, endpoints = excluded.endpoints"
 )
+
+_old = select(traffic.c.process_id).where(func.abs(age_of(traffic.c.told_at)) > RETENTION)
+_DELETE_OLD = delete(traffic).where(traffic.c.process_id.in_(_old.with_for_update(skip_locked=True)))
+_NUMBERS = select(traffic.c.process_id, traffic.c.number).where(traffic.c.process_id != bindparam("process"))
 
 
 class TrafficRow(Struct, frozen=True):
@@ -44,12 +48,10 @@ async def store_traffic(database: Database, process_id: str, number: int, pairs:
     Raises:
         UnavailableError: it could not be stored.
     """
-    age = func.abs(age_of(traffic.c.told_at))
-    old = select(traffic.c.process_id).where(age > RETENTION).with_for_update(skip_locked=True)
     parameters = {"process": process_id, "number": number, "pairs": pairs, "endpoints": endpoints}
     async with database.transaction() as connection:
         await connection.execute(_STORE, parameters)
-        await connection.execute(delete(traffic).where(traffic.c.process_id.in_(old)))
+        await connection.execute(_DELETE_OLD)
 
 
 async def read_traffic(
@@ -66,15 +68,14 @@ async def read_traffic(
         UnavailableError: they cannot be read.
     """
     columns = traffic.c
-    others = columns.process_id != literal(process_id)
-    age = age_of(columns.told_at)
     async with database.session() as connection:
-        numbers = await connection.execute(select(columns.process_id, columns.number).where(others))
+        numbers = await connection.execute(_NUMBERS, {"process": process_id})
         living = {row.process_id: row.number for row in numbers}
         new = [process for process, number in living.items() if known.get(process) != number]
         if not new:
             return [], set(living)
-        query = select(columns.process_id, columns.number, age.label("age"), columns.pairs, columns.endpoints)
+        age = age_of(columns.told_at).label("age")
+        query = select(columns.process_id, columns.number, age, columns.pairs, columns.endpoints)
         rows = [
             TrafficRow(row.process_id, row.number, float(row.age), bytes(row.pairs), bytes(row.endpoints))
             for row in await connection.execute(query.where(columns.process_id.in_(new)))

@@ -91,7 +91,9 @@ class Process:
         self.leads = True
         self.asked: list[list[str]] = []
         """The node.clusters of which the streams of others were asked for, by statement."""
-        self.rollouts = Rollouts(database, self.sightings, lambda: self.leads, self.feed.nudge)
+        self.rollouts = Rollouts(
+            database, self.sightings, lambda: self.leads, lambda: self.feed.change, self.feed.nudge
+        )
 
     async def _endpoints(self, _service: str) -> AsyncIterator[SubscriberReport]:
         """Yield nothing: these Envoys have no EDS clusters."""
