@@ -20,7 +20,7 @@ UV  := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PIP  = $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit faults proofs databases proxyless matrix bench screenshots site sitelinks lint-openapi client messages check format openapi docs images packages packages-test release lock clean
+.PHONY: help demo run test unit properties faults proofs databases proxyless matrix bench screenshots site sitelinks lint-openapi client messages check format openapi docs images packages packages-test release lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,10 +40,13 @@ unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for something; six processes keep two cores busy. They take the files in order, so that the short ones of
 # tests/unit come last, and the processes end together.
 test: $(READY) ## Run the tests (ARGS="-k drain -x" goes to pytest, JOBS=0 runs them in one process)
-	@$(BIN)/python -m pytest --processes $(or $(JOBS),6) --hypothesis-profile whole $(ARGS)
+	@$(BIN)/python -m pytest --processes $(or $(JOBS),6) $(ARGS)
 
 unit: $(READY) ## Run the tests that need no process, socket or database, in two minutes (ARGS="tests/unit/wire -x")
 	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,tests/unit) $(ARGS)
+
+properties: $(READY) ## Try property tests with every example that each asks for, and not 25 at most (3 minutes)
+	@$(BIN)/python -m pytest -m hypothesis --processes $(or $(JOBS),6) --hypothesis-profile whole $(ARGS)
 
 faults: $(READY) ## Play 10,000 random histories and inject real faults, into docs/reliability.md (30 minutes)
 	@HISTORIES=$(or $(HISTORIES),10000) FAULTS_PAGE=docs/reliability.md \

@@ -63,7 +63,7 @@ def service() -> str:
 def pytest_report_header() -> list[str]:
     """Say at the top of a run where the database comes from, and how hard property tests try."""
     quick = settings.get_current_profile_name() == QUICK
-    examples = f"at most {MAX_QUICK_EXAMPLES} each; --hypothesis-profile=whole, as in make test, tries all"
+    examples = f"at most {MAX_QUICK_EXAMPLES} each; make properties tries all"
     return [
         "database: REGISTRY_TEST_DATABASE_URL, else a container, else the embedded PostgreSQL",
         f"examples of property tests: {examples if quick else 'all'}",

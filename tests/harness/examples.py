@@ -1,4 +1,4 @@
-"""How many examples a property test tries: all of them in `make test`, a few while somebody writes."""
+"""How many examples a property test tries: a few in `make test`, all of them in `make properties`."""
 
 from typing import Any
 

@@ -76,6 +76,7 @@ def _pages(parts: Mapping[type, object]) -> FastAPI:
         events,
         state,
     ):
-        pages.include_router(part.router)
+        # Not included, as in registry.app.
+        pages.router.routes.extend(part.router.routes)
     pages.mount("/static", StaticFiles(directory=_STATIC), name="static")
     return pages
