@@ -1,6 +1,5 @@
 """Permissions: every route asks the policy, and what it refuses is 403 and changes nothing, through every front."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -312,9 +311,9 @@ def refusing(request: pytest.FixtureRequest, server: Postgres, workplace: Path) 
     """A registry that answers by one of the fronts, with one endpoint that is drained by an operator."""
     refusals = workplace / f"refusals-{request.param}"
     refusals.write_text("")
-    program = [sys.executable, "-P", str(Path(refusing_registry.__file__))]
+    file = Path(refusing_registry.__file__)
     env = {refusing_registry.REFUSALS: str(refusals)}
-    with registry(server.migrated_database(), workplace, program=program, env=env, door=request.param) as started:
+    with registry(server.migrated_database(), workplace, file=file, env=env, door=request.param) as started:
         started.register(SERVICE, ENDPOINT)
         override = {"drain": True, "reason": "a test"}
         url = f"/v1/services/{SERVICE}/endpoints/{ENDPOINT}/override"

@@ -5,7 +5,6 @@ import json
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +28,9 @@ def refusing_polls(server: Postgres, directory: Path, front: str) -> Iterator[tu
     """Run a registry with a service ``shop`` whose policy reads what it refuses from a file."""
     refusals = directory / f"refused-{front}"
     refusals.write_text("")
-    program = [sys.executable, "-P", str(Path(refusing_registry.__file__))]
+    file = Path(refusing_registry.__file__)
     env = {refusing_registry.REFUSALS: str(refusals)}
-    with registry(server.migrated_database(), directory, program=program, env=env, door=front) as started:
+    with registry(server.migrated_database(), directory, file=file, env=env, door=front) as started:
         started.register("shop", ENDPOINT, ttl=600)
         refusals.write_text(Verb.DISCOVER)
         yield started, refusals

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 _MAX_REQUEST = 1 << 20
@@ -90,11 +92,17 @@ class _Preloaded:
         self._socket.close()
         self._process.wait(10)
 
-    def fork(self, words: Sequence[str], env: Mapping[str, str], out: int, err: int) -> Forked:
-        """Start `registry` with these words and this environment; its output goes to two descriptors."""
+    def fork(
+        self, words: Sequence[str], env: Mapping[str, str], out: int, err: int, file: Path | None = None
+    ) -> Forked:
+        """Start `registry` with these words and this environment; its output goes to two descriptors.
+
+        A Python file, where one is given, is run in its place.
+        """
         status, theirs = os.pipe()
         fds = array.array("i", [out, err, theirs])
-        request = json.dumps({"words": list(words), "env": dict(env), "folder": str(Path.cwd())}).encode()
+        content = {"words": list(words), "env": dict(env), "folder": str(Path.cwd()), "file": file and str(file)}
+        request = json.dumps(content).encode()
         self._socket.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         os.close(theirs)
         return Forked(int(self._socket.recv(16)), status)
@@ -106,10 +114,10 @@ _home = _NETWORK.readlink()
 _preloaded: list[_Preloaded] = []
 
 
-def fork_registry(env: Mapping[str, str], log: Path, verb: str = "serve") -> Forked:
-    """Start a verb of `registry` with this environment; its output goes to ``log``."""
+def fork_registry(env: Mapping[str, str], log: Path, verb: str = "serve", file: Path | None = None) -> Forked:
+    """Start a verb of `registry`, or of a file that ends as it does; its output goes to ``log``."""
     with log.open("ab") as out:
-        return _the_preloaded().fork([verb], env, out.fileno(), out.fileno())
+        return _the_preloaded().fork([verb], env, out.fileno(), out.fileno(), file)
 
 
 def run_registry(*words: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -141,8 +149,8 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
 
 
-def _serve_forks(control: socket.socket) -> bool:
-    """Fork registries until the tests end. Returns True in a fork, which is to become a registry."""
+def _serve_forks(control: socket.socket) -> Callable[[], object] | None:
+    """Fork registries until the tests end. Returns what to run in a fork, and None at the end."""
     statuses: dict[int, tuple[int, int]] = {}
     while True:
         for ready in select.select([control.fileno(), *statuses], [], [])[0]:
@@ -151,15 +159,14 @@ def _serve_forks(control: socket.socket) -> bool:
                 continue
             request, ancillary, *_ = control.recvmsg(_MAX_REQUEST, socket.CMSG_SPACE(12))
             if not request:
-                return False
+                return None
             out, err, status = array.array("i", ancillary[0][2])
             pid = os.fork()
             if pid == 0:
                 os.dup2(out, 1)
                 os.dup2(err, 2)
                 os.closerange(3, 1 << 16)
-                _become(json.loads(request))
-                return True
+                return _become(json.loads(request))
             os.close(out)
             os.close(err)
             statuses[os.pidfd_open(pid)] = pid, status
@@ -174,7 +181,7 @@ def _report(pidfd: int, pid: int, status: int) -> None:
     os.close(status)
 
 
-def _become(request: dict[str, object]) -> None:
+def _become(request: dict[str, object]) -> Callable[[], object]:
     env: Mapping[str, str] = request["env"]  # type: ignore[assignment]  # as fork() sends it
     os.environ.clear()
     os.environ.update(env)
@@ -182,6 +189,8 @@ def _become(request: dict[str, object]) -> None:
     os.chdir(str(request["folder"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["registry", *request["words"]]  # type: ignore[misc]  # as fork() sends it
+    file = request.get("file")
+    return main if file is None else partial(runpy.run_path, str(file), run_name="__main__")
 
 
 if __name__ == "__main__":
@@ -196,5 +205,5 @@ if __name__ == "__main__":
     gc.enable()
     # Ctrl-C is for the tests, which then close the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if _serve_forks(socket.socket(fileno=int(sys.argv[1]))):
-        main()
+    if run := _serve_forks(socket.socket(fileno=int(sys.argv[1]))):
+        run()

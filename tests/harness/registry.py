@@ -70,14 +70,16 @@ class Registry:
 def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Registry]:
     """Run `registry serve` on a free port until the end of the block; settings without their prefix.
 
-    Four are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead,
-    ``tls`` the context of the client for a registry that serves TLS, and ``fresh`` asks for a process that imports
-    everything itself, as those with one of the former two, with workers, or in a network of the test do.
+    Five are none of them: ``env`` is what stands in the environment besides, ``program`` the command to run instead,
+    ``file`` a Python file to run instead, ``tls`` the context of the client for a registry that serves TLS, and
+    ``fresh`` asks for a process that imports everything itself, as those with one of the former two (but for a file),
+    with workers, or in a network of the test do.
     """
     tls: ssl.SSLContext | None = settings.pop("tls", None)
     env: Mapping[str, str] = settings.pop("env", None) or {}
     program: Sequence[str] | None = settings.pop("program", None)
-    fresh = settings.pop("fresh", False) or env or program or "workers" in settings or is_elsewhere()
+    file: Path | None = settings.pop("file", None)
+    fresh = settings.pop("fresh", False) or (env and file is None) or program or "workers" in settings or is_elsewhere()
     chosen = "listen" not in settings
     listen = str(settings.pop("listen", f"127.0.0.1:{free_port()}"))
     log = directory / f"registry-{listen.rpartition(':')[2]}.log"
@@ -93,7 +95,7 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
     variables.setdefault("REGISTRY_PROBES", "off")
     variables |= {"REGISTRY_DATABASE_URL": database_url, "REGISTRY_LISTEN": listen}
     command, everything = [*(program or script("registry")), "serve"], {**inherited, **variables, **env}
-    with running(command, env=everything, log=log) if fresh else forked_registry(everything, log) as process:
+    with running(command, env=everything, log=log) if fresh else forked_registry(everything, log, file=file) as process:
         started = Registry(f"http{'' if tls is None else 's'}://{listen}", process, log, tls, database_url)
         with contextlib.closing(started.client):
             eventually(
@@ -104,9 +106,11 @@ def registry(database_url: str, directory: Path, **settings: Any) -> Iterator[Re
 
 
 @contextlib.contextmanager
-def forked_registry(env: Mapping[str, str], log: Path, verb: str = "serve") -> Iterator[Child]:
+def forked_registry(
+    env: Mapping[str, str], log: Path, verb: str = "serve", *, file: Path | None = None
+) -> Iterator[Child]:
     """Run a verb of `registry` as a fork that has imported everything already, until the end of the block."""
-    child = fork_registry(env, log, verb)
+    child = fork_registry(env, log, verb, file)
     try:
         yield child
     finally:
