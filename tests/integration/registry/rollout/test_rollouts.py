@@ -231,6 +231,40 @@ async def test_a_revision_goes_through_its_phases_as_its_envoy_follows(process: 
     assert [kind for kind, _ in await history(process.database, "web")] == ["mesh_switched", "mesh_rolled_out"]
 
 
+async def test_nothing_is_asked_while_nothing_is_rolled_out(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a roll-out none is looked for until the feed hears of a change, or for 5 s; a new lead looks at once."""
+    asked: list[str] = []
+    read = rollouts.read
+
+    async def counted(*given: Any) -> list[NodeRollout]:
+        # A step reads those of some node.clusters once more.
+        asked.extend(["look"] * (len(given) == 1))
+        return await read(*given)
+
+    async def looks(number: int) -> int:
+        asked.clear()
+        for _ in range(number):
+            await process.rollouts.advance()
+        return len(asked)
+
+    monkeypatch.setattr(rollouts, "read", counted)
+    assert await looks(3) == 1
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("user")})
+    assert await looks(2) == 0
+    await process.feed.refresh()
+    assert await looks(2) == 2
+    assert await process.under_way() == []
+    assert await looks(3) == 1
+    process.leads = False
+    await looks(1)
+    process.leads = True
+    assert await looks(2) == 1
+    assert process.rollouts._idle is not None
+    change, looked_at = process.rollouts._idle
+    process.rollouts._idle = (change, looked_at - 5.0)
+    assert await looks(2) == 1
+
+
 async def test_the_streams_of_others_are_read_by_one_statement(process: Process) -> None:
     """Each look at 500 node.clusters took as many, while polls waited; those that await no endpoints need none."""
     await process.sightings.observe({"web": {"user", "cart"}, "api": set(), "shop": {"user"}})

@@ -47,6 +47,13 @@ def test_no_request_waits_for_a_thread() -> None:
     assert plain == set()
 
 
+def test_no_route_is_built_again_at_the_first_request() -> None:
+    """Routes are those of the modules: FastAPI would build included ones once more, while nothing is answered."""
+    app = build_app()
+    assert [route for route in [*app.routes, *_pages(app)] if hasattr(route, "original_router")] == []
+    assert len([route for route in app.routes if isinstance(route, APIRoute)]) > 80
+
+
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         yield importlib.import_module(module.name)
