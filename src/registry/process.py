@@ -102,6 +102,7 @@ from registry.usecases.status import Status
 from registry.usecases.stream_access import StreamAccess
 from registry.usecases.subscribers import SubscriberListing
 from registry.usecases.traffic import Traffic
+from registry.usecases.traffic_failures import TrafficFailures
 from registry.usecases.verdict import Verdicts
 from registry.usecases.whoami import Whoami
 from registry.xds.discovery import Discovery
@@ -455,7 +456,16 @@ class RegistryProcess:
             status,
             SubscriberListing(policy, self.subscriber_sync),
             Traffic(policy, cache, self.traffic),
-            Verdicts(policy, status, database, cache, self.subscriber_sync, self.silences, rollouts),
+            Verdicts(
+                policy,
+                status,
+                database,
+                cache,
+                self.subscriber_sync,
+                self.silences,
+                rollouts,
+                TrafficFailures(self.traffic),
+            ),
         )
 
     async def start(self) -> None:

@@ -52,6 +52,54 @@ async def test_the_guilty_pair_is_seen_in_one_look(visit: Visit, console: Regist
     assert max(widths) > 1.5 * min(widths)
 
 
+_OVERLAPS = """() => {
+  const shown = [...document.querySelectorAll("#map .label")].filter((label) => label.getAttribute("visibility") === "visible");
+  const boxes = shown.map((label) => label.querySelector("rect").getBoundingClientRect());
+  const nodes = [...document.querySelectorAll("#map .node rect")].map((rect) => rect.getBoundingClientRect());
+  const touch = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
+  return boxes.flatMap((box, i) => [...boxes.slice(i + 1), ...nodes].filter((other) => touch(box, other)).map(() => shown[i].textContent));
+}"""  # noqa: E501
+
+
+async def test_words_of_the_map_lie_on_no_others(visit: Visit, console: Registry, service: str) -> None:
+    """Where all lines cross, the words of those that fail are all there, and none lies on another or on a service."""
+    sick = {(2, 2), (1, 3), (4, 0), (0, 1)}
+    report(
+        console,
+        [
+            Call(f"{service}-{caller}", f"{service}-to-{callee}", 1000 + callee, 500 * ((caller, callee) in sick))
+            for caller in range(5)
+            for callee in range(5)
+        ],
+    )
+    page = await open_pairs(visit, service)
+    await expect(page.locator("#map .label.unhealthy[visibility=visible]")).to_have_count(len(sick))
+    assert await page.evaluate(_OVERLAPS) == []
+    assert await page.locator("#map .label.healthy[visibility=visible]").count() > 10
+
+
+async def test_a_failing_pair_is_seen_on_every_page(visit: Visit, console: Registry, service: str) -> None:
+    """The header says how many pairs fail, and leads to them; the overview and the badge have it as a warning."""
+    report(console, [Call(service, f"{service}-sick", 100, 50), Call(service, f"{service}-well")])
+    page = await visit.open("/ui/events")
+    await expect(page.locator("#failing-pairs")).to_have_text(re.compile(r"^[2-9] pairs fail$"))
+    await expect(page.locator("#notice-words")).to_contain_text("warning")
+    for width in (1360, 1024, 760, 360):
+        await page.set_viewport_size({"width": width, "height": 800})
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        assert await page.evaluate(
+            "(() => { const [brand, sign] = ['.brand', '#failing-pairs'].map((each) => document.querySelector(each)"
+            ".getBoundingClientRect()); return sign.top < brand.bottom && sign.top >= 0 })()"
+        ), width
+    await page.locator("#failing-pairs").click()
+    await expect(page).to_have_url(re.compile("/ui/traffic$"))
+    page = await visit.open("/ui/overview")
+    row = page.locator("#finding-requests-succeed")
+    await expect(row).to_contain_text(f"{service} to {service}-sick: 50.0 % of")
+    await row.get_by_role("link", name=service, exact=True).click()
+    await expect(page.locator("#pair-rows tr")).to_have_count(1)
+
+
 async def test_numbers_change_in_place_and_pairs_lay_the_map_out_anew(
     visit: Visit, console: Registry, service: str
 ) -> None:

@@ -205,6 +205,7 @@ def test_processes_answer_for_one_another_and_say_when_they_cannot(
             assert (document["complete"], document["processes"]) == (True, 2)
             assert document["reporting"][service] == {"reported": 2, "expected": 2}
             assert document["pairs"][0]["success"] == 0.8
+            eventually(lambda process=process: f"{service} to payments" in failing(process), within=20)  # type: ignore[misc]
         name = urlsplit(database).path.removeprefix("/")
         server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
@@ -214,6 +215,14 @@ def test_processes_answer_for_one_another_and_say_when_they_cannot(
         server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         eventually(lambda: one.client.get("/v1/traffic").json()["complete"], within=30)
         eventually(lambda: requests(other, service) == 540, within=20)
+
+
+def failing(process: Registry) -> str:
+    """Return what the verdict says of requests that fail."""
+    (finding,) = [
+        each for each in process.client.get("/v1/verdict").json()["findings"] if each["id"] == "requests-succeed"
+    ]
+    return "\n".join(line["text"] for line in finding["lines"])
 
 
 def requests(process: Registry, caller: str) -> int:
@@ -320,6 +329,9 @@ def test_the_command_shows_the_guilty_pair_first(shared_registry: Registry, serv
     assert f"not all Envoys report: {service}-bad 1/2" in said.err
     assert registryctl(url, "stat", f"{service}-bad").out.splitlines()[1].startswith(f"{service}-bad")
     assert [f"{service}-bad", callee] in [line.split()[:2] for line in registryctl(url, "edges").out.splitlines()]
+    checked = registryctl(url, "check")
+    assert f"{service}-bad to {callee}: 50.0 % of 240 requests failed in the last minute: 113 answered" in checked.out
+    assert (f"{service}-good to" in checked.out, "checks.md#requests-succeed" in checked.out) == (False, True)
     routes_said = registryctl(url, "routes", callee)
     assert routes_said.status == 0
     assert routes_said.out.splitlines()[1].split()[:4] == [f"{service}-bad", "refund", "70.00", "%"]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from harness.access import bearer, first_token, new_token
+from harness.calls import Call, report
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -136,11 +137,15 @@ def test_one_that_may_read_a_part_learns_of_no_other(server: Postgres, workplace
             assert process.client.put(f"{path}/override", json=drain, headers=bearer(writer)).status_code == 200
         eventually(lambda: findings(process, admin)["services-routable"]["status"] == "failure", within=5)
         assert len(findings(process, admin)["overrides-absent"]["lines"]) == 2
+        for call in (Call("secret", "hidden", 100, 50), Call("cart-a", "stock", 100, 50)):
+            report(process, [call], **bearer(writer))
+        eventually(lambda: len(findings(process, admin)["requests-succeed"]["lines"]) == 2, within=10)
         document = process.client.get("/v1/verdict", headers=bearer(part))
         assert "secret" not in document.text
         seen = {finding["id"]: finding for finding in document.json()["findings"]}
         assert seen["services-routable"]["lines"][0]["text"] == "services: 1"
         assert len(seen["overrides-absent"]["lines"]) == 1
+        assert text(seen["requests-succeed"]).startswith("cart-a to stock: 50.0 % of 100 requests failed")
         assert text(seen["check-allowed"]).startswith("this principal may read cart-*")
         for token in ("", blind):
             refused = process.client.get("/v1/verdict", headers=bearer(token) if token else {})

@@ -19,7 +19,7 @@ from registry import metrics
 from registry.cooperative import cooperatively, in_turns
 from registry.core.endpoint_attempts import ServiceImage, endpoint_counts
 from registry.core.shared_table import Owner, most_dropped
-from registry.core.traffic import EndpointCounts
+from registry.core.traffic import WINDOW_SECONDS, EndpointCounts
 from registry.core.traffic_figures import AgedImage
 from registry.core.traffic_images import CallerImage, PairImage, ReporterImage, RouteImage, TrafficImage
 from registry.core.traffic_table import TrafficTable
@@ -212,6 +212,12 @@ class TrafficExchange:
         others = [AgedImage(other.pairs, now - other.made_at) for other in self._others.values()]
         own, made_at = await self._own_image()
         return [AgedImage(own, now - made_at), *others]
+
+    def pairs_of_others(self) -> list[list[PairImage]]:
+        """Return the pairs of the other processes, but of those whose last word is older than the last minute."""
+        now = time.monotonic()
+        minute = WINDOW_SECONDS["1m"]
+        return [other.pairs.pairs for other in self._others.values() if now - other.made_at < minute]
 
     def endpoint_counts(self, service: str, within: float) -> EndpointCounts:
         """Return the attempts at a service's endpoints in the last seconds, by all processes."""

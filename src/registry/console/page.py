@@ -105,6 +105,11 @@ class Judgement(Struct, frozen=True):
     verdict: Verdict | None
     unknown: bool = False
 
+    @property
+    def failing_pairs(self) -> int:
+        """The number of pairs of caller and callee whose requests fail, as far as the person may observe."""
+        return 0 if self.verdict is None else self.verdict.failing_pairs
+
     def badge(self) -> Badge | None:
         """Return the badge; None: the person may not observe."""
         if self.unknown:
@@ -159,6 +164,7 @@ class Frame:
             unwritable=self._unwritable(),
             held=part_of(self._request, ExpiryControl).held(self._reader),
             badge=self._judgement.badge(),
+            failing_pairs=self._judgement.failing_pairs,
             done=_DONE.get(self._request.query_params.get("done", "")),
             subject=self._reader.subject,
             mode=self._whoami.mode,

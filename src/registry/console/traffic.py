@@ -81,9 +81,12 @@ def _headline(states: Mapping[PairState, int], total: int) -> str:
     """Return the state of all pairs that the reader may see, as a sentence."""
     if not total:
         return "No Envoy reports traffic"
-    for state in ("unhealthy", "degraded"):
-        if states[state]:
-            return f"{states[state]} of {total} {'pair is' if total == 1 else 'pairs are'} {state}"
+    unhealthy, degraded = states["unhealthy"], states["degraded"]
+    if unhealthy and degraded:
+        return f"{unhealthy + degraded} of {total} pairs fail: {unhealthy} unhealthy, {degraded} degraded"
+    if unhealthy or degraded:
+        state = "unhealthy" if unhealthy else "degraded"
+        return f"{unhealthy or degraded} of {total} {'pair is' if total == 1 else 'pairs are'} {state}"
     if states["healthy"] > 1:
         return f"All {states['healthy']} pairs with traffic are healthy"
     return "The pair with traffic is healthy" if states["healthy"] else "No pair has traffic"

@@ -46,6 +46,13 @@ class Reasons(Struct, frozen=True):
     retries: int = 0
     client_errors: int = 0
 
+    def answered_with_an_error(self, failures: int) -> int:
+        """Return the failures that no reason explains: answers of the callee, and connections that it reset.
+
+        It is a lower bound where connections failed and retries healed that.
+        """
+        return max(0, failures - self.timeouts - self.connect_failures - self.none_healthy - self.overflows)
+
 
 class PairFigures(Struct, frozen=True):
     """The traffic of one caller to one callee in a window.
@@ -88,13 +95,8 @@ class PairFigures(Struct, frozen=True):
 
     @property
     def answered_with_an_error(self) -> int:
-        """The failures that no other reason explains: answers of the callee, and connections that it reset.
-
-        It is a lower bound where connections failed and retries healed that.
-        """
-        reasons = self.reasons
-        explained = reasons.timeouts + reasons.connect_failures + reasons.none_healthy + reasons.overflows
-        return max(0, self.failures - explained)
+        """The failures that no other reason explains."""
+        return self.reasons.answered_with_an_error(self.failures)
 
 
 class RouteFigures(Struct, frozen=True):

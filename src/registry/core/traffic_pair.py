@@ -7,7 +7,7 @@ they cost a third. So to take the edge of a digest is to put it aside.
 from msgspec.structs import astuple
 
 from registry.core.traffic_images import WindowImage
-from registry.core.traffic_sums import Sums, WindowSums
+from registry.core.traffic_sums import MINUTE_SLOTS, Sums, WindowSums
 from registry.core.traffic_totals import FAILURE_REASONS, add_failures
 from wire.traffic_digest import MAX_COUNT, Edge, EdgeCounts
 
@@ -28,7 +28,7 @@ class PairTraffic:
         slot: the number of the slot of 10 s that it is now.
     """
 
-    __slots__ = ("_before", "_buckets", "_failures", "_slot", "_state", "_sums", "_waiting")
+    __slots__ = ("_before", "_buckets", "_failed", "_failures", "_slot", "_state", "_sums", "_waiting")
 
     def __init__(self, slot: int) -> None:
         self._slot = slot
@@ -41,6 +41,8 @@ class PairTraffic:
         """The sums of all others."""
         self._failures = [0] * len(FAILURE_REASONS)
         """The failed requests of these since the beginning, by reason."""
+        self._failed: int | None = None
+        """The newest slot with a failed request among these; None: none has failed."""
         self._state = self._before = (slot, 0, 0)
         """Slot, healthy and total endpoints: the worst of the newest slot with digests, and of the one before."""
 
@@ -74,6 +76,18 @@ class PairTraffic:
         completed, failures = self._sums.last_minute(COMPLETED, FAILURES)
         return completed, failures
 
+    def may_have_failures(self, slot: int) -> bool:
+        """Return whether a request of about the last minute may have failed, as of a slot; it is cheap."""
+        if self._failed is not None and slot - self._failed <= MINUTE_SLOTS:
+            return True
+        return any(counts.failures for counts in self._waiting)
+
+    def counts_of_last_minute(self, slot: int) -> list[int]:
+        """Return the counts of the last minute as of a slot."""
+        self._add_up()
+        self._sums.advance(slot)
+        return self._sums.last_minute(*range(EDGE_WIDTH))
+
     def windows(self, slot: int) -> list[WindowImage]:
         """Return the sums of the three windows as of a slot."""
         self._add_up()
@@ -103,6 +117,7 @@ class PairTraffic:
         columns = list(zip(*map(astuple, waiting), strict=True))
         self._sums.add(self._slot, [*map(sum, columns[:_SUMMED]), len(waiting)], self._buckets)
         if any(columns[FAILURES]):
+            self._failed = self._slot
             for counts in waiting:
                 if counts.failures:
                     add_failures(self._failures, counts)

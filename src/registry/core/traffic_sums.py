@@ -20,6 +20,8 @@ _LENGTHS = (1, 6, 30)
 """Slots of 10 s in one slot of each level: 10 s, 1 min and 5 min."""
 _SLOTS = (6, 10, 12)
 """Slots that are over and in the window of each level: a minute, ten minutes, an hour."""
+MINUTE_SLOTS = _SLOTS[0]
+"""Slots of 10 s that are over and in the last minute."""
 LEVELS = range(3)
 
 _Packed = tuple[list[int], dict[int, int]]

@@ -211,6 +211,10 @@ class TrafficTable:
         yield from self._coverage.forget_in_steps(lambda sums: sums.touched < oldest)
         yield from self._reporters.forget_in_steps(lambda reporter: reporter.last < now - FORGOTTEN_AFTER)
 
+    def pairs(self) -> Iterator[tuple[PairKey, PairTraffic]]:
+        """Yield the pairs with their traffic; other digests may come in between."""
+        return self._pairs.items()
+
     def pair_images(self, now: float) -> Iterator[PairImage]:
         """Yield the pairs; other digests may come in between."""
         slot = int(now // SLOT)

@@ -39,6 +39,7 @@ from registry.core.verdict.facts import (
     ShiftFacts,
     SilentEndpoint,
     StrengthFacts,
+    TrafficFacts,
 )
 from registry.core.verdict.shifts import trouble_of
 from registry.errors import UnavailableError
@@ -49,6 +50,7 @@ from registry.store.shifts import read_not_done
 from registry.usecases.mesh_rollout import MeshRollouts, RolloutOverview, readable
 from registry.usecases.silence import Silences
 from registry.usecases.status import StateReading, Status
+from registry.usecases.traffic_failures import TrafficFailures
 from wire.address import format_endpoint
 from wire.model import Health
 
@@ -117,6 +119,7 @@ class _Collection(Struct):
         pauses: the pauses of expiry; None: they could not be read.
         lapsed: events of the endpoints that lapsed lately.
         subscribers: the Envoys that poll; None: they could not be collected in time.
+        traffic: the pairs whose requests fail; None: they could not be collected in time.
         mesh: the roll-outs of the mesh configuration; None: they could not be read in time.
         shifts: the shifts that somebody has to look at; None: they could not be read in time.
         verdicts: those that were made of it, with the number of the change of memory that they are of.
@@ -128,6 +131,7 @@ class _Collection(Struct):
     pauses: Sequence[Pause] | None
     lapsed: Sequence[RecordedEvent]
     subscribers: ClusterSubscribers | None
+    traffic: TrafficFacts | None
     mesh: RolloutOverview | None
     shifts: Sequence[ShiftFacts] | None
     verdicts: dict[_Asking, tuple[int, Verdict]]
@@ -147,9 +151,10 @@ class Verdicts:
         subscribers: the Envoys that poll.
         silences: tells which endpoints are silent.
         rollouts: tells how far the roll-outs of the mesh configuration are.
+        traffic_failures: knows the pairs whose requests fail.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one for each source of facts
         self,
         policy: Policy,
         status: Status,
@@ -158,8 +163,10 @@ class Verdicts:
         subscribers: SubscriberSync,
         silences: Silences,
         rollouts: MeshRollouts,
+        traffic_failures: TrafficFailures,
     ) -> None:
         self._rollouts = rollouts
+        self._traffic_failures = traffic_failures
         self._policy = policy
         self._status = status
         self._database = database
@@ -222,7 +229,7 @@ class Verdicts:
 
     async def _gather(self) -> _Collection:
         began = time.monotonic()
-        asked, subscribers = await asyncio.gather(self._ask(), self._list())
+        asked, subscribers, traffic = await asyncio.gather(self._ask(), self._list(), self._traffic_failures.facts())
         self._collected = _Collection(
             began,
             time.monotonic(),
@@ -230,6 +237,7 @@ class Verdicts:
             asked.pauses,
             asked.lapsed,
             subscribers,
+            traffic,
             asked.mesh,
             asked.shifts,
             {},
@@ -314,6 +322,10 @@ class Verdicts:
         shifts = collected.shifts
         if shifts is not None:
             shifts = [shift for shift in shifts if reach.covers(shift.service)]
+        traffic = collected.traffic
+        if traffic is not None:
+            failing = [pair for pair in traffic.failing if reach.covers(pair.caller) or reach.covers(pair.callee)]
+            traffic = replace(traffic, failing=failing)
         unsure = self._cache.unsure
         asked_for = {status.report.service for status in subscribers.statuses} if subscribers else set()
         return Facts(
@@ -336,6 +348,7 @@ class Verdicts:
             overrides=memory.overrides,
             misleading_shares=memory.misleading_shares,
             troubled_shifts=shifts,
+            traffic=traffic,
             subscribers=subscribers,
             pauses=pauses,
             allowed_suspects=asking.allowed_suspects,

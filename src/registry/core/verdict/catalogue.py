@@ -18,6 +18,7 @@ from registry.core.verdict import (
     shifts,
     snapshot,
     subscribers,
+    traffic,
 )
 from registry.core.verdict.finding import Rule
 
@@ -31,6 +32,7 @@ CATEGORIES: dict[str, Sequence[Rule]] = {
     "expiry": expiry.RULES,
     "registrars": registrars.RULES,
     "services": (*services.RULES, *presence.RULES, *shares.RULES, *shifts.RULES),
+    "traffic": traffic.RULES,
     "overrides": overrides.RULES,
     "subscribers": subscribers.RULES,
     "mesh": mesh.RULES,

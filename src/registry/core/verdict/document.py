@@ -6,10 +6,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from registry.core.verdict.evaluation import count
+from registry.core.verdict.traffic import REQUESTS_SUCCEED
 from wire.finding import Finding, FindingStatus
 
 _TRAFFIC = (
     "services-routable",
+    REQUESTS_SUCCEED,
     "endpoints-not-silent",
     "services-not-empty",
     "subscribers-not-rejecting",
@@ -53,6 +55,12 @@ class Verdict(Struct, frozen=True):
     def of_status(self, status: str) -> list[Finding]:
         """Return the findings of a status."""
         return [finding for finding in self.findings if finding.status.value == status]
+
+    @property
+    def failing_pairs(self) -> int:
+        """The number of pairs of caller and callee whose requests fail."""
+        warnings = self.of_status("warning")
+        return sum(len(finding.lines) + finding.more for finding in warnings if finding.id == REQUESTS_SUCCEED)
 
     @property
     def words(self) -> str:

@@ -12,6 +12,7 @@ from registry.core.rollout import NodeRollout
 from registry.core.silence import Silence
 from registry.core.status import StateView
 from registry.core.subscriber_status import ClusterSubscribers
+from registry.core.traffic_failures import FailingPair
 
 
 class ServiceFacts(Struct, frozen=True):
@@ -122,6 +123,20 @@ class ShiftFacts(Struct, frozen=True):
     trouble: str
 
 
+class TrafficFacts(Struct, frozen=True):
+    """What Envoys report of the requests between services.
+
+    Attributes:
+        failing: the pairs of caller and callee that fail, those with the most failures first.
+        reported: whether any pair is known.
+        complete: whether the digests that other processes got are in it.
+    """
+
+    failing: Sequence[FailingPair] = ()
+    reported: bool = False
+    complete: bool = True
+
+
 class OverrideFacts(Struct, frozen=True):
     """An operator's override that is in force.
 
@@ -180,6 +195,7 @@ class Facts(Struct, frozen=True):
         overrides: the overrides in force.
         misleading_shares: the services whose shares of traffic do not do what they say.
         troubled_shifts: the shifts that somebody has to look at; None: PostgreSQL, which has them, is away.
+        traffic: the requests between services; None: they could not be added up in time.
         subscribers: the Envoys that poll; None: they could not be collected in time.
         pauses: the pauses of expiry in force; None: PostgreSQL, which has them, is away.
         allowed_suspects: the number of suspects that the person who asks puts up with.
@@ -203,6 +219,7 @@ class Facts(Struct, frozen=True):
     overrides: Sequence[OverrideFacts] = ()
     misleading_shares: Sequence[SharesFacts] = ()
     troubled_shifts: Sequence[ShiftFacts] | None = None
+    traffic: TrafficFacts | None = None
     subscribers: ClusterSubscribers | None = None
     pauses: Sequence[Pause] | None = None
     allowed_suspects: int = 0

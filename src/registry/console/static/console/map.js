@@ -10,11 +10,18 @@
   const MAX_WIDTH = 7;
   // Beyond so many pairs the rates of healthy ones are no longer written beside them; pointing at one tells them.
   const MAX_RATES = 40;
+  // Where along its line the words of a pair may stand, the best place first.
+  const PLACES = [0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74, 0.18, 0.82];
+  const LINE_HEIGHT = 13;
+  // From the middle of a line of words down to what the letters stand on.
+  const BASE_LINE = 4;
   // A map may be shown a little smaller than it is before it has to be scrolled.
   const MIN_SCALE = 0.65;
 
   let drawn = "";
   let edges = [];
+  // The boxes of the services, on which no words may lie.
+  let services = [];
 
   // Names are data: they become text and attributes of elements, and never markup.
   function element(name, attributes = {}, ...children) {
@@ -73,6 +80,8 @@
     return `M${x - 9} ${top}C${x - 22} ${top - 22} ${x + 22} ${top - 22} ${x + 9} ${top}`;
   }
 
+  const boxOf = ({ x, y }, { width: across, height: down }) => ({ left: x - across / 2, right: x + across / 2, top: y - down / 2, bottom: y + down / 2 });
+
   // -- drawing ---------------------------------------------------------------------------------------------------
   function arrows() {
     return element("defs", {}, ...["healthy", "degraded", "unhealthy", "quiet"].map((state) => element(
@@ -92,16 +101,44 @@
     return { group: element("g", {}, title, path), label: element("g", {}, back, text), back, text, path, title, tspans };
   }
 
-  // In the middle of the line, which has a length once it is part of the page.
-  function placeLabel({ path, tspans }) {
-    const { x, y } = path.getPointAtLength(path.getTotalLength() / 2);
-    tspans.forEach((tspan, line) => { tspan.setAttribute("x", x); tspan.setAttribute("y", y - 3 + 13 * line); });
+  // Lines have a length once they are part of the page.
+  function measureLine(one) {
+    const length = one.path.getTotalLength();
+    one.places = PLACES.map((part) => one.path.getPointAtLength(length * part));
+    one.place = one.places[0];
   }
 
-  function backLabel({ back, text }) {
-    const box = text.getBBox();
-    for (const side of ["x", "y", "width", "height"]) back.setAttribute(side, box[side] + { x: -3, y: 0, width: 6, height: 0 }[side]);
-    back.setAttribute("visibility", box.width ? "visible" : "hidden");
+  const overlap = (a, b) => Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left)) * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+
+  // Words lie on no other words and on no service: those of failing pairs choose first, and healthy ones that find no
+  // place are not written. A pair stays where it is as long as that is free.
+  function placeLabels(data) {
+    const rank = (pair) => ["unhealthy", "degraded"].indexOf(pair[3]) + 1 || 3;
+    const order = data.pairs.map((_, i) => i).sort((a, b) => rank(data.pairs[a]) - rank(data.pairs[b]));
+    const taken = [...services];
+    for (const i of order) {
+      const one = edges[i];
+      const lengths = one.tspans.filter((tspan) => tspan.textContent).map((tspan) => tspan.getComputedTextLength());
+      const lines = lengths.length;
+      const [across, down] = [Math.max(...lengths) + 6, LINE_HEIGHT * lines + 3];
+      const box = (place) => boxOf(place, { width: across, height: down });
+      const covered = (place) => taken.reduce((sum, other) => sum + overlap(box(place), other), 0);
+      let best = one.place;
+      let least = lines ? covered(best) : 0;
+      for (const place of one.places) {
+        if (!least) break;
+        const area = covered(place);
+        if (area < least) [best, least] = [place, area];
+      }
+      const written = lines && (!least || rank(data.pairs[i]) < 3);
+      one.label.setAttribute("visibility", written ? "visible" : "hidden");
+      if (!written) continue;
+      one.place = best;
+      const { left, top } = box(best);
+      taken.push(box(best));
+      one.tspans.forEach((tspan, line) => { tspan.setAttribute("x", best.x); tspan.setAttribute("y", best.y + BASE_LINE + LINE_HEIGHT * (line - (lines - 1) / 2)); });
+      for (const [side, value] of Object.entries({ x: left, y: top, width: across, height: down })) one.back.setAttribute(side, value);
+    }
   }
 
   function node(graph, size, [name, zone, address], number) {
@@ -136,7 +173,8 @@
     // Last what is to lie above: services over lines, and words over everything.
     const labels = element("g", {}, ...edges.map((each) => each.label));
     svg.append(arrows(), ...edges.map((each) => each.group), ...data.nodes.map((one, i) => node(graph, sizes[i], one, i)), labels);
-    edges.forEach(placeLabel);
+    edges.forEach(measureLine);
+    services = data.nodes.map((_, i) => boxOf(graph.node(String(i)), sizes[i]));
     fit();
   }
 
@@ -151,7 +189,6 @@
       path.setAttribute("stroke-width", width(rate));
       path.setAttribute("marker-end", `url(#arrow-${name})`);
       tspans.forEach((tspan, line) => { tspan.textContent = (written && lines[line]) || ""; });
-      backLabel(edges[i]);
       title.textContent = words;
     });
     // Lines that fail lie above the others, and so do their words.
@@ -162,6 +199,7 @@
         edges[i].label.parentNode.append(edges[i].label);
       });
     }
+    placeLabels(data);
   }
 
   function show() {

@@ -49,6 +49,8 @@ from registry.core.subscriber_status import (
     SubscriberReport,
     SubscriberStatus,
 )
+from registry.core.traffic import Reasons
+from registry.core.traffic_failures import FailingPair
 from registry.core.verdict.catalogue import CATEGORIES
 from registry.core.verdict.document import Verdict
 from registry.core.verdict.evaluation import evaluate
@@ -63,6 +65,7 @@ from registry.core.verdict.facts import (
     ShiftFacts,
     SilentEndpoint,
     StrengthFacts,
+    TrafficFacts,
 )
 from registry.core.verdict.finding import MAX_LINES, Conclusion, Rule
 from wire.finding import Finding, FindingStatus
@@ -163,6 +166,7 @@ WELL = Facts(
     endpoints=2,
     sizes={"shop": 2},
     subscribers=polled(subscriber()),
+    traffic=TrafficFacts(),
     troubled_shifts=[],
     pauses=[],
     mesh=MeshFacts(),
@@ -684,6 +688,15 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, troubled_shifts=[ShiftFacts("shop", "the shift to revision=b has held at 5 % for 10m: x")]),
         "1 shift of traffic holds, is paused or was taken back",
         "shop: the shift to revision=b has held at 5 % for 10m: x",
+    ),
+    (
+        "requests-succeed",
+        WARNING,
+        replace(
+            WELL, traffic=TrafficFacts([FailingPair("web", "shop", 240, 82, Reasons(overflows=18))], reported=True)
+        ),
+        "1 caller's requests to a callee fail",
+        "web to shop: 34.2 % of 240 requests failed in the last minute: 64 answered with an error, 18 turned away",
     ),
     (
         "subscribers-remembered",
