@@ -161,6 +161,7 @@ class FakeRegistry:
         routes = {"/v1/login/aws": self._session, "/v1/login/renew": self._session}
         routes |= dict.fromkeys(("/v1/whoami", "/v1/authorize", "/v1/logout"), self._access)
         routes |= dict.fromkeys(("/v1/traffic", "/v1/probes"), self._aside)
+        routes |= {"/readyz": self._ready}
         if target == EDGE_PATH:
             status, headers, content = await self._edge(body)
         else:
@@ -175,6 +176,10 @@ class FakeRegistry:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         await writer.drain()
+
+    def _ready(self, *_: object) -> tuple[int, dict[str, str], bytes]:
+        """Say that it is a registry, and ready."""
+        return 200, {"content-type": "application/json"}, b'{"ready":true,"parts":[]}'
 
     def _aside(self, _: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Take what is sent beside heartbeats."""

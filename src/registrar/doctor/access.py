@@ -21,7 +21,7 @@ from registrar.registry_client.client import RegistryClient
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.http_client import NO_RESPONSE
 from registrar.registry_client.registries import RegistryAddress, RegistryUrls
-from registrar.registry_client.registry_probe import ask
+from registrar.registry_client.registry_probe import ask, is_registry
 from wire.envoy_token import SDS_FILE
 
 _NONCE_BYTES = 16
@@ -144,6 +144,8 @@ class AccessExamination:
         return answer.registrar.token, Diagnostic(Severity.OK, f"logs in as {answer.principal}")
 
     async def _allowed(self, registries: Sequence[RegistryAddress], bearer: str) -> list[Diagnostic]:
+        if not is_registry(await ask(registries, self._tls, "GET", "/readyz")):
+            return [Diagnostic(Severity.NOTE, "not examined: no registry answers there")]
         response = await ask(registries, self._tls, "GET", "/v1/whoami", bearer=bearer)
         if response.status != 200:
             return [Diagnostic(Severity.NOTE, "a registry of an older version, without access control")]

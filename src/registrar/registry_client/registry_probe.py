@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+import msgspec
+
 from registrar.diagnostic import Diagnostic, Severity
 from registrar.registry_client.dns import resolve
 from registrar.registry_client.http_client import NO_RESPONSE, ConnectError, HttpClient, describe
@@ -35,6 +37,12 @@ _TLS_MENDS = {
     "certificate, and REGISTRAR_REGISTRY_URL a name that the certificate has",
 }
 """What to do about an error of TLS, by the word of OpenSSL for it."""
+
+
+class _Readiness(msgspec.Struct):
+    """The part of the answer to ``/readyz`` that each version of the registry has."""
+
+    ready: bool
 
 
 async def probe_registry(url: str, tls: RegistryTls) -> list[Diagnostic]:
@@ -93,14 +101,24 @@ async def ask(
     raise error
 
 
+def is_registry(response: Response) -> bool:
+    """Return whether an answer to ``/readyz`` is one of a registry, and not of another program at its address."""
+    try:
+        msgspec.json.decode(response.body, type=_Readiness)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
 def _ready(response: Response) -> Diagnostic:
-    if response.status == 200:
+    if response.status == 200 and is_registry(response):
         return Diagnostic(Severity.OK, "answers, and is ready")
     if response.status == 503:
         mend = "heartbeats are repeated until it is; its own log says what it waits for, mostly PostgreSQL"
         return Diagnostic(Severity.WARN, f"answers, but is not ready: {response.text[:200].strip()}", mend)
     mend = "REGISTRAR_REGISTRY_URL has to be the base URL of a registry, without a path of its API"
-    return Diagnostic(Severity.FAIL, f"/readyz answers {response.status}, so this is no registry", mend)
+    how = "without what a registry says" if response.status == 200 else f"{response.status}"
+    return Diagnostic(Severity.FAIL, f"/readyz answers {how}, so this is no registry", mend)
 
 
 def _clock(response: Response) -> Diagnostic:

@@ -14,15 +14,19 @@ from registrar.diagnostic import Severity
 from registrar.registry_client.registry_probe import probe_registry
 from registrar.registry_client.tls import RegistryTls
 
+READY = '{"ready":true,"parts":[]}'
+"""What a registry answers to /readyz."""
 
-def answer(status: int, *headers: str) -> bytes:
+
+def answer(status: int, *headers: str, body: str = "") -> bytes:
     """Return a whole HTTP answer."""
-    return "\r\n".join([f"HTTP/1.1 {status} Said", "content-length: 0", "connection: close", *headers, "", ""]).encode()
+    head = [f"HTTP/1.1 {status} Said", f"content-length: {len(body)}", "connection: close", *headers]
+    return "\r\n".join([*head, "", body]).encode()
 
 
 async def test_all_is_well(registry: FakeRegistry, app: FakeApp) -> None:
     """With an app that answers and a registry that is ready the exit status is 0, and nothing was registered."""
-    async with FakeApp(answer(200)) as ready:
+    async with FakeApp(answer(200, body=READY)) as ready:
         environ = environment(registry, app, REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{ready.port}")
         status, out, err = await run_verb(environ, "doctor")
     assert (status, err) == (0, ""), out
@@ -107,7 +111,7 @@ async def test_what_takes_nothing_out_of_rotation_is_no_failure(app: FakeApp, tm
     file = tmp_path / "services.yaml"
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCES, "REGISTRAR_CONFIG": str(file)}
     said = []
-    async with FakeApp(answer(200)) as ready:
+    async with FakeApp(answer(200, body=READY)) as ready:
         environ["REGISTRAR_REGISTRY_URL"] = f"http://127.0.0.1:{ready.port}"
         for on_fail in ("degraded", "unhealthy"):
             checks = f"{{type: push}}, {{type: exec, command: [/no/such], on_fail: {on_fail}}}"
@@ -137,6 +141,18 @@ async def test_a_broken_setting_does_not_end_the_examination(registry: FakeRegis
     assert status == 1
     assert "REGISTRAR_WEIGHT: " in out
     assert f"Registry {registry.url}" in out
+
+
+async def test_another_program_is_no_registry_of_before(registry: FakeRegistry, app: FakeApp) -> None:
+    """What listens at the registry's address is said to be no registry once, and its access is not guessed at."""
+    for raw in (answer(404, body="<html>"), answer(200, body="<html>"), answer(401)):
+        async with FakeApp(raw) as other:
+            environ = environment(registry, app, REGISTRAR_REGISTRY_URL=f"http://127.0.0.1:{other.port}")
+            status, out, err = await run_verb(environ, "doctor")
+        assert (status, err) == (1, ""), out
+        assert out.count("this is no registry") == 1
+        assert "not examined: no registry answers there" in out
+        assert "older version" not in out
 
 
 async def test_the_files_of_tls(registry: FakeRegistry, app: FakeApp, authority: Authority) -> None:
@@ -175,7 +191,10 @@ async def test_a_token_over_plain_http_is_a_warning(registry: FakeRegistry, app:
 @pytest.mark.parametrize(
     ("raw", "severity", "text"),
     [
-        (answer(200), Severity.OK, "is ready"),
+        (answer(200, body=READY), Severity.OK, "is ready"),
+        (answer(200), Severity.FAIL, "this is no registry"),
+        (answer(200, body="<html>"), Severity.FAIL, "this is no registry"),
+        (answer(200, body='{"status":"ok"}'), Severity.FAIL, "this is no registry"),
         (answer(503), Severity.WARN, "not ready"),
         (answer(404), Severity.FAIL, "this is no registry"),
         (b"\x16\x03\x01\x00", Severity.FAIL, "no answer"),
