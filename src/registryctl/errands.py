@@ -12,7 +12,7 @@ from registryctl.errors import NEGATIVE, CtlError, UsageError
 from registryctl.output import Cell
 from registryctl.session import Session
 from wire.address import parse_endpoint
-from wire.errand import MAX_HOLD
+from wire.errand import MAX_HOLD, MAX_SAMPLED_PERCENT
 
 _MARGIN = 5.0
 """Seconds that an answer may take beside those that the registry waits."""
@@ -189,10 +189,22 @@ def _say_sampled(session: Session, answered: Answered, count: int, what: str) ->
     left_out = sum(result.get("left_out", 0) for _, result in answered)
     if left_out:
         session.screen.note(f"{left_out} more did not fit into an answer")
-    if not count and percent < 100:
+    if not count:
+        _note_nothing(session, answered[0][0], percent)
+
+
+def _note_nothing(session: Session, answer: Answer, percent: float) -> None:
+    """Note what finds requests where none was found."""
+    if answer["callee"]:
         session.screen.note(
-            "nothing that was looked at fits; --percent 10 looks at more, and --all-requests at every request, each of "
-            "which then costs Envoy more"
+            f"--caller looks for {answer['callee']} in the Host of requests; where apps call it by another name, "
+            f"`{answer['verb']} {answer['service']}` looks at all that these Envoys see"
+        )
+    if percent < 100:
+        more = f"--percent {MAX_SAMPLED_PERCENT:g} looks at more, and " if percent < MAX_SAMPLED_PERCENT else ""
+        session.screen.note(
+            f"nothing that was looked at fits; {more}--all-requests looks at every request, each of which then costs "
+            "Envoy more"
         )
 
 

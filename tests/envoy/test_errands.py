@@ -380,7 +380,7 @@ def test_the_operators_command_shows_what_envoys_answer(world: World) -> None:
     page = world.registry.client.get(f"/ui/events?service={service}").text
     assert "look closer" in page
     # The sixth of this minute.
-    nothing = registryctl(url, "tap", service, "--for", "1s")
-    assert (nothing.status, "--percent 10 looks at more" in nothing.err) == (0, True)
+    nothing = registryctl(url, "tap", service, "--for", "1s", "--percent", "10")
+    assert (nothing.status, "fits; --all-requests looks at every request" in nothing.err) == (0, True)
     refused = registryctl(url, "tap", service)
     assert (refused.status, "had its 6 errands of this minute" in refused.err) == (4, True)

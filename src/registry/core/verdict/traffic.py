@@ -22,7 +22,7 @@ def _succeeding(facts: Facts) -> Conclusion:
     if not traffic.failing and not traffic.complete:
         # This process knows the Envoys that report to it, and others may report failures to another one.
         return skip(AWAY)
-    headline = counted(len(traffic.failing), "caller's requests to a callee fail", "pairs of caller and callee fail")
+    headline = counted(len(traffic.failing), "pair of caller and callee fails", "pairs of caller and callee fail")
     return conclude(
         headline,
         [_line(pair) for pair in traffic.failing],

@@ -695,7 +695,7 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(
             WELL, traffic=TrafficFacts([FailingPair("web", "shop", 240, 82, Reasons(overflows=18))], reported=True)
         ),
-        "1 caller's requests to a callee fail",
+        "1 pair of caller and callee fails",
         "web to shop: 34.2 % of 240 requests failed in the last minute: 64 answered with an error, 18 turned away",
     ),
     (
