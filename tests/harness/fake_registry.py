@@ -177,7 +177,7 @@ class FakeRegistry:
         writer.write("\r\n".join([*lines, "", ""]).encode() + content)
         await writer.drain()
 
-    def _ready(self, *_: object) -> tuple[int, dict[str, str], bytes]:
+    def _ready(self, _: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Say that it is a registry, and ready."""
         return 200, {"content-type": "application/json"}, b'{"ready":true,"parts":[]}'
 
