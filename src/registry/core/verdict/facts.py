@@ -124,7 +124,7 @@ class ShiftFacts(Struct, frozen=True):
 
 
 class TrafficFacts(Struct, frozen=True):
-    """What Envoys report of the requests between services.
+    """The requests between services, as Envoys report them.
 
     Attributes:
         failing: the pairs of caller and callee that fail, those with the most failures first.
