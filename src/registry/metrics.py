@@ -315,6 +315,12 @@ DATABASE_REFUSALS = Counter(
     "Statements that PostgreSQL refused for a reason other than an outage, by SQLSTATE.",
     ["sqlstate"],
 )
+ROWS_LEFT_OUT = Counter(
+    "registry_rows_left_out_total",
+    "Rows that PostgreSQL did not take, of many that were stored together, by kind: subscribers, streams, "
+    "mesh_subscribers, mesh_envoys, rejections, rollouts, errands, probe_statements or audit_counts.",
+    ["kind"],
+)
 STALE = Gauge(
     "registry_snapshot_stale",
     "1 while a process serves the snapshot on disk, because it has not read PostgreSQL since its start.",

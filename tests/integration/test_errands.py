@@ -315,6 +315,26 @@ def test_after_postgresqls_clock_was_set_back_an_errand_is_over(
             assert process.client.get(f"/v1/errands/{old[0]}").status_code == 404
 
 
+def test_an_errand_whose_row_is_locked_keeps_back_no_other(
+    server: Postgres, shared_registry: Registry, service: str
+) -> None:
+    """The one that was asked later is handed out at once, and the first one when its row is free."""
+    other = f"{service}-other"
+    for name in (service, other):
+        register(shared_registry, name, ONE)
+    first = ask(shared_registry, service=service)
+    locked = "SELECT FROM errands WHERE service = $1 FOR UPDATE"
+    with (
+        server.holding(locked, service, url=shared_registry.database_url),
+        asking(shared_registry, service, ONE) as mine,
+        asking(shared_registry, other, ONE) as theirs,
+    ):
+        assert result_of(shared_registry, ask(shared_registry, service=other), wait=3)["state"] == "answered"
+        assert (len(mine.errands), len(theirs.errands)) == (0, 1)
+    with asking(shared_registry, service, ONE):
+        assert result_of(shared_registry, first)["state"] == "answered"
+
+
 def test_many_errands_of_one_service_keep_no_other_from_being_asked(
     server: Postgres, database: str, tmp_path: Path
 ) -> None:

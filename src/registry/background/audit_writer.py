@@ -14,6 +14,7 @@ from registry.metrics import AUDIT_LOST
 from registry.settings import Settings
 from registry.store import audit as store
 from registry.store.database import Database
+from registry.store.left_out import StoredApart
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class AuditWriter:
         self._leads = leads
         self._lost = 0
         """How many lost entries the metric has; written by write()."""
+        self._counts = StoredApart[tuple[Pending, int]]("audit_counts", lambda each: f"audit {each[0].id}")
 
     def state(self) -> AuditState:
         """Return how much waits, and whether anything was lost."""
@@ -113,6 +115,10 @@ class AuditWriter:
         counts = self._queue.counts(time.monotonic(), _MAX_COUNTS)
         if not counts:
             return
+        await self._counts.store(counts, self._store_some_counts)
+        # A count that was left out stays as it is.
+        self._queue.settle_counts(counts, time.monotonic())
+
+    async def _store_some_counts(self, counts: Sequence[tuple[Pending, int]]) -> None:
         async with self._database.transaction() as connection:
             await store.set_counts(connection, [(pending.id or 0, count) for pending, count in counts])
-        self._queue.settle_counts(counts, time.monotonic())

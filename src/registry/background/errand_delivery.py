@@ -17,9 +17,10 @@ from msgspec import Struct
 from registry.core.endpoint import Key
 from registry.core.errands import RETENTION, StoredErrand
 from registry.errors import UnavailableError
-from registry.metrics import ERRANDS_HELD
+from registry.metrics import ERRANDS_HELD, ROWS_LEFT_OUT
 from registry.store import errands as store
 from registry.store.database import Database
+from registry.store.left_out import is_of_rows
 
 log = structlog.get_logger()
 
@@ -190,8 +191,17 @@ class ErrandDelivery:
                 for waiter in waiters:
                     waiter.set()
         for errand in self._active:
-            if errand.state == "asked":
+            if errand.state != "asked":
+                continue
+            try:
                 await self._deliver(errand)
+            except Exception as error:
+                # Of this errand alone: it is tried again at the next read, and the others are handed out.
+                if not is_of_rows(error):
+                    raise
+                ROWS_LEFT_OUT.labels("errands").inc()
+                reason = error.cause if isinstance(error, UnavailableError) else repr(error)
+                log.warning("errand_not_delivered", errand=errand.id, service=errand.service, reason=reason)
 
     async def _deliver(self, errand: StoredErrand) -> None:
         hold = self._holds.get(errand.key)

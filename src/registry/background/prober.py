@@ -37,10 +37,11 @@ from registry.core.probing import (
 )
 from registry.core.snapshot import Snapshot
 from registry.core.status import ProbesState
-from registry.errors import UnavailableError
+from registry.errors import RefusedError, UnavailableError
 from registry.metrics import PROBED_ENDPOINTS, PROBES
 from registry.store.database import Database
-from registry.store.probe_statements import replace_statements
+from registry.store.left_out import StoredApart
+from registry.store.probe_statements import add_statements, replace_statements
 from wire.tcp_probe import Outcome, probe, source_address
 
 log = structlog.get_logger()
@@ -118,6 +119,7 @@ class Prober:
         self._candidates: dict[str, tuple[float, list[Target]]] = {}
         # The statements that are stored; None: that is not known.
         self._stored: list[Statement] | None = []
+        self._apart = StoredApart[Statement]("probe_statements", lambda each: f"endpoint {each.endpoint_id}")
         # Why the statements could not be stored last; empty: they could.
         self._failure = ""
 
@@ -178,7 +180,7 @@ class Prober:
             return
         self._stored = None
         try:
-            await replace_statements(self._database, self._id, statements, time.monotonic())
+            await self._store(statements)
         except UnavailableError as error:
             if error.cause != self._failure:
                 log.warning("probe_statements_not_stored", reason=error.cause)
@@ -187,6 +189,18 @@ class Prober:
             if self._failure:
                 log.info("probe_statements_stored_again")
             self._stored, self._failure = statements, ""
+
+    async def _store(self, statements: Sequence[Statement]) -> None:
+        try:
+            await replace_statements(self._database, self._id, statements, time.monotonic())
+        except RefusedError as error:
+            if not error.row_specific:
+                raise
+            # Of one endpoint: the others have their evidence.
+            await replace_statements(self._database, self._id, (), time.monotonic())
+            await self._apart.store(
+                statements, lambda some: add_statements(self._database, self._id, some, time.monotonic())
+            )
 
     async def stop(self) -> None:
         """Give up the probes under way."""

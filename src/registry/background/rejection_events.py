@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -10,6 +11,7 @@ from registry.core.stream_subscriber import MAX_ERROR
 from registry.errors import UnavailableError
 from registry.store import mesh as store
 from registry.store.database import Database
+from registry.store.left_out import StoredApart
 from registry.xds.grpc.observer import Rejection
 from registry.xds.grpc.streams import StreamEntry
 from registry.xds.resources import ENDPOINTS, ResourceType
@@ -48,6 +50,7 @@ class RejectionEvents:
         """Events to be stored, the oldest first. Written by note() and write()."""
         self._noted: OrderedDict[tuple[str, str], None] = OrderedDict()
         """The names and versions that were noted last. Written by note()."""
+        self._apart = StoredApart[_Event]("rejections", lambda event: event.reason)
 
     def note(self, entry: StreamEntry, resource_type: ResourceType, rejection: Rejection, database_id: str) -> None:
         """Note a rejection; of an answer with several services none is: each of them is sent again by itself."""
@@ -69,21 +72,23 @@ class RejectionEvents:
     async def write(self) -> None:
         """Store what waits; while PostgreSQL is away it waits on."""
         waiting = list(self._waiting)
-        if not waiting:
-            return
         try:
-            async with self._database.transaction() as connection:
-                for event in waiting:
-                    await store.add_event(
-                        connection,
-                        (event.service,),
-                        "update_rejected",
-                        event.reason,
-                        event.actor,
-                        dt.datetime.fromtimestamp(event.at, dt.UTC),
-                        event.version,
-                    )
+            # One that was left out is not tried again: it is in the log.
+            await self._apart.store(waiting, self._store)
         except UnavailableError:
             return
         for _ in waiting:
             self._waiting.popleft()
+
+    async def _store(self, events: Sequence[_Event]) -> None:
+        async with self._database.transaction() as connection:
+            for event in events:
+                await store.add_event(
+                    connection,
+                    (event.service,),
+                    "update_rejected",
+                    event.reason,
+                    event.actor,
+                    dt.datetime.fromtimestamp(event.at, dt.UTC),
+                    event.version,
+                )

@@ -6,7 +6,7 @@ service under a thousand streams writes nothing.
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamReport, StreamRow, Trouble, evaluate_stream, trouble_of
-from registry.core.subscriber import SUBSCRIBER_TIMEOUT
+from registry.core.subscriber import MAX_NAME, SUBSCRIBER_TIMEOUT
 from registry.core.subscriber_status import ServiceVersion, State, SubscriberFilter
 from registry.store import stream_subscribers as store
 from registry.store.database import Database
+from registry.store.left_out import StoredApart
 from registry.xds.grpc.observer import Record
 from registry.xds.grpc.streams import ReportMaker, StreamEntry, Streams, client_of, troubled_names
 from registry.xds.resources import ENDPOINTS
@@ -29,18 +30,26 @@ _MAX_ROWS_PUBLISHED = 500
 """Streams that a process tells of in one turn."""
 _MAX_NAMES_A_TURN = 50_000
 """Services of these streams, whose encoding holds up the event loop for two milliseconds."""
-_MAX_SERVICE_NAME = 255
-"""Characters of a name that a service may have; a longer one is none."""
 _CLEANUP_INTERVAL = 60.0
 """Seconds between two deletions of the streams of dead processes, and between two comparisons with what is stored."""
 
 
 class _Told(Struct, frozen=True):
-    """A stream as the others were told of it: its number, its services, and all else as one value."""
+    """A stream as the others were told of it: its number, its services, and all else as one value.
+
+    Attributes:
+        number: of its row.
+        services: how many it asks for.
+        substance: all else that is told.
+        stored: whether it has a row.
+        left_out: whether PostgreSQL did not take the newest row.
+    """
 
     number: int
     services: int = 0
     substance: object = None
+    stored: bool = True
+    left_out: bool = False
 
 
 class StreamSync:
@@ -62,6 +71,7 @@ class StreamSync:
         self._streams = streams
         self._process_id = process_id
         self._process = process
+        self._apart = StoredApart[StreamRow]("streams", lambda row: f"{row.node_id} at {row.address}")
         self._maker = ReportMaker(process, cache.clock, lambda: cache.database_id)
         self._published: dict[StreamEntry, _Told] = {}
         """What the others were told of each stream. Written by publish()."""
@@ -74,7 +84,7 @@ class StreamSync:
         self._database_id = ""
         """The database that was told of the streams. Written by publish()."""
         self._overlooked_at: float | None = None
-        """Monotonic time at which a stream was last left out, for want of room."""
+        """Monotonic time at which a stream was last left out: no room, or PostgreSQL did not take it."""
 
     async def publish(self) -> None:
         """Tell of streams that are new or have changed, and take back those that have ended.
@@ -120,9 +130,19 @@ class StreamSync:
             self._next_number = max(self._next_number, before.number + 1)
             rows.append(self._row_of(entry, record, before.number, troubles))
             published[entry] = _Told(before.number, len(record.names), substance)
-        if rows:
-            await store.store_streams(self._database, rows)
-            self._published |= published
+        left_out = await self._apart.store(rows, lambda some: store.store_streams(self._database, some))
+        self._note_published(published, {row.stream for row in left_out}, now)
+
+    def _note_published(self, published: Mapping[StreamEntry, _Told], left_out: Collection[int], now: float) -> None:
+        """Note what the others were told, except of the streams of these numbers, which PostgreSQL did not take."""
+        if left_out:
+            self._overlooked_at = now
+        for entry, told in published.items():
+            before = self._published.get(entry)
+            if told.number in left_out:
+                self._published[entry] = replace(told, left_out=True, stored=before is not None and before.stored)
+            else:
+                self._published[entry] = told
 
     async def withdraw(self) -> None:
         """Take back all streams of this process, which stops.
@@ -219,10 +239,15 @@ class StreamSync:
         self._checked_at = now
         await store.delete_orphans(self._database)
         stored = await store.count_streams(self._database, self._process_id)
-        if restored or stored != len(self._published):
+        for entry, told in self._published.items():
+            if told.left_out:
+                self._published[entry] = replace(told, substance=None)
+        if restored or stored != sum(told.stored for told in self._published.values()):
             if stored:
                 await store.delete_streams(self._database, self._process_id, None)
-            self._published = {entry: replace(each, substance=None) for entry, each in self._published.items()}
+            self._published = {
+                entry: replace(each, substance=None, stored=False) for entry, each in self._published.items()
+            }
         self._database_id = database_id
 
     def _row_of(self, entry: StreamEntry, record: Record, number: int, troubles: Sequence[Trouble]) -> StreamRow:
@@ -238,7 +263,7 @@ class StreamSync:
             zone=node.zone,
             envoy=client_of(entry),
             opened_at=self._cache.clock.at(entry.opened_at),
-            services=[printable(name) for name in record.names if len(name) <= _MAX_SERVICE_NAME],
+            services=[printable(name) for name in record.names if len(name) <= MAX_NAME],
             troubles=troubles,
         )
 

@@ -21,6 +21,7 @@ from registry.core.subscriber import Subscribers, Subscription
 from registry.core.subscriber_status import (
     MAX_REPORTS_PUBLISHED,
     REPORT_LAG,
+    SUBSCRIBER_TIMEOUT,
     ClusterSubscribers,
     ServiceVersion,
     State,
@@ -34,6 +35,7 @@ from registry.core.subscriber_status import (
 from registry.errors import UnavailableError
 from registry.store import subscribers as store
 from registry.store.database import Database
+from registry.store.left_out import StoredApart
 from registry.store.subscribers import SubscriberMemory
 from registry.xds.grpc.streams import Streams
 from registry.xds.resources import ENDPOINTS
@@ -77,6 +79,11 @@ class SubscriberSync:
         self._queries = asyncio.Semaphore(_MAX_QUERIES)
         # Lists that are being collected, or are answered again for a moment; with the monotonic time of their end.
         self._cached_lists: dict[SubscriberFilter, asyncio.Task[tuple[ClusterSubscribers, float]]] = {}
+        self._apart = StoredApart[SubscriberReport](
+            "subscribers", lambda report: f"{report.node_id} at {report.address} of {report.service}"
+        )
+        # Monotonic time at which PostgreSQL last did not take the report of a subscriber.
+        self._left_out_at: float | None = None
         self.process = f"{socket.gethostname()}:{os.getpid()}"
         """The name of this process, which its reports carry."""
         self.streams = StreamSync(database, cache, streams, process_id, self.process)
@@ -90,19 +97,30 @@ class SubscriberSync:
         """
         now = time.monotonic()
         self._drop_outdated(now)
+        for step in (self._publish_reports, self._publish_memory, self._clean_up, self._publish_streams):
+            try:
+                await step(now)
+            except UnavailableError:
+                # Logged by the change feed. Here it only makes lists incomplete, and they say so themselves.
+                if not await self._database.answers():
+                    return
+
+    async def _publish_reports(self, now: float) -> None:
         reports = await self._due_reports(now)
-        try:
-            if reports:
-                merged = await asyncio.to_thread(merge_reports, reports)
-                await store.store_reports(self._database, merged, self._cache.clock.at(now))
-            await self._publish_memory(now)
-            if now - self._cleaned_at > _CLEANUP_INTERVAL:
-                await store.delete_old(self._database, self._cache.clock.at(now))
-                self._cleaned_at = now
-            await self.streams.publish()
-        except UnavailableError:
-            # Logged by the change feed. Here it only makes lists incomplete, and they say so themselves.
+        if not reports:
             return
+        merged = await asyncio.to_thread(merge_reports, reports)
+        at = self._cache.clock.at(now)
+        if await self._apart.store(merged, lambda some: store.store_reports(self._database, some, at)):
+            self._left_out_at = now
+
+    async def _clean_up(self, now: float) -> None:
+        if now - self._cleaned_at > _CLEANUP_INTERVAL:
+            await store.delete_old(self._database, self._cache.clock.at(now))
+            self._cleaned_at = now
+
+    async def _publish_streams(self, _now: float) -> None:
+        await self.streams.publish()
 
     async def _due_reports(self, now: float) -> list[SubscriberReport]:
         """Return the reports that are due, beginning after those that were published last."""
@@ -190,9 +208,15 @@ class SubscriberSync:
         return min((ago for ago in (self._own_refused_ago(now), *of_others) if ago is not None), default=None)
 
     def _own_refused_ago(self, now: float) -> float | None:
-        """Return the seconds since this process had no room for a subscriber; None: not lately."""
-        both = (self._subscribers.refused_ago(now), self.streams.overlooked_ago(now))
-        return min((ago for ago in both if ago is not None), default=None)
+        """Return the seconds since this process did not remember a subscriber, or PostgreSQL did not take its report.
+
+        None: not lately.
+        """
+        left_out_ago = None if self._left_out_at is None else now - self._left_out_at
+        if left_out_ago is not None and left_out_ago > SUBSCRIBER_TIMEOUT:
+            left_out_ago = None
+        each = (self._subscribers.refused_ago(now), self.streams.overlooked_ago(now), left_out_ago)
+        return min((ago for ago in each if ago is not None), default=None)
 
     async def own_reports(
         self, query: SubscriberFilter, max_current: int | None = None

@@ -30,6 +30,8 @@ MeshEventKind = Literal[
 MAX_REVISIONS_AHEAD = 1_000
 """Revisions by which a subscriber may be ahead of a process. One that is further ahead holds something else."""
 _STEP_BITS = 32
+MAX_REVISION = (1 << 31) - 1
+"""The greatest number of a revision of which PostgreSQL can store a version, in 64 bits."""
 _STEP_MASK = (1 << _STEP_BITS) - 1
 _SHARES = 10_000
 """Parts into which the nodes of a cluster are divided by their hash: a share is a multiple of 0.01 %."""

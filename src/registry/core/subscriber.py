@@ -22,8 +22,8 @@ MAX_NAMES = 16
 _MAX_TEXT = 128
 """Characters of a version_info that are kept for each name."""
 
-_MAX_NAME = 255
-"""Characters of a name, on average of one poll: a service cannot be called by a longer one."""
+MAX_NAME = 255
+"""Characters of a name: a service cannot be called by a longer one, and PostgreSQL has no index of it."""
 
 _PASSING_AFTER = 60.0
 """Seconds after which a v1 client that asked once is dropped: a person with curl."""
@@ -279,7 +279,7 @@ class Subscribers:
         if not names:
             # It asks for nothing, so it is listed nowhere.
             return True
-        if self.sightings + names > self.max_sightings or sum(map(len, new.names)) > _MAX_NAME * names:
+        if self.sightings + names > self.max_sightings or max(map(len, new.names)) > MAX_NAME:
             return False
         new.remembered = True
         self.sightings += names

@@ -27,6 +27,7 @@ from registry.rollout.switching import Change, NodeServed
 from registry.store import mesh as store
 from registry.store import rollouts as rollout_store
 from registry.store.database import Database, Session
+from registry.store.left_out import SHORT_LOCK, StoredApart
 from registry.store.mesh import WHOLE
 from registry.store.rollouts import RolloutEvent, RolloutRow
 
@@ -49,6 +50,10 @@ _ACTOR = "registry"
 """The author of the events of a roll-out's phases."""
 
 
+_Note = tuple[RolloutRow, RolloutEvent | None]
+"""What was seen of a roll-out, and the event of it."""
+
+
 class _Known(Struct):
     """The part of a roll-out that would be read again at each look.
 
@@ -58,6 +63,7 @@ class _Known(Struct):
         wanted: what is wanted.
         state: its state, newer than the stored one.
         noted_at: monotonic time at which it was last stored.
+        not_noted: why PostgreSQL did not take its state when it was to be stored last; empty: it did.
     """
 
     serial: tuple[int, int, float]
@@ -65,6 +71,7 @@ class _Known(Struct):
     wanted: NodeResources
     state: RolloutState
     noted_at: float
+    not_noted: str = ""
 
 
 class Rollouts:
@@ -100,6 +107,7 @@ class Rollouts:
         is not known. Each order about roll-outs is a change. Written by advance()."""
         self._failures: dict[RolloutKey, str] = {}
         """Why a roll-out could not be advanced at the last look; each reason is logged once."""
+        self._apart = StoredApart[_Note]("rollouts", lambda note: f"{note[0].node_cluster} at {note[0].share:g} %")
 
     async def advance(self) -> None:
         """Look at all roll-outs once, if this process leads.
@@ -193,7 +201,7 @@ class Rollouts:
                 known.state = _seen(known.state, outlook)
         going_on = [row for row in rows if row.key not in ending]
         await self._end_phases(ending, failures)
-        await self._note(going_on)
+        await self._note(going_on, failures)
 
     def _services(self, key: RolloutKey) -> set[str]:
         """Return the services whose endpoints subscribers are to show."""
@@ -245,6 +253,8 @@ class Rollouts:
         """Serve what follows in some roll-outs, in one transaction, unless they have gone on meanwhile."""
         async with self._database.transaction() as connection:
             state = await store.lock(connection)
+            # From here on others wait for this transaction, so that it waits for nobody for long.
+            await connection.execute(SHORT_LOCK)
             nodes = {row.node_cluster for row, _ in ending}
             stored = {row.key: row for row in await rollout_store.read(connection, nodes)}
             changes = []
@@ -273,26 +283,33 @@ class Rollouts:
                 reason=outlook.reason,
             )
 
-    async def _note(self, rows: Iterable[NodeRollout]) -> None:
-        """Store what was seen of roll-outs where it is news, or the stored state is old."""
+    async def _note(self, rows: Iterable[NodeRollout], failures: dict[RolloutKey, str]) -> None:
+        """Store what was seen of roll-outs where it is news, or the stored state is old.
+
+        One that PostgreSQL does not take keeps back no other, and is tried again after a while.
+        """
         now = time.monotonic()
-        news, refusals = [], []
+        news: list[_Note] = []
         async for row in cooperatively(rows):
             known, stored = self._known.get(row.key), row.state
             if known is None or stored is None:
                 continue
             seen = (known.state.reason, known.state.laggards, known.state.rollout.shown_at is None)
             noted = (stored.reason, stored.laggards, stored.rollout.shown_at is None)
-            if seen != noted or now - known.noted_at >= _NOTE_INTERVAL:
-                known.noted_at = now
-                news.append(RolloutRow(row.node_cluster, row.share, row.revision, known.state))
+            due = now - known.noted_at >= _NOTE_INTERVAL
+            if known.not_noted and not due:
+                failures[row.key] = known.not_noted
+            elif due or seen != noted:
+                known.noted_at, known.not_noted = now, ""
+                refusal = None
                 if known.state.refused and not stored.refused:
-                    refusals.append(_refusal(row, known.state.reason))
+                    refusal = _refusal(row, known.state.reason)
                     log.warning(
                         "mesh_refused", node_cluster=row.node_cluster, revision=row.revision, reason=known.state.reason
                     )
-        if news:
-            await rollout_store.note(self._database, news, refusals)
+                news.append((RolloutRow(row.node_cluster, row.share, row.revision, known.state), refusal))
+        for left_out, _ in await self._apart.store(news, lambda some: rollout_store.note(self._database, some)):
+            failures[left_out.key] = self._known[left_out.key].not_noted = "PostgreSQL does not take its state"
 
     def _note_failures(self, failures: Mapping[RolloutKey, str]) -> None:
         for key, reason in failures.items():

@@ -25,6 +25,7 @@ from registry.errors import UnavailableError
 from registry.rollout.stream_reports import StreamReports, substance_of
 from registry.store import mesh_subscribers as store
 from registry.store.database import Database
+from registry.store.left_out import StoredApart
 from registry.xds.grpc.streams import StreamEntry, Streams
 from registry.xds.resource_cache import ResourceCache
 from registry.xds.resources import MESH_TYPES, ResourceType
@@ -130,6 +131,12 @@ class Sightings:
         """Monotonic time since when this process tells of its subscribers; None: it does not yet. Written by tell()."""
         self._watch_told_at = 0.0
         """Monotonic time at which this process last said for how long it has watched."""
+        self._left_out_at: float | None = None
+        """Monotonic time at which PostgreSQL last did not take what was told of a subscriber. Written by tell()."""
+        self._apart = StoredApart[MeshReport](
+            "mesh_subscribers", lambda report: f"{report.node_id} at {report.address}"
+        )
+        self._envoys_apart = StoredApart[tuple[str, str]]("mesh_envoys", " ".join)
         self._cleaned_at = 0.0
         """Monotonic time of the last deletion of outdated reports."""
         self._offset: float | None = None
@@ -152,8 +159,9 @@ class Sightings:
                 self._forget_told()
             ended = self._ended_streams()
             reports = await self._due_reports(now)
-            if reports:
-                await store.store_reports(self._database, reports, self._clock.at(now))
+            at = self._clock.at(now)
+            if await self._apart.store(reports, lambda some: store.store_reports(self._database, some, at)):
+                self._left_out_at = now
             for entry in ended:
                 # Only now: while PostgreSQL is away, the end of a stream waits to be told.
                 del self._told_streams[entry]
@@ -246,6 +254,8 @@ class Sightings:
         """Return for how long this process has watched."""
         since = now if self._watching_since is None else self._watching_since
         refused = [each.refused_ago(now) for each in self._subscribers.values()]
+        if self._left_out_at is not None:
+            refused.append(now - self._left_out_at)
         overlooked = min((ago for ago in refused if ago is not None), default=None)
         return ProcessWatch(self._process, now - since, overlooked, 0.0)
 
@@ -319,8 +329,8 @@ class Sightings:
             for entry in self._streams.streams
             if entry.client == "envoy" and entry.node.version and entry.node.cluster
         }
-        if versions:
-            await store.store_envoys(self._database, versions)
+        await self._envoys_apart.store(sorted(versions), lambda some: store.store_envoys(self._database, some))
+        await store.delete_old_envoys(self._database)
 
     def _reports_of(self, subscription: Subscription, resource_type: ResourceType) -> Iterator[MeshReport]:
         """Yield a report about a subscription for each of its names."""

@@ -10,6 +10,7 @@ from registry.core.clock import Clock
 from registry.core.mesh import KINDS
 from registry.core.mesh_subscriber import MeshReport
 from registry.core.stream_subscriber import MAX_ERROR
+from registry.core.subscriber import MAX_NAME
 from registry.errors import UnavailableError
 from registry.xds.grpc.observer import ObservedStream, Record
 from registry.xds.grpc.streams import StreamEntry, client_of
@@ -54,6 +55,8 @@ class StreamReports:
                 yield self._report(entry, record, now, "", version, self._refused_of_all(kind, stream, record))
             elif not record.type.wildcard:
                 for name in record.names:
+                    if len(name) > MAX_NAME:
+                        continue
                     version = self._number(record, name, record.accepted(name))
                     rejection = record.rejection(name)
                     words = "" if rejection is None else rejection.versions.get(name, "")

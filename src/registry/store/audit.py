@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.audit import BULK_VERBS, AuditEntry, AuditFilter, StoredEntry
 from registry.store.database import Database
+from registry.store.left_out import SHORT_LOCK
 from registry.store.rows import moment
 from registry.store.tables import audit
 from registry.store.times import bounded
@@ -30,12 +31,15 @@ _MOST_THERE_CAN_BE = text("SELECT coalesce(max(id) - min(id) + 1, 0) FROM audit"
 _COUNT = text(f"SELECT count(*) FILTER (WHERE {_IS_BULK}) AS bulk, count(*) AS entries FROM audit")  # noqa: S608  # constants
 _DELETE_OLD = text(
     "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < now() - make_interval(secs => :age)"
-    " ORDER BY at LIMIT :limit)"
+    " ORDER BY at LIMIT :limit FOR UPDATE SKIP LOCKED)"
 )
 _DELETE_BULK = text(
-    f"DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE {_IS_BULK} ORDER BY at LIMIT :limit)"  # noqa: S608  # constants
+    f"DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE {_IS_BULK} ORDER BY at LIMIT :limit"  # noqa: S608  # constants
+    " FOR UPDATE SKIP LOCKED)"
 )
-_DELETE_FIRST = text("DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY at LIMIT :limit)")
+_DELETE_FIRST = text(
+    "DELETE FROM audit WHERE id IN (SELECT id FROM audit ORDER BY at LIMIT :limit FOR UPDATE SKIP LOCKED)"
+)
 
 
 async def add_entries(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> list[int]:
@@ -47,6 +51,7 @@ async def add_entries(connection: AsyncConnection, entries: Sequence[AuditEntry]
 
 async def set_counts(connection: AsyncConnection, counts: Sequence[tuple[int, int]]) -> None:
     """Set the counts of rows; one that is deleted already has none."""
+    await connection.execute(SHORT_LOCK)
     await connection.execute(_SET_COUNT, [{"row": row, "new_count": count} for row, count in counts])
 
 

@@ -23,6 +23,7 @@ from registry.core.errands import (
 from registry.core.event import EventKind
 from registry.errors import LimitError
 from registry.store.database import ERRANDS_CHANNEL, Database, read_clock
+from registry.store.left_out import SHORT_LOCK
 from registry.store.rows import moment
 from registry.store.tables import errands, events
 from registry.store.times import age_of, epoch
@@ -83,13 +84,20 @@ _ONE = select(*_COLUMNS, errands.c.result).where(errands.c.id == bindparam("want
 _NOTIFY = text("SELECT pg_notify(:channel, :id)").bindparams(channel=ERRANDS_CHANNEL)
 _TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK)
 _COUNT = select(func.count()).select_from(errands)
-_FORGET = delete(errands).where((errands.c.asked_at < _ago(RETENTION + 120.0)) | _BEFORE_CLOCK_STEP)
+_FORGET = delete(errands).where(
+    errands.c.id.in_(
+        select(errands.c.id)
+        .where((errands.c.asked_at < _ago(RETENTION + 120.0)) | _BEFORE_CLOCK_STEP)
+        .with_for_update(skip_locked=True)
+    )
+)
 _MAKE_ROOM = delete(errands).where(
     errands.c.id.in_(
         select(errands.c.id)
         .where(errands.c.asked_at < _ago(_SETTLED_AGE))
         .order_by(errands.c.asked_at)
         .limit(bindparam("surplus", type_=Integer))
+        .with_for_update(skip_locked=True)
     )
 )
 _AGES = select(errands.c.instance_id, age_of(errands.c.asked_at).label("age")).where(
@@ -257,6 +265,8 @@ async def collect(database: Database, errand_id: str) -> StoredErrand | None:
     """
     async with database.transaction() as connection:
         await connection.execute(_TAKE_LOCK)
+        # All others wait for the lock, so that this waits for no row for long.
+        await connection.execute(SHORT_LOCK)
         row = (await connection.execute(_ONE, {"wanted": errand_id})).first()
         errand = None if row is None else _read(row)
         if errand is None or errand.state != "asked" or await _is_busy(connection, errand):

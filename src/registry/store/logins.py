@@ -128,7 +128,8 @@ async def prune_logins(database: Database) -> None:
     """
     async with database.transaction() as connection:
         oldest = moment(await read_agreed_clock(connection) - _SEEN_TTL)
-        await connection.execute(delete(logins_seen).where(logins_seen.c.seen_at < oldest))
+        old = select(logins_seen.c.signature).where(logins_seen.c.seen_at < oldest).with_for_update(skip_locked=True)
+        await connection.execute(delete(logins_seen).where(logins_seen.c.signature.in_(old)))
 
 
 async def _living(connection: AsyncConnection, session_id: str, now: float) -> Credential:

@@ -1,9 +1,9 @@
 """The statements by which processes exchange the subscribers of the mesh configuration that they have seen."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import ARRAY, Text, bindparam, delete, func, or_, select, text
+from sqlalchemy import ARRAY, Text, bindparam, delete, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.cooperative import cooperatively
@@ -11,6 +11,7 @@ from registry.core.mesh_subscriber import MAX_WATCH_AGE, MeshReport, ProcessWatc
 from registry.core.subscriber import SUBSCRIBER_TIMEOUT
 from registry.core.subscriber_status import SubscriberReport
 from registry.store.database import Database
+from registry.store.left_out import SHORT_LOCK
 from registry.store.tables import mesh_envoys, mesh_subscribers, mesh_watches, subscribers
 from registry.store.times import age_of
 
@@ -55,6 +56,7 @@ async def store_reports(database: Database, reports: Sequence[MeshReport], now: 
         UnavailableError: they could not be stored.
     """
     async with database.transaction() as connection:
+        await connection.execute(SHORT_LOCK)
         await connection.execute(_STORE_REPORTS, {"reports": msgspec.json.encode(reports).decode(), "now": now})
 
 
@@ -69,19 +71,32 @@ async def store_watch(database: Database, watch: ProcessWatch) -> bool:
         return bool((await connection.execute(_STORE_WATCH, values)).scalar_one())
 
 
-async def store_envoys(database: Database, versions: Iterable[tuple[str, str]]) -> None:
+async def store_envoys(database: Database, pairs: Sequence[tuple[str, str]]) -> None:
     """Store which versions of Envoy have polled for each node.cluster just now.
+
+    Args:
+        database: where they are stored.
+        pairs: each node.cluster with a version, in order, so that two processes do not wait for each other.
 
     Raises:
         UnavailableError: it could not be stored.
     """
-    # In one order, so that two processes do not wait for each other.
-    pairs = sorted(versions)
     async with database.transaction() as connection:
+        await connection.execute(SHORT_LOCK)
         values = {"clusters": [cluster for cluster, _ in pairs], "versions": [version for _, version in pairs]}
         await connection.execute(_STORE_ENVOYS, values)
-        age = age_of(mesh_envoys.c.seen_at)
-        await connection.execute(delete(mesh_envoys).where(age > ENVOY_RETENTION))
+
+
+async def delete_old_envoys(database: Database) -> None:
+    """Delete the versions of Envoys that have not polled for ``ENVOY_RETENTION``.
+
+    Raises:
+        UnavailableError: they could not be deleted.
+    """
+    key = (mesh_envoys.c.node_cluster, mesh_envoys.c.version)
+    old = select(*key).where(age_of(mesh_envoys.c.seen_at) > ENVOY_RETENTION).with_for_update(skip_locked=True)
+    async with database.transaction() as connection:
+        await connection.execute(delete(mesh_envoys).where(tuple_(*key).in_(old)))
 
 
 async def read_envoys(connection: AsyncConnection) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import get_args
 
 from sqlalchemy import ARRAY, BigInteger, any_, delete, func, literal, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from registry.core.evidence import Statement, StatementKind
 from registry.store.database import Database
@@ -44,6 +45,30 @@ async def replace_statements(database: Database, prober: str, statements: Sequen
         .where(age > _RETENTION)
         .with_for_update(skip_locked=True)
     )
+    async with database.transaction() as connection:
+        await connection.execute(delete(probe_statements).where(probe_statements.c.prober == prober))
+        await _add(connection, prober, statements, now)
+        gone = (probe_statements.c.prober, probe_statements.c.endpoint_id)
+        await connection.execute(delete(probe_statements).where(tuple_(*gone).in_(old)))
+
+
+async def add_statements(database: Database, prober: str, statements: Sequence[Statement], now: float) -> None:
+    """Store statements of a prober beside its earlier ones.
+
+    Args:
+        database: the database.
+        prober: the prober of all of the statements.
+        statements: about endpoints of which none is stored; their times are of the caller's clock.
+        now: the time of the caller's clock.
+
+    Raises:
+        UnavailableError: they could not be stored.
+    """
+    async with database.transaction() as connection:
+        await _add(connection, prober, statements, now)
+
+
+async def _add(connection: AsyncConnection, prober: str, statements: Sequence[Statement], now: float) -> None:
     rows = [
         {
             "prober": prober,
@@ -58,12 +83,8 @@ async def replace_statements(database: Database, prober: str, statements: Sequen
         }
         for statement in statements
     ]
-    async with database.transaction() as connection:
-        await connection.execute(delete(probe_statements).where(probe_statements.c.prober == prober))
-        if rows:
-            await connection.execute(_STORE, rows)
-        gone = (probe_statements.c.prober, probe_statements.c.endpoint_id)
-        await connection.execute(delete(probe_statements).where(tuple_(*gone).in_(old)))
+    if rows:
+        await connection.execute(_STORE, rows)
 
 
 async def read_statements(database: Database, endpoint_ids: Collection[int]) -> list[Statement]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.cooperative import cooperatively
 from registry.core.rollout import NodeRollout, RolloutKey, RolloutState
 from registry.store.database import Database
+from registry.store.left_out import SHORT_LOCK
 from registry.store.mesh import WHOLE, MeshState
 from registry.store.tables import events, mesh_rollout, mesh_served
 from registry.store.times import epoch
@@ -85,17 +86,18 @@ async def write(connection: AsyncConnection, rows: Sequence[RolloutRow]) -> None
         await connection.execute(_WRITE, [_values(row) for row in rows[begin : begin + _ROWS_PER_STATEMENT]])
 
 
-async def note(database: Database, rows: Sequence[RolloutRow], happened: Sequence["RolloutEvent"]) -> None:
+async def note(database: Database, seen: Sequence[tuple[RolloutRow, "RolloutEvent | None"]]) -> None:
     """Store what was seen of roll-outs, unless they have gone on or were paused meanwhile, and the events of it.
 
     Raises:
         UnavailableError: it could not be stored.
     """
     async with database.transaction() as connection:
-        for begin in range(0, len(rows), _ROWS_PER_STATEMENT):
-            part = rows[begin : begin + _ROWS_PER_STATEMENT]
-            await connection.execute(_NOTE, [_values(row) | {"serial": row.state.serial} for row in part])
-        await add_events(connection, happened)
+        await connection.execute(SHORT_LOCK)
+        for begin in range(0, len(seen), _ROWS_PER_STATEMENT):
+            part = seen[begin : begin + _ROWS_PER_STATEMENT]
+            await connection.execute(_NOTE, [_values(row) | {"serial": row.state.serial} for row, _ in part])
+        await add_events(connection, [event for _, event in seen if event is not None])
 
 
 async def delete(connection: AsyncConnection, keys: Iterable[RolloutKey]) -> None:

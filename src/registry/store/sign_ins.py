@@ -21,7 +21,9 @@ async def add_code(database: Database, digest: bytes, *, parent: str, created_by
         with suppress(ClocksDifferError):
             # As credentials are deleted; one that ended and stays does nothing.
             now = moment(await read_agreed_clock(connection))
-            await connection.execute(delete(sign_in_codes).where(sign_in_codes.c.expires_at < now))
+            ended = select(sign_in_codes.c.digest).where(sign_in_codes.c.expires_at < now)
+            skipping = ended.with_for_update(skip_locked=True)
+            await connection.execute(delete(sign_in_codes).where(sign_in_codes.c.digest.in_(skipping)))
         row = {"digest": digest, "parent": parent, "created_by": created_by, "expires_at": moment(ends)}
         await connection.execute(insert(sign_in_codes), row)
     return ends

@@ -12,6 +12,7 @@ from registry.core.stream_subscriber import SeenRow, StreamRow, Trouble
 from registry.core.subscriber import SUBSCRIBER_TIMEOUT
 from registry.core.subscriber_status import SubscriberFilter
 from registry.store.database import Database
+from registry.store.left_out import SHORT_LOCK
 from registry.store.tables import processes, subscriber_streams
 from registry.store.times import age_of, epoch
 
@@ -36,6 +37,7 @@ async def store_streams(database: Database, rows: Sequence[StreamRow]) -> None:
         UnavailableError: they could not be stored.
     """
     async with database.transaction() as connection:
+        await connection.execute(SHORT_LOCK)
         await connection.execute(_STORE, {"rows": msgspec.json.encode(rows).decode()})
 
 

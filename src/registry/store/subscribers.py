@@ -14,6 +14,7 @@ from registry.cooperative import cooperatively
 from registry.core.subscriber import SUBSCRIBER_TIMEOUT
 from registry.core.subscriber_status import REPORT_LAG, SubscriberFilter, SubscriberReport, report_lag
 from registry.store.database import Database, read_clock
+from registry.store.left_out import SHORT_LOCK
 from registry.store.tables import subscriber_memories, subscribers
 
 _KEY = ("process", "service", "node_id", "address", "api")
@@ -61,6 +62,7 @@ async def store_reports(database: Database, sightings: Sequence[SubscriberReport
         UnavailableError: it could not be stored.
     """
     async with database.transaction() as connection:
+        await connection.execute(SHORT_LOCK)
         await connection.execute(_STORE_REPORTS, {"sightings": msgspec.json.encode(sightings).decode(), "now": now})
 
 
@@ -84,10 +86,14 @@ async def delete_old(database: Database, now: float) -> None:
         # Other processes delete them as well.
         .with_for_update(skip_locked=True)
     )
-    gone = delete(subscriber_memories).where(subscriber_memories.c.told_at < now - SUBSCRIBER_TIMEOUT)
+    gone = (
+        select(subscriber_memories.c.process)
+        .where(subscriber_memories.c.told_at < now - SUBSCRIBER_TIMEOUT)
+        .with_for_update(skip_locked=True)
+    )
     async with database.transaction() as connection:
         await connection.execute(delete(subscribers).where(tuple_(*(subscribers.c[name] for name in _KEY)).in_(old)))
-        await connection.execute(gone)
+        await connection.execute(delete(subscriber_memories).where(subscriber_memories.c.process.in_(gone)))
 
 
 async def reports_of_others(database: Database, process: str, wanted: SubscriberFilter) -> ReportsOfOthers:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from registry.core.mesh import MAX_REVISIONS_AHEAD, revision_of, step_of, version_of
+from registry.core.mesh import MAX_REVISION, MAX_REVISIONS_AHEAD, revision_of, step_of, version_of
 from registry.core.versions import MAX_VERSIONS_AHEAD
 from registry.xds.resources import ResourceType
 from wire.discovery_poll import WILDCARD
@@ -66,6 +66,8 @@ def parse_version_info(
     numbers = [int(part) for part in parts]
     if resource_type.stepped:
         if len(numbers) != _NUMBERS_OF_STEPPED * len(names):
+            return None
+        if any(number > MAX_REVISION for number in numbers[::2]):
             return None
         return [version_of(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
     return numbers if len(numbers) == len(names) else None

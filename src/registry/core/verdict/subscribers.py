@@ -34,8 +34,9 @@ def _remembered(facts: Facts) -> Conclusion:
     refused = []
     if facts.subscribers.refused_ago is not None:
         limits = (
-            "REGISTRY_MAX_SIGHTINGS were reached, a poll had more than 16 names, or the streams of a process ask "
-            "for more than a million services"
+            "REGISTRY_MAX_SIGHTINGS were reached, a poll had more than 16 names or one of more than 255 characters, "
+            "the streams of a process ask for more than a million services, or PostgreSQL did not take a row (the "
+            "log's row_left_out)"
         )
         refused.append(f"a subscriber was not remembered, last {ago(facts.subscribers.refused_ago)} ago: {limits}")
     return conclude("Envoys that poll are not remembered", refused, status=FindingStatus.WARNING)

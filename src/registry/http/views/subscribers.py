@@ -69,7 +69,8 @@ class SubscriberList(Struct, frozen=True):
         float | None,
         Meta(
             description="Seconds since a process did not remember a subscriber, because REGISTRY_MAX_SIGHTINGS were "
-            "reached or one poll had more than 16 names; null: none did within 15 minutes."
+            "reached, one poll had more than 16 names or one of more than 255 characters, or PostgreSQL did not take "
+            "its row; null: none did within 15 minutes."
         ),
     ]
     next: str | None

@@ -1,6 +1,7 @@
 """Processes that tell each other of their streams: what is written, and what is left of a process that is gone."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +15,7 @@ from registry.core.processes import ProcessReport
 from registry.core.snapshot import SnapshotDelta
 from registry.core.subscriber import Subscribers
 from registry.core.subscriber_status import ClusterSubscribers, SubscriberFilter
+from registry.metrics import DATABASE_REFUSALS
 from registry.store import processes
 from registry.store.database import Database
 from registry.store.migration import migrate_now
@@ -47,7 +49,8 @@ class Process:
         self.cache.mark_ready(0.0)
         self.cache.apply(SnapshotDelta(name, 7, 7) for name in NAMES)
         self.streams = Streams([ServedType(ENDPOINTS, AssignmentCache(self.cache))], self.cache.clock)
-        self.sync = SubscriberSync(database, self.cache, Subscribers(), self.streams, name)
+        self.subscribers = Subscribers()
+        self.sync = SubscriberSync(database, self.cache, self.subscribers, self.streams, name)
         self.sync.process = name
 
     async def live(self) -> None:
@@ -59,6 +62,13 @@ class Process:
         entry = self.streams.observer("DeltaAggregatedResources", "10.0.0.9", 1.0)
         entry.opened(ShownStream(Node(node, "web", "za", "1.40.0"), "envoy", delta=True, records=[record]))
         return entry
+
+    def poll(self, node: str, *names: str) -> None:
+        """Let an Envoy poll over REST."""
+        now = time.monotonic()
+        found = self.subscribers.find(Node(node, "web", "za"), "10.0.0.9", names or ("s-1",), "v3", now)
+        found.poll("db:7", now)
+        found.answer(304, "", now)
 
     async def states(self, **wanted: str) -> dict[tuple[str, str], str]:
         """Return the state of each service of each node."""
@@ -246,3 +256,86 @@ async def test_a_refused_name_that_postgresql_cannot_store_keeps_no_stream_back(
     other.open("i-2", RecordedType({"s-1": "db:7"}))
     await other.sync.publish()
     assert await ours.states() == {("i-1", "ab"): "stuck", ("i-2", "s-1"): "current"}
+
+
+async def execute(database: Database, *statements: str) -> None:
+    """Run statements, as somebody does in psql."""
+    async with database.session() as connection:
+        for statement in statements:
+            await connection.exec_driver_sql(statement)
+
+
+_REFUSED = "ADD CONSTRAINT refused CHECK (node_id <> 'bad') NOT VALID"
+
+
+async def test_a_client_whose_row_is_refused_is_left_out_alone(postgresql: Database) -> None:
+    """The others are listed, the list says that it may lack some, and the row is stored once PostgreSQL takes it."""
+    ours, other = Process(postgresql, "ours"), Process(postgresql, "other")
+    await other.live()
+    await execute(postgresql, f"ALTER TABLE subscribers {_REFUSED}", f"ALTER TABLE subscriber_streams {_REFUSED}")
+    for node in ("a", "bad", "z"):
+        other.open(node, everything_current())
+        other.poll(node)
+    await other.sync.publish()
+    listed = await ours.sync.list_subscribers(SubscriberFilter(service="s-1"))
+    assert sorted((each.report.node_id, each.report.api) for each in listed.statuses) == [
+        ("a", "grpc-delta"),
+        ("a", "v3"),
+        ("z", "grpc-delta"),
+        ("z", "v3"),
+    ]
+    assert listed.refused_ago is not None
+    told_at = {node: at for node, _, _, at in await rows_of(postgresql)}
+    other.sync.streams._checked_at = -1e9
+    await other.sync.publish()
+    # What is stored is not told again because one is not.
+    assert {node: at for node, _, _, at in await rows_of(postgresql)} == told_at
+    await execute(postgresql, "ALTER TABLE subscriber_streams DROP CONSTRAINT refused")
+    other.sync.streams._checked_at = -1e9
+    await other.sync.publish()
+    assert sorted(node for node, _, _, _ in await rows_of(postgresql)) == ["a", "bad", "z"]
+
+
+async def test_a_row_that_somebody_has_locked_keeps_no_other_from_being_stored(
+    postgresql: Database, server: Postgres, database: str
+) -> None:
+    """Nor does a name that is too long for an index, of a poll that has short ones as well."""
+    ours, other = Process(postgresql, "ours"), Process(postgresql, "other")
+    other.poll("locked")
+    await other.sync.publish()
+    with server.holding("SELECT FROM subscribers WHERE node_id = 'locked' FOR UPDATE", url=database):
+        other.poll("locked")
+        (subscription,) = other.subscribers
+        subscription.published = None
+        other.poll("long", "".join(chr(0x4E00 + (number * 7919) % 20000) for number in range(1000)), *NAMES[:9])
+        other.poll("other")
+        await other.sync.publish()
+        listed = await ours.states()
+    assert ("other", "s-1") in listed
+    assert ("long", "s-1") not in listed
+
+
+async def test_a_rejection_whose_event_is_refused_keeps_back_no_other(postgresql: Database) -> None:
+    """One that is refused is in the log alone; before, it and all later ones were tried for ever."""
+    process = Process(postgresql, "ours")
+    entry = process.open("i-1", everything_current())
+    noted = RejectionEvents(postgresql, process.cache.clock)
+    await execute(postgresql, "ALTER TABLE events ADD CONSTRAINT refused CHECK (service <> 's-1') NOT VALID")
+    for number in range(3):
+        noted.note(entry, ENDPOINTS, Rejection(1.0, "no", {f"s-{number}": "db:7"}), "db")
+    await noted.write()
+    async with postgresql.session() as connection:
+        rows = await connection.exec_driver_sql("SELECT service FROM events ORDER BY id")
+        assert [row.service for row in rows] == ["s-0", "s-2"]
+    assert not noted._waiting
+
+
+async def test_what_is_refused_for_all_is_given_up_soon(postgresql: Database) -> None:
+    """A trigger that refuses everything is not asked about each of a thousand rows."""
+    process = Process(postgresql, "ours")
+    await execute(postgresql, "ALTER TABLE subscribers ADD CONSTRAINT refused CHECK (false) NOT VALID")
+    for number in range(1000):
+        process.poll(f"i-{number}")
+    before = DATABASE_REFUSALS.labels("23514")._value.get()
+    await process.sync.publish()
+    assert DATABASE_REFUSALS.labels("23514")._value.get() - before < 100

@@ -380,6 +380,59 @@ async def test_a_spoilt_roll_out_holds_back_itself_alone(process: Process) -> No
     assert list(process.rollouts._failures) == [("web", 0.0)]
 
 
+async def alter(database: Database, statement: str) -> None:
+    """Run a statement, as somebody does in psql."""
+    async with database.session() as connection:
+        await connection.execute(text(statement))
+
+
+async def test_an_envoy_whose_report_is_refused_is_left_out_alone(process: Process) -> None:
+    """The others are told of, and a roll-out is as careful as where an Envoy was not remembered."""
+    await alter(
+        process.database, "ALTER TABLE mesh_subscribers ADD CONSTRAINT refused CHECK (node_id <> 'bad') NOT VALID"
+    )
+    process.poll("web", "bad")
+    for node_id in ("e1", "e2"):
+        process.poll("web", node_id)
+    # The number of a revision that PostgreSQL cannot store is that of no revision.
+    absurd = next(each for each in process.subscribers["clusters"] if each.node.id == "e2")
+    absurd.poll(f"{process.mesh.database_id}:9999999999999999.1@*", time.monotonic())
+    await process.tell()
+    async with process.database.session() as connection:
+        reports = await mesh_subscribers.reports_of_others(connection, "p2", None)
+    assert sorted((report.node_id, report.kind) for report in reports) == [
+        ("e1", "clusters"),
+        ("e1", "routes"),
+        ("e2", "clusters"),
+        ("e2", "routes"),
+    ]
+    process.sightings._watch_told_at = 0.0
+    await process.tell()
+    async with process.database.session() as connection:
+        (watch,) = await mesh_subscribers.read_watches(connection)
+    assert watch.overlooked_ago is not None
+
+
+async def test_a_roll_out_whose_state_is_refused_holds_back_itself_alone(process: Process) -> None:
+    """What was seen of the other one is stored, and the failure is counted until PostgreSQL takes it."""
+    for cluster in ("web", "api"):
+        process.poll(cluster, f"{cluster}-1", shows=False)
+    await store_resources(process.database, {"web": resources("cart"), "api": resources("cart")})
+    await alter(process.database, "ALTER TABLE mesh_rollout ADD CONSTRAINT no CHECK (node_cluster <> 'web') NOT VALID")
+    api, web = await process.look()
+    assert api.state is not None
+    assert web.state is not None
+    assert (api.state.lagging, web.state.lagging) == (1, 0)
+    assert list(process.rollouts._failures) == [("web", 0.0)]
+    await process.look()
+    assert list(process.rollouts._failures) == [("web", 0.0)]
+    await alter(process.database, "ALTER TABLE mesh_rollout DROP CONSTRAINT no")
+    process.rollouts._known["web", 0.0].noted_at = 0.0
+    _, web = await process.look()
+    assert web.state is not None
+    assert (web.state.lagging, process.rollouts._failures) == (1, {})
+
+
 @pytest.mark.parametrize("change", ["DELETE FROM mesh_bodies", "UPDATE mesh_bodies SET body = 'x'"])
 async def test_what_is_missing_or_spoilt_is_refused_before_anything_is_switched(process: Process, change: str) -> None:
     """The error names the service and what mends it; the bodies that are not whole count as not stored."""
