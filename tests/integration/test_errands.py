@@ -320,14 +320,14 @@ def test_an_errand_whose_row_is_locked_keeps_back_no_other(
 ) -> None:
     """The one that was asked later is handed out at once, and the first one when its row is free."""
     other = f"{service}-other"
-    for name in (service, other):
-        register(shared_registry, name, ONE)
+    register(shared_registry, service, ONE)
+    register(shared_registry, other, TWO)
     first = ask(shared_registry, service=service)
     locked = "SELECT FROM errands WHERE service = $1 FOR UPDATE"
     with (
         server.holding(locked, service, url=shared_registry.database_url),
         asking(shared_registry, service, ONE) as mine,
-        asking(shared_registry, other, ONE) as theirs,
+        asking(shared_registry, other, TWO) as theirs,
     ):
         assert result_of(shared_registry, ask(shared_registry, service=other), wait=3)["state"] == "answered"
         assert (len(mine.errands), len(theirs.errands)) == (0, 1)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from registry.background.change_feed import ChangeFeed
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.settings import load_settings
 from registry.store.database import Database
+from registryctl.bundle import _endpoint_members
+from registryctl.client import ApiClient
+from registryctl.errors import CtlError, UnreachableError
+from registryctl.mesh.registered import registered_catalog
+from registryctl.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -262,6 +268,9 @@ def _check_nothing_is_concluded(found: Registry, service: str) -> None:
             "/v1/errands", json={"service": service, "endpoint": "10.0.0.1:80", "arguments": {"verb": "clusters"}}
         ),
         found.client.delete(f"/v1/mesh/catalog/{service}"),
+        found.client.put(f"{path}/expected", json={"expected": 2, "reason": "x"}),
+        found.client.put(f"{path}/shares", json={"shares": [{"selector": "revision=b", "percent": 5}], "reason": "x"}),
+        found.client.delete(f"{path}/shares"),
         found.client.post("/v1/probes", json=_REPORT | {"service": service}),
     ):
         assert (asked.url.path, asked.status_code) == (asked.url.path, 503), asked.text
@@ -269,6 +278,12 @@ def _check_nothing_is_concluded(found: Registry, service: str) -> None:
     listed = found.client.get("/v1/mesh/catalog").json()
     assert service in listed["unavailable"]
     assert service not in {each["service"] for each in listed["services"]}
+    with closing(ApiClient(Settings((found.url,), 30.0, "ann"))) as client:
+        with pytest.raises(UnreachableError, match=f"cannot read 4 services, which gateways may select: .*{service}"):
+            registered_catalog(client)
+        members = {member.name: member for member in _endpoint_members(client)}
+        with pytest.raises(CtlError, match="cannot read the service"):
+            members[f"endpoints/{service}.json"].get()
     for page in ("services", "overview"):
         assert "4 services cannot be read" in found.client.get(f"/ui/{page}").text
     for page in ("registry", "events"):

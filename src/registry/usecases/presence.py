@@ -47,9 +47,10 @@ class ServiceStrength:
 
         Raises:
             UnknownServiceError: the service is not known.
-            UnavailableError: it could not be stored.
+            UnavailableError: it could not be stored, or this process cannot read the service.
         """
         self._policy.allow(principal, Verb.OPERATE, service)
+        self._cache.check_sure(service)
         with self._audit.noting(principal, "expected_set", Verb.OPERATE, service, reason=reason):
             stored = await set_expected(self._database, service, expected, actor=principal.name, reason=reason)
             return await self._known(service, stored)

@@ -53,9 +53,12 @@ class TrafficShares:
         Raises:
             InvalidError: the shares mean nothing, as when they add up to more than 100 %.
             UnknownServiceError: the service is not known.
-            UnavailableError: they could not be stored.
+            UnavailableError: they could not be stored, or this process cannot read the service: it does not know whom
+                they concern.
         """
         check_shares(groups)
+        self._policy.allow(principal, Verb.OPERATE, service)
+        self._cache.check_sure(service)
         released = self._released(service, groups)
         snapshot = await self._store(principal, service, tuple(groups), reason)
         return snapshot, [*released, *await self.warnings(snapshot)]
@@ -66,8 +69,10 @@ class TrafficShares:
         Raises:
             NotFoundError: it has none.
             UnknownServiceError: the service is not known.
-            UnavailableError: it could not be stored.
+            UnavailableError: it could not be stored, or this process cannot read the service.
         """
+        self._policy.allow(principal, Verb.OPERATE, service)
+        self._cache.check_sure(service)
         # PostgreSQL says whether it has any: this process may not have read yet what another one has stored.
         released = self._released(service, ())
         return await self._store(principal, service, (), reason), released
@@ -93,7 +98,6 @@ class TrafficShares:
         return released_groups(before.shares, before.groups, wanted)
 
     async def _store(self, principal: Principal, service: str, groups: tuple[Share, ...], reason: str) -> Snapshot:
-        self._policy.allow(principal, Verb.OPERATE, service)
         with self._audit.noting(principal, "shares_set", Verb.OPERATE, service, reason=reason):
             stored = await set_shares(self._database, service, groups, actor=principal.name, reason=reason)
             if stored is None:

@@ -32,6 +32,7 @@ class RegistryEvidence(Struct, frozen=True):
         took: seconds that this request took.
         services: all services; None: they were not asked for, or the process is not ready.
         later: their versions a while later, when addresses did not agree at first.
+        unreadable: the names of services that the process cannot read.
         refused: what this command may not read there, as the registry words it, each with what to do about it.
     """
 
@@ -45,6 +46,7 @@ class RegistryEvidence(Struct, frozen=True):
     services: Sequence[Document] | None = None
     later: Mapping[str, int] | None = None
     refused: Sequence[tuple[str, str]] = ()
+    unreadable: Sequence[str] = ()
 
     def versions(self) -> dict[str, int]:
         """Return the version of each service."""

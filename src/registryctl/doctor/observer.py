@@ -107,7 +107,8 @@ def _observe_services(
 ) -> RegistryEvidence:
     """Add the services; a process that is not ready has none to compare."""
     with suppress(UnreachableError), _noting_refusals(refused):
-        registry = replace(registry, services=[read(service) for service in client.pages("/v1/services", "services")])
+        listed = read(client.whole("/v1/services", "services"))
+        registry = replace(registry, services=listed["services"], unreadable=listed.get("unavailable", ()))
     return registry
 
 

@@ -1,6 +1,6 @@
 """The mesh configuration's part of the registry's API, as the verbs use it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -86,9 +86,9 @@ class MeshApi:
         """Return the roll-outs that are under way, and the shares that have a newer revision."""
         return self._client.get("/v1/mesh/rollout")
 
-    def catalog(self) -> Iterator[Raw]:
-        """Yield the services that gateways select from."""
-        return self._client.pages("/v1/mesh/catalog", "services")
+    def catalog(self) -> Raw:
+        """Return the services that gateways select from, and the names of those that cannot be read."""
+        return self._client.whole("/v1/mesh/catalog", "services")
 
     def forget(self, service: str, reason: str) -> None:
         """Remove a service without endpoints from what gateways select from."""

@@ -43,5 +43,7 @@ def _lags(registries: Sequence[RegistryEvidence]) -> Iterator[tuple[str, str]]:
     for registry in registries:
         versions = registry.versions() if registry.later is None else registry.later
         for name, version in sorted(newest.items()):
-            if versions.get(name, 0) < version:
+            if name in registry.unreadable:
+                yield name, f"{registry.url} cannot read {name} and answers 503 for it, another one is at {version}"
+            elif versions.get(name, 0) < version:
                 yield name, f"{registry.url} serves {name} at version {versions.get(name, 0)}, another one at {version}"
