@@ -6,6 +6,8 @@ prometheus_client decides when it is imported where values are kept, so this is 
 import fcntl
 import json
 import os
+import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +29,10 @@ _LATEST = "gauge_mostrecent"
 _KEPT = ("counter", "histogram", _LATEST)
 """Kinds of files whose values count on when their worker has ended; the rest tells of living workers."""
 
+_PREFIX = "headcount-metrics-"
+"""What the names of all directories begin with."""
+_YOUNG = 60.0
+"""Seconds after its last change for which a directory is not removed: it may not be locked yet."""
 _ADDITION = "addition"
 """The file that names those whose values are in new sums; it is there from the decision until these are gone."""
 _LONGEST_SCRAPE = 2.0
@@ -185,14 +191,37 @@ def _pid_of(file: Path) -> int:
     return int(file.stem.rpartition("_")[2])
 
 
+def remove_leftovers(parent: Path, now: float) -> None:
+    """Remove the directories of programs that were killed: nobody has a lock on them.
+
+    Args:
+        parent: where they are.
+        now: the time of the wall clock.
+    """
+    for directory in parent.glob(f"{_PREFIX}*"):
+        # It may be gone meanwhile, another user's, or on a file system without locks, where nothing is known of it.
+        with suppress(OSError):
+            status = directory.lstat()
+            young = now - status.st_mtime < _YOUNG
+            if young or status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
+                continue
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory)
+            finally:
+                os.close(descriptor)
+
+
 def _directory(settings: "Settings") -> tempfile.TemporaryDirectory[str]:
-    prefix = "headcount-metrics-"
+    remove_leftovers(settings.data_dir, time.time())
     try:
-        return tempfile.TemporaryDirectory(prefix=prefix)
+        remove_leftovers(Path(tempfile.gettempdir()), time.time())
+        return tempfile.TemporaryDirectory(prefix=_PREFIX)
     except OSError:
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryDirectory(prefix=prefix, dir=settings.data_dir)
+            return tempfile.TemporaryDirectory(prefix=_PREFIX, dir=settings.data_dir)
         except OSError as error:
             raise BadSettingsError(
                 f"REGISTRY_WORKERS={settings.workers}: workers share their metrics in a directory, and none can be "

@@ -126,3 +126,20 @@ def test_a_scrape_does_not_wait_for_what_adds_up_for_ever(tmp_path: Path, monkey
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(TimeoutError), settled(tmp_path):
             pass
+
+
+def test_what_killed_programs_have_left_is_removed(tmp_path: Path) -> None:
+    """A directory that is in use has a lock; one that was just made may have none yet."""
+    left, used, other = (tmp_path / name for name in ("headcount-metrics-1", "headcount-metrics-2", "metrics"))
+    for directory in (left, used, other):
+        directory.mkdir()
+        (directory / "counter_1.db").touch()
+    (tmp_path / "headcount-metrics-link").symlink_to(other)
+    now = left.stat().st_mtime
+    worker_metrics.remove_leftovers(tmp_path, now + 1)
+    assert left.exists()
+    with worker_metrics._locked(str(used)):
+        worker_metrics.remove_leftovers(tmp_path, now + 3_600)
+        assert [each.exists() for each in (left, used, other / "counter_1.db")] == [False, True, True]
+    worker_metrics.remove_leftovers(tmp_path, now + 3_600)
+    assert not used.exists()
