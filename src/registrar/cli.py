@@ -4,12 +4,14 @@ import sys
 from collections.abc import Sequence
 
 from registrar import early_signals
+from wire.standard_files import open_missing_files
 
 _LONG_RUNNING_VERBS = ("run", "exec")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    open_missing_files()
     verb = "".join(sys.argv[1:2])
     if argv is None and verb in _LONG_RUNNING_VERBS:
         early_signals.install_handlers(with_app=verb == "exec")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from wire.standard_files import open_missing_files
+
 if TYPE_CHECKING:
     from registry.settings import Settings
 
@@ -39,6 +41,7 @@ def root(
     ] = False,
 ) -> None:
     """Headcount's registry: the service registry for Envoy on ECS and VMs."""
+    open_missing_files()
 
 
 @contextmanager

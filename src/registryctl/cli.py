@@ -25,6 +25,7 @@ from registryctl.commands import (
     tokens,
     traffic,
 )
+from wire.standard_files import open_missing_files
 
 main = typer.Typer(
     name="registryctl",
@@ -54,6 +55,7 @@ def root(
     ] = False,
 ) -> None:
     """Look at Headcount's registry, and tell it what to do."""
+    open_missing_files()
     with errors_to_exit_status():
         refuse_empty_values(context)
     context.obj = {"url": url, "timeout": timeout, "actor": actor, "output": output}

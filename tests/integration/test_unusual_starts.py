@@ -193,6 +193,20 @@ def test_a_program_that_only_its_loader_finds_keeps_its_workers(database: str, d
         assert end(found.process) == 0
 
 
+_WITHOUT_STANDARD_FILES = 'exec "$@" <&- >&- 2>&-'
+
+
+def test_a_start_without_standard_files_serves(database: str, directory: Path) -> None:
+    """As of a daemon that closes them: what is written to standard error goes to no connection that has its number."""
+    program = ["sh", "-c", _WITHOUT_STANDARD_FILES, "sh", *script("registry")]
+    with registry(database, directory, workers=2, program=program) as found:
+        parent = psutil.Process(found.process.pid)
+        for process in (parent, *parent.children()):
+            assert [os.path.realpath(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == [os.devnull] * 3
+        assert found.client.get("/metrics").status_code == 200
+        assert end(found.process) == 0
+
+
 _SECOND_FORK_FAILS = """
 import errno, os
 

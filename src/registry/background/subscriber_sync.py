@@ -17,11 +17,10 @@ from registry.background.stream_sync import StreamSync
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.cooperative import cooperatively
 from registry.core.stream_subscriber import SeenRow, StreamReport, evaluate_stream, reports_of_rows
-from registry.core.subscriber import Subscribers, Subscription
+from registry.core.subscriber import SUBSCRIBER_TIMEOUT, Subscribers, Subscription
 from registry.core.subscriber_status import (
     MAX_REPORTS_PUBLISHED,
     REPORT_LAG,
-    SUBSCRIBER_TIMEOUT,
     ClusterSubscribers,
     ServiceVersion,
     State,
