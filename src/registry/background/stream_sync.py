@@ -137,12 +137,12 @@ class StreamSync:
         """Note what the others were told, except of the streams of these numbers, which PostgreSQL did not take."""
         if left_out:
             self._overlooked_at = now
-        for entry, told in published.items():
+        for entry, newest in published.items():
             before = self._published.get(entry)
-            if told.number in left_out:
-                self._published[entry] = replace(told, left_out=True, stored=before is not None and before.stored)
+            if newest.number in left_out:
+                self._published[entry] = replace(newest, left_out=True, stored=before is not None and before.stored)
             else:
-                self._published[entry] = told
+                self._published[entry] = newest
 
     async def withdraw(self) -> None:
         """Take back all streams of this process, which stops.
@@ -239,10 +239,10 @@ class StreamSync:
         self._checked_at = now
         await store.delete_orphans(self._database)
         stored = await store.count_streams(self._database, self._process_id)
-        for entry, told in self._published.items():
-            if told.left_out:
-                self._published[entry] = replace(told, substance=None)
-        if restored or stored != sum(told.stored for told in self._published.values()):
+        for entry, published in self._published.items():
+            if published.left_out:
+                self._published[entry] = replace(published, substance=None)
+        if restored or stored != sum(each.stored for each in self._published.values()):
             if stored:
                 await store.delete_streams(self._database, self._process_id, None)
             self._published = {
