@@ -602,9 +602,9 @@ class RegistryProcess:
         if self.mesh.ready and self.mesh_feed.read_at is not None:
             await self.sightings.tell(self.mesh.database_id)
 
-    def _endpoint_figures(self, service: str, within: float) -> EndpointTotals:
+    async def _endpoint_figures(self, service: str, within: float) -> EndpointTotals:
         """Return what Envoys counted for the endpoints of a service under a shift, as shifts take it."""
-        counted = self.traffic.endpoint_counts(service, within)
+        counted = await self.traffic.endpoint_counts(service, within)
         totals = {name: Counts(each.attempts, each.errors) for name, each in counted.endpoints.items()}
         return EndpointTotals(totals, counted.reporting.expected, counted.reporting.reported)
 

@@ -71,6 +71,8 @@ class ApiClient:
         self._urls = list(settings.urls)
         # The registry's time less this process's monotonic time, as of the last answer that had a Date; None before.
         self._clock_offset: float | None = None
+        self.answered = False
+        """Whether something has answered a request, be it a registry or not."""
         # No proxy of the environment: it is for the internet, and the registry is inside.
         self._http = httpx.Client(
             timeout=settings.timeout,
@@ -236,6 +238,7 @@ class ApiClient:
         except httpx.RequestError as error:
             self._urls.append(self._urls.pop(0))
             raise UnreachableError(reason_of(error)) from None
+        self.answered = True
         self._note_time(response)
         if not response.is_success:
             response.read()
@@ -254,7 +257,7 @@ class ApiClient:
         fix = _NOT_THERE
         for _ in range(len(self._urls)):
             try:
-                return self._http.request(
+                response = self._http.request(
                     method,
                     f"{self.url}{path}",
                     params=_given(params),
@@ -269,6 +272,9 @@ class ApiClient:
                     fix = _PERHAPS_DONE if method != "GET" else _LATE
                     if method != "GET":
                         break
+            else:
+                self.answered = True
+                return response
             self._urls.append(self._urls.pop(0))
         raise UnreachableError(NO_ANSWER + "; ".join(failures), fix)
 

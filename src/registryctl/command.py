@@ -3,14 +3,16 @@
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 from msgspec.structs import replace
 
-from registryctl.errors import CtlError, UsageError
+from registryctl.errors import CtlError, UnreachableError, UsageError
 from registryctl.session import Session
 from registryctl.settings import read_settings
 from registryctl.token import tokens_for
@@ -57,7 +59,7 @@ def verb(
             with errors_to_exit_status():
                 refuse_empty_values(context)
                 session = _session(shared, shared["output"] or formats[0], formats, signs_in=signs_in)
-                with closing(session):
+                with closing(session), foreign_answers_to_errors(session):
                     raise typer.Exit(function(session, **given) or 0)  # type: ignore[call-arg]  # by name, as typer read them
 
         return _signed_like(run, function, formats)
@@ -115,6 +117,31 @@ def refuse_empty_values(context: typer.Context) -> None:
         if "" in (value if isinstance(value, list | tuple) else [value]):
             label = parameter.opts[0] if parameter.opts[0].startswith("-") else (parameter.metavar or name).strip("[].")
             raise UsageError(f"{label}: received an empty value", "give one, or leave it out")
+
+
+@contextmanager
+def foreign_answers_to_errors(session: Session) -> Iterator[None]:
+    """Say that an answer has not the form of a registry's: a proxy, or another program, has written it.
+
+    Raises:
+        UnreachableError: so it is.
+    """
+    try:
+        yield
+    except UnicodeEncodeError:
+        # The terminal's, and none of the answer.
+        raise
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        if not session.answered:
+            raise
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if "registryctl" in frame.filename]
+        what = f"{type(error).__name__}: {error} ({Path(own[-1].filename).name}:{own[-1].lineno})"
+        raise UnreachableError(
+            f"{session.client.shown} answers in another form than a registry: {what}",
+            "check that --url or REGISTRYCTL_URL names a registry and no other program; if it does, upgrade this "
+            "command, or report this line",
+            from_registry=False,
+        ) from error
 
 
 @contextmanager

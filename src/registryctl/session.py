@@ -34,6 +34,11 @@ class Session:
 
         return ApiClient(self.settings)
 
+    @property
+    def answered(self) -> bool:
+        """Whether something has answered a request, be it a registry or not."""
+        return "client" in self.__dict__ and self.client.answered
+
     @cached_property
     def screen(self) -> "Screen":
         """Standard output."""

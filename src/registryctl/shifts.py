@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -26,6 +27,18 @@ _MIN_HOLD_SHOWN = 60
 
 _STATES = {"running": "green", "paused": "cyan", "aborted": "red", "done": ""}
 _FINAL = frozenset({"aborted", "done"})
+
+
+class _Shift(Struct, frozen=True):
+    """The fields of a shift by which a pipeline goes: an answer without them is that of another program."""
+
+    service: str
+    to: str
+    state: Literal["running", "paused", "aborted", "done"]
+    percent: float
+    started_at: float
+    held: str
+    reason: str
 
 
 class Wanted(Struct, frozen=True):
@@ -69,18 +82,40 @@ def run_shift(
         raise UsageError("shift: received --for without --wait", "give --wait too")
     if wait:
         return _wait(session, _first_look(session, service, wanted, reason), seconds)
-    _show(session, _ask(session, service, wanted, reason))
+    document = _ask(session, service, wanted, reason)
+    _show(session, document, _shift_of(document, service))
     return 0
 
 
 def _first_look(session: Session, service: str, wanted: Wanted, reason: str) -> Document:
     try:
-        return read(_ask(session, service, wanted, reason))
+        return _shift_of(_ask(session, service, wanted, reason), service)
     except CtlError as error:
-        if error.from_registry or isinstance(error, UnreachableError):
+        if (error.from_registry and not _is_foreign(error, service)) or isinstance(error, UnreachableError):
             raise
         # The 404 of a load balancer says nothing of the shift, and the exit status of one would.
         raise UnreachableError(str(error), error.fix, from_registry=False) from None
+
+
+def _shift_of(document: Raw, service: str) -> Document:
+    """Return a document of a service's shift.
+
+    Raises:
+        UnreachableError: it is another document, so that no registry has written it.
+    """
+    shift = read(document)
+    try:
+        fields = msgspec.convert(shift, _Shift)
+    except msgspec.ValidationError as error:
+        raise UnreachableError(f"an answer is no shift of {service}: {error}", from_registry=False) from None
+    if fields.service != service:
+        raise UnreachableError(f"an answer is a shift of {fields.service}, and not of {service}", from_registry=False)
+    return shift
+
+
+def _is_foreign(error: CtlError, service: str) -> bool:
+    """Return whether a 404 is that of another program: a registry's names the service."""
+    return isinstance(error, MissingError) and service not in str(error)
 
 
 def _ask(session: Session, service: str, wanted: Wanted, reason: str) -> Raw:
@@ -146,9 +181,9 @@ def _wait(session: Session, shift: Document, longest: float | None) -> int:
             return UNDER_WAY
         time.sleep(POLL_INTERVAL)
         try:
-            shift, silence = read(session.client.get(path)), ""
+            shift, silence = _shift_of(session.client.get(path), shift["service"]), ""
         except CtlError as error:
-            if error.is_temporary:
+            if error.is_temporary or _is_foreign(error, shift["service"]):
                 silence = _tell_silence(session, str(error), silence)
             elif isinstance(error, MissingError):
                 session.screen.note(
@@ -180,11 +215,10 @@ def _tell(session: Session, shift: Document, before: str) -> str:
     return compared
 
 
-def _show(session: Session, document: Raw) -> None:
+def _show(session: Session, document: Raw, shift: Document) -> None:
     if session.json:
         session.screen.document(document)
         return
-    shift = read(document)
     screen = session.screen
     style = _STATES.get(shift["state"], "")
     screen.say(
@@ -232,10 +266,10 @@ def _other_share(shift: Document) -> str:
 
 def _show_all(session: Session) -> None:
     document = session.client.get("/v1/shifts")
+    shifts: Sequence[Document] = read(document)["shifts"]
     if session.json:
         session.screen.document(document)
         return
-    shifts: Sequence[Document] = read(document)["shifts"]
     if not shifts:
         session.screen.say("no service had a shift")
         return

@@ -62,8 +62,12 @@ class World:
             self.cache,
             self.feed,
             lambda: self.leads,
-            lambda service, _within: self.figures.get(service, NOBODY),
+            self.figures_of,
         )
+
+    async def figures_of(self, service: str, _within: float) -> EndpointTotals:
+        """Return the figures of a service."""
+        return self.figures.get(service, NOBODY)
 
     async def begin(self, service: str, plan: ShiftPlan = PLAN) -> None:
         """Register an endpoint of each revision, and begin a shift."""

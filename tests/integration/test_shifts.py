@@ -150,6 +150,14 @@ NO_REGISTRY: Answers = [
     (404, _HTML, b"<html>no such target group</html>"),
     (429, _HTML, b"<html>slow down</html>"),
     (502, _HTML, b"<html>bad gateway</html>"),
+    (200, _JSON, b""),
+    (200, _JSON, b"null"),
+    (200, _JSON, b"[]"),
+    (200, _JSON, b'{"status":"ok"}'),
+    (200, _JSON, b'{"service":"shop","state":"done"}'),
+    (200, _JSON, b'{"service":"other","to":"a=b","state":"aborted","percent":0,"started_at":1,"held":"","reason":""}'),
+    (404, {"content-type": "application/problem+json"}, b'{"title":"Not found","status":404,"detail":"no upstream"}'),
+    (204, {}, b""),
 ]
 """What stands in front of a registry may answer with for a while."""
 
@@ -161,12 +169,15 @@ def in_front(answers: Answers, last: bytes) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
             status, headers, body = left.pop(0) if left else (200, _JSON | {"date": "no date"}, last)
             self.send_response_only(status)
             for name, value in (headers | {"content-length": str(len(body))}).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815  # as http.server names it
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -202,6 +213,26 @@ def test_a_pipeline_takes_no_answer_of_a_proxy_for_that_of_a_registry(
     assert [line.split("  ")[1] for line in said.out.splitlines()] == ["running", "done"]
     with in_front([(200, _HTML, b"<html>")], done) as url:
         assert registryctl(url, "share", service).status == 5
+
+
+def test_an_answer_of_another_program_is_no_defect_and_no_answer() -> None:
+    """The command says so, and its exit status is that of a registry that does not answer."""
+    verbs = (
+        ("shift",),
+        ("shift", "shop", "-o", "json"),
+        ("stat",),
+        ("edges", "-o", "json"),
+        ("routes", "shop"),
+        ("tap", "shop"),
+        ("services",),
+        ("events", "-o", "json"),
+        ("expiry",),
+    )
+    for body in (b"", b"[]", b'{"status":"ok"}', b'{"state":"done","pairs":7,"errands":7,"events":{}}'):
+        with in_front([], body) as url:
+            for words in verbs:
+                said = registryctl(url, *words)
+                assert (said.status, said.err[:13]) == (5, "registryctl: "), (words, body, said)
 
 
 def test_who_waits_hears_that_postgresql_does_not_answer(

@@ -7,7 +7,7 @@ cannot be looked at keeps back no other, and while PostgreSQL is away all of the
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from msgspec import Struct
@@ -50,7 +50,7 @@ class EndpointTotals(Struct, frozen=True):
     reporting: int
 
 
-EndpointFigures = Callable[[str, float], EndpointTotals]
+EndpointFigures = Callable[[str, float], Awaitable[EndpointTotals]]
 """Returns what Envoys counted for the endpoints of a service within so many seconds."""
 
 
@@ -185,7 +185,7 @@ class Shifts:
         watched = self._watched.get(row.service)
         if watched is None:
             raise ValueError("its row cannot be read: start the shift anew, which replaces it")
-        change = look(watched.shift, self._look(watched, row), now)
+        change = look(watched.shift, await self._look(watched, row), now)
         if change.publishes:
             await self._publish(row, change)
             return
@@ -195,7 +195,7 @@ class Shifts:
             await store.note(self._database, change)
             watched.noted_at = time.monotonic()
 
-    def _look(self, watched: _Watched, row: RunningShift) -> Look:
+    async def _look(self, watched: _Watched, row: RunningShift) -> Look:
         """Return what is known now, and remember what the next look is compared with.
 
         Raises:
@@ -204,12 +204,14 @@ class Shifts:
         # Without endpoints it would be aborted, although it may have all of them.
         self._cache.check_sure(row.service)
         shift, moment = watched.shift, time.monotonic()
+        elapsed = moment - watched.looked_at
+        figures = await self._figures(row.service, shift.step_age + elapsed)
+        self._cache.check_sure(row.service)
+        watched.looked_at = moment
         snapshot = self._cache.get(row.service)
         if snapshot.change != watched.change:
             strength = strength_of(snapshot.endpoints.values(), shift.plan.selector, shift.plan.others)
             watched.strength, watched.change = strength, snapshot.change
-        elapsed, watched.looked_at = moment - watched.looked_at, moment
-        figures = self._figures(row.service, shift.step_age + elapsed)
         group, rest = watched.counts.sums(figures.endpoints, snapshot.endpoints)
         return Look(elapsed, group, rest, figures.callers, figures.reporting, watched.strength, row.shares)
 

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import astuple
 
 from registry import metrics
 from registry.cooperative import cooperatively, in_turns
-from registry.core.endpoint_attempts import ServiceImage, endpoint_counts
+from registry.core.endpoint_attempts import EndpointImage, ServiceImage, endpoint_counts_in_steps
 from registry.core.shared_table import Owner, most_dropped
 from registry.core.traffic import WINDOW_SECONDS, EndpointCounts
 from registry.core.traffic_figures import AgedImage
@@ -68,9 +68,17 @@ class _StoredImage(Struct, array_like=True, frozen=True):
     reporters: list[bytes]
 
 
+class _StoredService(Struct, array_like=True, frozen=True):
+    """A ``ServiceImage`` as it is stored, which is encoded and decoded in parts."""
+
+    service: str
+    endpoints: list[Raw]
+    callers: list[Raw]
+
+
 class _StoredEndpoints(Struct, array_like=True, frozen=True):
     format: int
-    services: list[ServiceImage]
+    services: list[_StoredService]
 
 
 class _Other(Struct, frozen=True):
@@ -88,6 +96,8 @@ _stored_endpoints = msgspec.msgpack.Decoder(_StoredEndpoints)
 _pairs = msgspec.msgpack.Decoder(list[PairImage])
 _routes = msgspec.msgpack.Decoder(list[RouteImage])
 _callers = msgspec.msgpack.Decoder(list[CallerImage])
+_endpoint = msgspec.msgpack.Decoder(EndpointImage)
+_caller = msgspec.msgpack.Decoder(tuple[str, str, float, float])
 _reporters = msgspec.msgpack.Decoder(list[ReporterImage])
 
 
@@ -219,11 +229,12 @@ class TrafficExchange:
         minute = WINDOW_SECONDS["1m"]
         return [other.pairs.pairs for other in self._others.values() if now - other.made_at < minute]
 
-    def endpoint_counts(self, service: str, within: float) -> EndpointCounts:
+    async def endpoint_counts(self, service: str, within: float) -> EndpointCounts:
         """Return the attempts at a service's endpoints in the last seconds, by all processes."""
         now = time.monotonic()
         others = [(now - other.made_at, other.endpoints) for other in self._others.values()]
-        return endpoint_counts([(0.0, self.table.endpoints.image_of(service, now, within)), *others], service, within)
+        own = await in_turns(self.table.endpoints.image_of_in_steps(service, now, within))
+        return await in_turns(endpoint_counts_in_steps([(0.0, own), *others], service, within))
 
     def _shifting(self, now: float) -> bool:
         """Return whether any process counts endpoints for a shift, which cannot wait long for the others."""
@@ -255,7 +266,7 @@ class TrafficExchange:
         image, _ = await self._own_image(complete=True)
         digests = self._imaged
         pairs = await _pack_image(image)
-        endpoints = await asyncio.to_thread(_pack, _StoredEndpoints(FORMAT, self.table.endpoint_images(begun)))
+        endpoints = await _pack_endpoints(await in_turns(self.table.endpoints.images_in_steps(begun)))
         taken = time.monotonic() - begun
         # Set before it is stored: while PostgreSQL is away, the table is not made ready again in each pass.
         self._tried_at = begun
@@ -276,7 +287,7 @@ class TrafficExchange:
         for row in rows:
             try:
                 pairs = await _unpack_image(row.pairs)
-                endpoints = await asyncio.to_thread(_unpack_endpoints, row.endpoints)
+                endpoints = await _unpack_endpoints(row.endpoints)
             except (msgspec.DecodeError, zlib.error, ValueError):
                 # Another version of the registry wrote it, or it is broken.
                 self._note_unreadable(row.process_id, row.number)
@@ -342,10 +353,35 @@ def _pack(stored: Struct) -> bytes:
     return zlib.compress(_encode(stored), 1)
 
 
-def _unpack_endpoints(packed: bytes) -> list[ServiceImage]:
-    stored = _stored_endpoints.decode(zlib.decompress(packed))
+async def _pack_endpoints(services: Sequence[ServiceImage]) -> bytes:
+    """Return the attempts at endpoints as they are stored, with others served in between."""
+    stored = [
+        _StoredService(
+            service.service,
+            [Raw(_encode(each)) async for each in cooperatively(service.endpoints)],
+            [Raw(_encode(each)) async for each in cooperatively(service.callers)],
+        )
+        for service in services
+    ]
+    return await asyncio.to_thread(_pack, _StoredEndpoints(FORMAT, stored))
+
+
+async def _unpack_endpoints(packed: bytes) -> list[ServiceImage]:
+    """Return the attempts at endpoints that another process has stored, with others served in between.
+
+    Raises:
+        msgspec.DecodeError, zlib.error, ValueError: they cannot be read.
+    """
+    stored = _stored_endpoints.decode(await asyncio.to_thread(zlib.decompress, packed))
     _check_format(stored.format)
-    return stored.services
+    return [
+        ServiceImage(
+            service.service,
+            [_endpoint.decode(each) async for each in cooperatively(service.endpoints)],
+            [_caller.decode(each) async for each in cooperatively(service.callers)],
+        )
+        for service in stored.services
+    ]
 
 
 def _check_format(number: int) -> None:

@@ -152,7 +152,7 @@ async def show_service(  # noqa: PLR0913  # the parts of the page, and one argum
         pauses=await ask_for_pauses(expiry, reader, service),
         overrides=len(snapshot.overridden),
         in_mesh=mesh.node(reader, service) is not None,
-        neighbours=neighbours(callers.pairs, callees.pairs),
+        neighbours=await neighbours(callers.pairs, callees.pairs),
         subscribers=await page_of_subscribers(subscribers, reader, SubscriberFilter(service=service)),
         filters=filters,
         query=filters.query,

@@ -1,6 +1,5 @@
 """The page of traffic: who calls whom, as a map and as a table of all pairs."""
 
-from asyncio import sleep
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
@@ -28,7 +27,7 @@ _SORTS: dict[Sort, _Key] = {
     "p99": lambda pair: (-(pair.p99 or 0), *_names(pair)),
     "timeouts": lambda pair: (-pair.reasons.timeouts, *_names(pair)),
 }
-"""By the column that a table is sorted by; ``state`` is the order of ``worst_first``."""
+"""By the column that a table is sorted by; ``state`` is the order of ``rank``."""
 
 
 @router.get("/traffic")
@@ -53,8 +52,7 @@ async def show_traffic(  # noqa: PLR0913  # the parts of the page, and one argum
         if matches(q, pair.caller, pair.callee, pair.location):
             matching.append(pair)
     ordered = await in_order(matching, rank)
-    map_ = traffic_map(ordered, window)
-    await sleep(0)
+    map_ = await traffic_map(ordered, window)
     shown = page_of(ordered if sort == "state" else await in_order(matching, _SORTS[sort]), page)
     rows = Page([pair_row(pair, window) for pair in shown.items], shown.total, shown.number, shown.last)
     return frame.page(

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.json import encode
 
+from registry.cooperative import cooperatively, in_order, in_turns
 from registry.core.traffic import WINDOW_SECONDS, PairFigures, Window
-from registry.core.traffic_map import Node, PairState, ends, select, state_of, worst_first
+from registry.core.traffic_map import Node, PairState, ends, rank, select_in_steps, state_of
 
 _MAX_NEIGHBOURS = 20
 """Callers and callees that the page of a service shows, each."""
@@ -69,10 +70,11 @@ class Neighbours(Struct, frozen=True):
     more_callees: int
 
 
-def neighbours(callers: Sequence[PairFigures], callees: Sequence[PairFigures]) -> Neighbours:
-    """Return what the page of a service shows of its traffic in the last minute."""
+async def neighbours(callers: Sequence[PairFigures], callees: Sequence[PairFigures]) -> Neighbours:
+    """Return what the page of a service shows of its traffic in the last minute; discovery goes on in between."""
     shown = [
-        [pair_row(figures, "1m") for figures in worst_first(pairs)[:_MAX_NEIGHBOURS]] for pairs in (callers, callees)
+        [pair_row(figures, "1m") for figures in (await in_order(pairs, rank))[:_MAX_NEIGHBOURS]]
+        for pairs in (callers, callees)
     ]
     return Neighbours(
         shown[0], shown[1], max(0, len(callers) - _MAX_NEIGHBOURS), max(0, len(callees) - _MAX_NEIGHBOURS)
@@ -130,19 +132,21 @@ def milliseconds(number: float | None) -> str:
     return "< 1 ms" if number < 1 else f"{number:,.0f} ms"
 
 
-def traffic_map(pairs: Sequence[PairFigures], window: Window) -> TrafficMap:
+async def traffic_map(pairs: Sequence[PairFigures], window: Window) -> TrafficMap:
     """Return the map of the first pairs, which are those that fail and the busiest ones.
 
-    Its order is that of the names, so that a pair whose numbers change stays where it is.
+    Its order is that of the names, so that a pair whose numbers change stays where it is. Discovery goes on in between:
+    between 60 services there may be 3,600 pairs.
     """
-    selection = select(pairs)
-    shown = sorted(selection.pairs, key=ends)
+    selection = await in_turns(select_in_steps(pairs))
+    shown = await in_order(selection.pairs, ends)
     nodes: dict[Node, int] = {}
     edges = []
-    for pair in shown:
+    async for pair in cooperatively(shown):
         caller, callee = (nodes.setdefault(end, len(nodes)) for end in ends(pair))
         row = pair_row(pair, window)
-        edges.append((caller, callee, pair.requests_per_second, row.state, _label(row), _words(row)))
+        edge = (caller, callee, pair.requests_per_second, row.state, _label(row), _words(row))
+        edges.append(Raw(encode(edge)))
     data = {"nodes": [(name, place, f"/ui/services/{quote(name)}") for name, place in nodes], "pairs": edges}
     return TrafficMap(
         encode(data).decode(), len(shown), selection.services, selection.pairs_left_out, selection.services_left_out

@@ -1,6 +1,6 @@
 """Attempts at the endpoints of services under a shift, kept for an hour in slots that grow with age."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -17,6 +17,8 @@ _KEPT = 3_600.0
 """Seconds for which attempts are kept; a step that takes longer is judged by these."""
 _CALLER_OVERDUE = 30.0
 """Seconds after which a caller without traffic to the service counts no more."""
+_CALLERS_OF_STEP = 20
+"""Callers that are gone through in one step."""
 MAX_WATCHED_ENDPOINTS = 2_000
 """Endpoints of one service that are counted; attempts at further ones are left out."""
 MAX_CALLERS = 10_000
@@ -125,38 +127,41 @@ class EndpointTable:
                     del service.endpoints[endpoint]
                 yield
 
-    def images(self, now: float) -> list[ServiceImage]:
-        """Return all services with ages instead of times."""
-        return [_image(name, service, now, _KEPT) for name, service in self._services.items()]
+    def images_in_steps(self, now: float) -> Generator[None, None, list[ServiceImage]]:
+        """Return all services with ages instead of times, a step for each endpoint and for some callers.
 
-    def image_of(self, service: str, now: float, within: float) -> list[ServiceImage]:
-        """Return one service with the slots of the last seconds; nothing if it has none."""
+        Digests may come in between. An hour of 2,000 endpoints at once would take 0.4 s.
+        """
+        images = []
+        for name, service in list(self._services.items()):
+            images.append((yield from _image_in_steps(name, service, now, _KEPT)))
+        return images
+
+    def image_of_in_steps(self, service: str, now: float, within: float) -> Generator[None, None, list[ServiceImage]]:
+        """Return one service with the slots of the last seconds, in the same steps; nothing if it has none."""
         known = self._services.get(service)
-        return [] if known is None else [_image(service, known, now, within)]
+        return [] if known is None else [(yield from _image_in_steps(service, known, now, within))]
 
 
-def _image(name: str, service: _Service, now: float, within: float) -> ServiceImage:
+def _image_in_steps(name: str, service: _Service, now: float, within: float) -> Generator[None, None, ServiceImage]:
     oldest = now - within - COARSE_SLOT
-    return ServiceImage(
-        name,
-        [
-            EndpointImage(
-                endpoint,
-                [SlotImage(round(now - slot[0], 2), int(slot[1]), int(slot[2])) for slot in slots if slot[0] >= oldest],
-            )
-            for endpoint, slots in service.endpoints.items()
-        ],
-        [
-            (*envoy, round(now - seen[0], 2), round(min(now - seen[1], 2 * _KEPT), 2))
-            for envoy, seen in service.callers.items()
-        ],
-    )
+    endpoints = []
+    for endpoint, slots in list(service.endpoints.items()):
+        kept = [SlotImage(round(now - slot[0], 2), int(slot[1]), int(slot[2])) for slot in slots if slot[0] >= oldest]
+        endpoints.append(EndpointImage(endpoint, kept))
+        yield
+    callers = []
+    for number, (envoy, seen) in enumerate(service.callers.items()):
+        callers.append((*envoy, round(now - seen[0], 2), round(min(now - seen[1], 2 * _KEPT), 2)))
+        if number % _CALLERS_OF_STEP == 0:
+            yield
+    return ServiceImage(name, endpoints, callers)
 
 
-def endpoint_counts(
+def endpoint_counts_in_steps(
     images: Iterable[tuple[float, Iterable[ServiceImage]]], service: str, within: float
-) -> EndpointCounts:
-    """Return the attempts at a service's endpoints of the last seconds, by all processes.
+) -> Generator[None, None, EndpointCounts]:
+    """Return the attempts at a service's endpoints of the last seconds, by all processes, in the same steps.
 
     Args:
         images: of each process, with the seconds since they were made.
@@ -171,9 +176,12 @@ def endpoint_counts(
                 continue
             for each in image.endpoints:
                 _add_slots(totals, each, within - age)
-            for caller, node, traffic, counted in image.callers:
+                yield
+            for number, (caller, node, traffic, counted) in enumerate(image.callers):
                 before = seen.get((caller, node), (float("inf"), float("inf")))
                 seen[caller, node] = (min(before[0], traffic + age), min(before[1], counted + age))
+                if number % _CALLERS_OF_STEP == 0:
+                    yield
     current = [counted for traffic, counted in seen.values() if traffic <= _CALLER_OVERDUE]
     reporting = Reporting(sum(counted <= _CALLER_OVERDUE for counted in current), len(current))
     return EndpointCounts(_attempts(totals), reporting)

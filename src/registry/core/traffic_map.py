@@ -1,6 +1,6 @@
 """The state of a pair of caller and callee in a word, and the pairs that a map can show."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
@@ -73,13 +73,10 @@ def state_of(success: float | None) -> PairState:
     return "degraded" if failed >= DEGRADED_FROM else "healthy"
 
 
-def worst_first(pairs: Sequence[AnyPair]) -> list[AnyPair]:
-    """Return pairs that fail, those with the most failures first, then the busiest ones."""
-    return sorted(pairs, key=rank)
-
-
-def select(pairs: Sequence[AnyPair], limit: int = MAX_MAP_SERVICES) -> MapSelection[AnyPair]:
-    """Return the first pairs that have no more services than the limit; ``worst_first`` says which come first.
+def select_in_steps(
+    pairs: Sequence[AnyPair], limit: int = MAX_MAP_SERVICES
+) -> Generator[None, None, MapSelection[AnyPair]]:
+    """Return the first pairs that have no more services than the limit, in steps; ``rank`` says which come first.
 
     A pair between services that are shown already is shown with them.
     """
@@ -95,11 +92,12 @@ def select(pairs: Sequence[AnyPair], limit: int = MAX_MAP_SERVICES) -> MapSelect
             services.add(caller)
             services.add(callee)
             shown.append(pair)
+        yield
     return MapSelection(shown, len(services), len(pairs) - len(shown), len(everyone) - len(services))
 
 
 def rank(pair: Pair) -> tuple[int, float, float, Node, Node]:
-    """Return what ``worst_first`` goes by."""
+    """Return by what pairs are sorted: those that fail, with the most failures first, then the busiest ones."""
     rate, success = pair.requests_per_second, pair.success
     state = state_of(success)
     if success is None or state == "healthy":

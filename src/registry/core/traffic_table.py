@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from msgspec.structs import astuple
 
-from registry.core.endpoint_attempts import EndpointTable, ServiceImage
+from registry.core.endpoint_attempts import EndpointTable
 from registry.core.shared_table import FairBudget, Owner, SharedTable
 from registry.core.traffic_images import (
     CallerImage,
@@ -255,10 +255,6 @@ class TrafficTable:
             list(self.caller_images(now)),
             list(self.reporter_images(now)),
         )
-
-    def endpoint_images(self, now: float) -> list[ServiceImage]:
-        """Return the attempts at the endpoints of services under a shift."""
-        return self.endpoints.images(now)
 
     def totals(self) -> Iterator[PairTotals]:
         """Yield the totals of the pairs since the process knows them."""

@@ -2,20 +2,25 @@
 
 import contextlib
 import itertools
+import zlib
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import cast
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from registry.background import traffic_exchange
 from registry.background.traffic_exchange import TrafficExchange
+from registry.cooperative import at_once
+from registry.core.endpoint_attempts import ServiceImage
+from registry.core.traffic import Attempts
 from registry.core.traffic_table import TrafficTable
 from registry.errors import UnavailableError
 from registry.store.database import Database
 from registry.store.traffic import TrafficRow
-from wire.traffic_digest import Edge, EdgeCounts, Route, RouteCounts, TrafficDigest
+from wire.traffic_digest import Edge, EdgeCounts, EdgeEndpoint, EndpointAttempts, Route, RouteCounts, TrafficDigest
 
 
 class Rows:
@@ -130,6 +135,24 @@ async def test_what_came_after_an_image_is_stored_with_the_next_row(rows: Rows) 
     rows.now += 2
     await other.exchange()
     assert sum(len(each.image.pairs) for each in await other.images()) == 1
+
+
+async def test_attempts_at_endpoints_are_stored_as_a_version_before_reads_them(rows: Rows) -> None:
+    """They are encoded and decoded in parts, which the bytes do not show."""
+    one, other = await two(rows)
+    attempts = (EdgeEndpoint("10.0.0.5:80", EndpointAttempts(9, 2)),)
+    edges = (Edge("payments", EdgeCounts(10, healthy=3, total=3), (), attempts),)
+    watched = {"payments": lambda _endpoint: True}
+    one.table.take(TrafficDigest("shop", "i-1", 10.0, 1, sender="s", edges=edges), rows.now, watched)
+    rows.now += 6
+    await one.exchange()
+    rows.now += 2
+    await other.exchange()
+    counts = await other.endpoint_counts("payments", 60)
+    assert counts.endpoints == {"10.0.0.5:80": Attempts(9, 2)}
+    packed = zlib.decompress(rows.rows["one"][3])
+    images = at_once(one.table.endpoints.images_in_steps(rows.now - 2))
+    assert msgspec.msgpack.decode(packed, type=tuple[int, list[ServiceImage]]) == (traffic_exchange.FORMAT, images)
 
 
 async def test_postgresql_away_costs_no_image_each_second(rows: Rows) -> None:

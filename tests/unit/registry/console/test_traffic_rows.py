@@ -64,7 +64,7 @@ def test_rates_and_latencies_have_the_digits_that_matter() -> None:
     assert [milliseconds(number) for number in (None, 0.5, 12.2, 1234.5)] == ["", "< 1 ms", "12 ms", "1,234 ms"]
 
 
-def test_a_callee_that_fails_is_told_from_a_breaker_of_its_caller() -> None:
+async def test_a_callee_that_fails_is_told_from_a_breaker_of_its_caller() -> None:
     """What no other reason explains was answered by the callee, and nothing is counted below nought."""
     half = figures(success=0.5)
     assert pair_row(half, "1m").reasons == ["answered with an error 5.0/s"]
@@ -72,10 +72,10 @@ def test_a_callee_that_fails_is_told_from_a_breaker_of_its_caller() -> None:
     assert pair_row(turned_away, "1m").reasons == ["circuit breaker 6.7/s"]
     both = figures(success=0.5, reasons=Reasons(timeouts=60, overflows=120))
     assert pair_row(both, "1m").reasons == ["circuit breaker 2.0/s", "answered with an error 2.0/s"]
-    assert "answered with an error 5.0/s" in json.loads(traffic_map([half], "1m").data)["pairs"][0][5]
+    assert "answered with an error 5.0/s" in json.loads((await traffic_map([half], "1m")).data)["pairs"][0][5]
     away = figures(success=0.5, reasons=Reasons(connect_failures=300, retries=900))
     late = figures(success=0.5, reasons=Reasons(timeouts=299, none_healthy=1))
-    shown = [traffic_map([each], "1m") for each in (half, turned_away, away, late)]
+    shown = [await traffic_map([each], "1m") for each in (half, turned_away, away, late)]
     assert [json.loads(each.data)["pairs"][0][4][2] for each in shown] == [
         "errors", "breaker", "no connection", "timed out"
     ]  # fmt: skip
@@ -103,10 +103,10 @@ def test_rates_of_reasons_go_by_the_time_that_is_known() -> None:
     assert row.timeouts == "1.0/s"
 
 
-def test_the_data_of_the_map() -> None:
+async def test_the_data_of_the_map() -> None:
     """Nodes by number; an edge has its rate, its state, and the words beside it."""
     pairs = [figures("web", "shop", 0.5), figures("shop", "stock"), figures("batch", "stock", None)]
-    shown = traffic_map(pairs, "1m")
+    shown = await traffic_map(pairs, "1m")
     data = json.loads(shown.data)
     nodes = [name for name, _, _ in data["nodes"]]
     edges = {
@@ -121,26 +121,26 @@ def test_the_data_of_the_map() -> None:
     assert (shown.services, shown.pairs_left_out) == (4, 0)
 
 
-def test_the_map_keeps_its_order_while_numbers_change() -> None:
+async def test_the_map_keeps_its_order_while_numbers_change() -> None:
     """Else it would be laid out anew every five seconds."""
     orders = []
     for success in (1.0, 0.2):
         pairs = [figures("web", "shop", success), figures("web", "stock"), figures("shop", "stock")]
-        data = json.loads(traffic_map(pairs, "1m").data)
+        data = json.loads((await traffic_map(pairs, "1m")).data)
         orders.append((data["nodes"], [edge[:2] for edge in data["pairs"]]))
     assert orders[0] == orders[1]
 
 
-def test_callers_of_each_zone_are_nodes_of_their_own() -> None:
+async def test_callers_of_each_zone_are_nodes_of_their_own() -> None:
     """One zone that fails is seen beside one that does not."""
     pairs = [figures(location="eu/a"), figures(location="eu/b", success=0.0)]
-    data = json.loads(traffic_map(pairs, "1m").data)
+    data = json.loads((await traffic_map(pairs, "1m")).data)
     assert [node[:2] for node in data["nodes"]] == [["web", "eu/a"], ["shop", ""], ["web", "eu/b"]]
     assert [edge[3] for edge in data["pairs"]] == ["healthy", "unhealthy"]
 
 
-def test_names_are_data() -> None:
+async def test_names_are_data() -> None:
     """Whatever a service is called, its address is quoted and its name is JSON."""
     name = "evil.~:@-service"
-    data = json.loads(traffic_map([figures(name, "shop")], "1m").data)
+    data = json.loads((await traffic_map([figures(name, "shop")], "1m")).data)
     assert data["nodes"][0] == [name, "", "/ui/services/evil.~%3A%40-service"]
