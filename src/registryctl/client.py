@@ -13,6 +13,7 @@ import httpx
 import msgspec
 from msgspec import Raw, Struct
 
+from registryctl.answer_deadline import AnswerDeadline
 from registryctl.errors import ConflictError, CtlError, MissingError, RejectedError, UnreachableError, UsageError
 from registryctl.faults import counted, faults_in
 from registryctl.redaction import redact_text
@@ -34,6 +35,8 @@ _UNAVAILABLE = "unavailable"
 NO_ANSWER = "no registry answers: "
 """Begins the text of the error when no address answers."""
 
+_TRICKLE_TIMES = 5
+"""Times of the longest wait that an answer may take besides: a proxy may send it byte by byte."""
 MAX_PAGE = 1000
 """Items of a list that are asked for at once; the API gives no more."""
 
@@ -44,6 +47,7 @@ _PERHAPS_DONE = (
     "--timeout 30s waits longer"
 )
 _NO_REGISTRY = "check that --url or REGISTRYCTL_URL names a registry, without a path of its API"
+_NO_TIME = "no answer in time"
 _MAX_SHOWN = 100
 """Characters of a content type that are shown."""
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
@@ -80,7 +84,10 @@ class ApiClient:
             verify=tls_context(settings),
             headers={"x-actor": settings.actor, "user-agent": "registryctl"} | ({"host": name} if name else {}),
         )
-        self._extensions = {"sni_hostname": name.rpartition(":")[0] or name} if name else {}
+        self._deadline = AnswerDeadline()
+        self._extensions: dict[str, Any] = {"trace": self._deadline.note}
+        if name:
+            self._extensions["sni_hostname"] = name.rpartition(":")[0] or name
 
     @property
     def url(self) -> str:
@@ -256,18 +263,23 @@ class ApiClient:
         failures = []
         fix = _NOT_THERE
         for _ in range(len(self._urls)):
+            headers = self._headers() | waits
             try:
-                response = self._http.request(
-                    method,
-                    f"{self.url}{path}",
-                    params=_given(params),
-                    content=body,
-                    headers=self._headers() | waits,
-                    timeout=httpx.Timeout(self._settings.timeout, read=read_timeout),
-                    extensions=self._extensions,
-                )
+                with self._deadline.within(read_timeout + _TRICKLE_TIMES * self._settings.timeout) as over:
+                    response = self._http.request(
+                        method,
+                        f"{self.url}{path}",
+                        params=_given(params),
+                        content=body,
+                        headers=headers,
+                        timeout=httpx.Timeout(self._settings.timeout, read=read_timeout),
+                        extensions=self._extensions,
+                    )
+                    if over.is_set():
+                        # What came until then may look whole.
+                        raise httpx.ReadTimeout("")  # one way out for both
             except httpx.RequestError as error:
-                failures.append(f"{self.shown}: {reason_of(error)}")
+                failures.append(f"{self.shown}: {_NO_TIME if over.is_set() else reason_of(error)}")
                 if not isinstance(error, _UNSENT):
                     fix = _PERHAPS_DONE if method != "GET" else _LATE
                     if method != "GET":
@@ -313,7 +325,7 @@ def read(document: Raw) -> Document:
     """
     try:
         decoded: Document = msgspec.json.decode(document, type=Document)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreachableError(f"an answer is no document of a registry: {error}", _NO_REGISTRY) from None
     return decoded
 
@@ -339,7 +351,7 @@ def problem_of(response: httpx.Response, request: str, token: AccessToken | None
 def reason_of(error: httpx.RequestError) -> str:
     """Return in words why there was no answer."""
     if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
+        return _NO_TIME
     return _ERRNO.sub("", str(error)) or type(error).__name__
 
 

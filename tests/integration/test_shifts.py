@@ -152,6 +152,7 @@ NO_REGISTRY: Answers = [
     (502, _HTML, b"<html>bad gateway</html>"),
     (200, _JSON, b""),
     (200, _JSON, b"null"),
+    (200, _JSON, b'{"service":"\xff"}'),
     (200, _JSON, b"[]"),
     (200, _JSON, b'{"status":"ok"}'),
     (200, _JSON, b'{"service":"shop","state":"done"}'),

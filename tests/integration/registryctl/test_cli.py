@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,25 @@ def test_a_registry_that_hangs_is_not_one_at_another_address() -> None:
     assert "it may wait for PostgreSQL" in read.err
     assert "it may be done all the same: look before you repeat it" in write.err
     assert "name its address" not in read.err + write.err
+
+
+def test_an_answer_that_trickles_ends() -> None:
+    """In its head, or in a body that would be whole without its end: a byte each moment is no wait for any of them."""
+    for beginning in (b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"):
+        with socket.create_server(("127.0.0.1", 0)) as slow, ThreadPoolExecutor(1) as proxy:
+
+            def trickle(server: socket.socket, head: bytes) -> None:
+                connection, _ = server.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(head)
+                    while True:
+                        connection.sendall(b" ")
+                        time.sleep(0.05)
+
+            trickling = proxy.submit(trickle, slow, beginning)
+            said = registryctl(f"http://127.0.0.1:{slow.getsockname()[1]}", "services", "--timeout", "200ms")
+            trickling.result(30)
+        assert (said.status, "no answer in time" in said.err) == (5, True), said
 
 
 def test_the_next_address_is_asked_when_one_is_away(shared_registry: Registry, shop: str) -> None:
