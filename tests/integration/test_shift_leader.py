@@ -231,7 +231,7 @@ async def test_it_holds_while_its_service_cannot_be_read(world: World) -> None:
     await world.begin("shop")
     cache = SnapshotCache()
     cache.doubt("shop")
-    world.shifts = Shifts(world.database, cache, world.feed, lambda: True, lambda *_: NOBODY)
+    world.shifts = Shifts(world.database, cache, world.feed, lambda: True, world.figures_of)
     for _ in range(4):
         await world.look(GONE_AFTER)
     assert set(world.shifts._failures) == {"shop"}
