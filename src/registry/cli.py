@@ -91,8 +91,8 @@ def serve() -> None:
         with worker_metrics(settings), _without("pydantic.v1"):
             with _without_garbage_collection():
                 from registry.embedded_postgresql import database_url  # noqa: PLC0415
-                from registry.server import serve as serve_until_stopped  # noqa: PLC0415
                 from registry.store.migration import check_database  # noqa: PLC0415
+                from registry.workers import serve as serve_until_stopped  # noqa: PLC0415
 
             with database_url(settings) as url:
                 check_database(url, settings.database_timeout)
@@ -108,8 +108,8 @@ def worker(alive: int, living: int) -> None:
     with _without_garbage_collection(), _without("rich", "pydantic.v1"):
         from registry.embedded_postgresql import database_url  # noqa: PLC0415
         from registry.event_log import configure_logs  # noqa: PLC0415
-        from registry.server import serve_as_worker  # noqa: PLC0415
         from registry.settings import load_settings  # noqa: PLC0415
+        from registry.workers import serve_as_worker  # noqa: PLC0415
 
     _exit_at_stop_signals()
     configure_logs()

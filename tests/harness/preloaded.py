@@ -196,9 +196,9 @@ def _become(request: dict[str, object]) -> Callable[[], object]:
 if __name__ == "__main__":
     gc.disable()
     import registry.embedded_postgresql
-    import registry.server
     import registry.store.migration
-    import registry.usecases.first_token  # noqa: F401  # as the verbs do
+    import registry.usecases.first_token
+    import registry.workers  # noqa: F401  # as the verbs do
     from registry.cli import main
 
     gc.freeze()

@@ -309,6 +309,6 @@ async def test_streams_leave_descriptors_to_others(database: str, workplace: Pat
 
 def test_packages_of_streams_are_imported_where_there_are_streams() -> None:
     """A registry without them needs neither h2 nor protobuf."""
-    program = "import sys, registry.server; print([name for name in ('h2', 'google.protobuf') if name in sys.modules])"
+    program = "import sys, registry.workers; print([name for name in ('h2', 'google.protobuf') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
