@@ -74,9 +74,9 @@ async def save(
 ) -> dict[str, StoredVersion]:
     """Store the changes of a changeset, and remove the given quarantined rows."""
     changed = list(changeset.changed())
-    after = next_versions(changed, locked.numbers, locked.generation, {row.service for row in quarantined})
-    raised = sorted(name for name in after if after[name] != locked.numbers[name])
-    if _is_single(changeset, changed, locked.numbers, raised, quarantined):
+    after = next_versions(changed, locked.versions, locked.generation, {row.service for row in quarantined})
+    raised = sorted(name for name in after if after[name] != locked.versions[name])
+    if _is_single(changeset, changed, locked.versions, raised, quarantined):
         await _save_single(driver, changeset, changed[0], after)
         return after
     # First, because a new endpoint may take the address of one of them.
@@ -119,14 +119,14 @@ def _is_single(
 async def _save_single(
     driver: Driver, changeset: Changeset, entry: EndpointChange, after: Mapping[str, StoredVersion]
 ) -> None:
-    numbers = after[entry.after.service]
+    stored = after[entry.after.service]
     await driver.run(
         SINGLE_CHANGE,
         **parameters(
-            to_row(entry.after, numbers.change),
-            _event(changeset.events[0], changeset.now, numbers.version),
-            _lease(entry, changeset.now, numbers.change),
-            numbers.version,
+            to_row(entry.after, stored.change),
+            _event(changeset.events[0], changeset.now, stored.version),
+            _lease(entry, changeset.now, stored.change),
+            stored.version,
         ),
     )
 
@@ -142,7 +142,7 @@ async def _remove_quarantined(driver: Driver, changeset: Changeset, row: Quarant
 
 def next_versions(
     changed: Collection[EndpointChange],
-    numbers: Mapping[str, StoredVersion],
+    versions: Mapping[str, StoredVersion],
     generation: int,
     losing_endpoint: Collection[str] = (),
 ) -> dict[str, StoredVersion]:
@@ -150,15 +150,15 @@ def next_versions(
 
     Args:
         changed: the changed endpoints.
-        numbers: the versions of the locked services before it.
+        versions: the versions of the locked services before it.
         generation: the number of promotions so far.
         losing_endpoint: services that lose a quarantined row as well.
     """
-    after = dict(numbers)
+    after = dict(versions)
     touched = {entry.after.service for entry in changed}.union(losing_endpoint)
     visible = {entry.after.service for entry in changed if entry.visible}.union(losing_endpoint)
     for name in touched:
-        before = numbers[name]
+        before = versions[name]
         if not before.version:
             first = version_before_first(generation)
             before = StoredVersion(first, max(first, before.change))

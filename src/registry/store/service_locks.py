@@ -24,7 +24,7 @@ class StoredVersion(Struct, frozen=True):
 class LockedServices(Struct, frozen=True):
     """The versions of the services that a transaction has locked, and the number of promotions so far."""
 
-    numbers: dict[str, StoredVersion]
+    versions: dict[str, StoredVersion]
     generation: int = 0
 
 
@@ -40,7 +40,7 @@ LOCK_SERVICES = locking(bindparam("names", type_=ARRAY(Text)))
 
 async def lock_service(driver: Driver, service: str) -> bool:
     """Lock a service for the rest of the transaction; return False if it is not known."""
-    return bool((await lock_services(driver, LOCK_SERVICES, names=[service])).numbers)
+    return bool((await lock_services(driver, LOCK_SERVICES, names=[service])).versions)
 
 
 async def lock_services(driver: Driver, lock: Statement, **parameters: object) -> LockedServices:
@@ -56,5 +56,5 @@ async def lock_services(driver: Driver, lock: Statement, **parameters: object) -
         # The first change since a fail-over: the former primary may have served the next version already.
         await move_on(driver, [row.name for row in rows])
         rows = await driver.rows(lock, **parameters)
-    numbers = {row.name: StoredVersion(row.version, row.change) for row in rows}
-    return LockedServices(numbers, rows[0].generation if rows else 0)
+    versions = {row.name: StoredVersion(row.version, row.change) for row in rows}
+    return LockedServices(versions, rows[0].generation if rows else 0)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import BigInteger, ColumnElement, Integer, bindparam, func, select, text
 
-from registry.core import versions as numbers
+from registry.core.versions import version_jump
 from registry.store.database import CHANNEL
 from registry.store.driver import Driver, Statement
 from registry.store.tables import registry_state, services
@@ -37,4 +37,4 @@ async def move_on(driver: Driver, names: Collection[str]) -> None:
 
     The services have to be locked, and this transaction must not have raised their versions before.
     """
-    await driver.run(_MOVE_ON, names=sorted(names), far=numbers.version_jump())
+    await driver.run(_MOVE_ON, names=sorted(names), far=version_jump())

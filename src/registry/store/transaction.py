@@ -186,23 +186,23 @@ async def _try_change_at_addresses(
         admitted = missing if max_new_services is None else missing[:max_new_services]
         created = [row.name for row in await driver.rows(_ADD_SERVICES, names=admitted)] if admitted else []
         locked = await lock_services(driver, _LOCK_SERVICES_AND_OWNERS, names=sorted(service_names), **parameters)
-        unadmitted_services = frozenset(creates_services) - locked.numbers.keys()
+        unadmitted_services = frozenset(creates_services) - locked.versions.keys()
         if not unadmitted_services.issubset(missing[len(admitted) :]):
             # To create the service now would lock services out of their order.
             raise _ForgottenMeanwhileError
         kept = {_key(row): override_from(row) for row in await driver.rows(_OVERRIDES, **parameters)}
         # A row that cannot be read has no owner, and must not make a registration at its address fail.
         changeset, quarantined = await _changeset(
-            await driver.rows(_LOAD_AT_ADDRESSES, names=sorted(locked.numbers), **parameters), kept
+            await driver.rows(_LOAD_AT_ADDRESSES, names=sorted(locked.versions), **parameters), kept
         )
         changeset.unadmitted_services = unadmitted_services
         decide(changeset)
         await _fill_places(driver, changeset)
         after = await save(driver, changeset, locked, quarantined)
-        unused = [name for name in created if after[name] == locked.numbers[name]]
+        unused = [name for name in created if after[name] == locked.versions[name]]
         if unused:
             await driver.run(_DELETE_UNUSED_SERVICES, names=unused)
-        return {name: numbers for name, numbers in after.items() if name not in unused}
+        return {name: stored for name, stored in after.items() if name not in unused}
 
 
 async def change_service(
@@ -228,7 +228,7 @@ async def change_service(
         # The sweeper has other services to change, and tries this one again.
         await driver.run(_SHORT_LOCK)
         locked = await lock_services(driver, LOCK_SERVICES, names=[service])
-        if not locked.numbers:
+        if not locked.versions:
             # A service that another transaction creates from here on is not locked, and must not be changed.
             return {}
         changeset, quarantined = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
@@ -254,7 +254,7 @@ async def change_unroutable(
     async with database.driver_transaction() as driver:
         await driver.run(_SHORT_LOCK)
         locked = await lock_services(driver, LOCK_SERVICES, names=[service])
-        if not locked.numbers:
+        if not locked.versions:
             return {}
         rows = [
             *await driver.rows(_LOAD_UNROUTABLE, service=service),
@@ -284,7 +284,7 @@ async def change_by_operator(
     """
     async with database.driver_transaction() as driver:
         locked = await lock_services(driver, LOCK_SERVICES, names=[service])
-        if not locked.numbers:
+        if not locked.versions:
             return {}
         changeset, _ = await _changeset(await driver.rows(_LOAD_SERVICE, service=service))
         (counted,) = await driver.rows(
@@ -314,7 +314,7 @@ async def change_endpoint_by_operator(
     service = key[0]
     async with database.driver_transaction() as driver:
         locked = await lock_services(driver, LOCK_SERVICES, names=[service])
-        if not locked.numbers:
+        if not locked.versions:
             return {}
         parameters = _at([(key[1], key[2])])
         changeset, _ = await _changeset(await driver.rows(_LOAD_AT_ADDRESSES, names=[service], **parameters))
