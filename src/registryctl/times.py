@@ -4,7 +4,10 @@ import datetime as dt
 
 
 def clock(epoch: float, *, utc: bool) -> str:
-    """Return a point in time: in this machine's zone for people, in UTC to the millisecond for machines."""
+    """Return a point in time: in this machine's zone for people, in UTC to the millisecond for machines.
+
+    Both name their zone, so that two people can compare them, and `--at` takes either as it stands.
+    """
     if utc:
         return dt.datetime.fromtimestamp(epoch, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return dt.datetime.fromtimestamp(epoch).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return dt.datetime.fromtimestamp(epoch).astimezone().isoformat(" ", "seconds").replace("+00:00", "Z")
