@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 from browser.visit import HOSTILE
+from harness.no_tls import NO_TLS
 from harness.process import eventually
 from harness.registry import Registry
 
@@ -82,7 +83,7 @@ class MeshEnvoys(threading.Thread):
 
     def run(self) -> None:
         """Poll until told to end."""
-        with httpx.Client(base_url=self._url, timeout=10, trust_env=False) as client:
+        with httpx.Client(base_url=self._url, timeout=10, trust_env=False, verify=NO_TLS) as client:
             while not self._over.wait(0.2):
                 for kind in ("clusters", "routes"):
                     self._poll(client, kind, "web/task-1", takes=True)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.envoy import Envoy, TokenDirectory, recommended_envoy
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port
 from harness.registry import Registry
 
@@ -92,7 +93,9 @@ def recommended(directory: Path, found: Registry, service: str, apps: list[str])
 
 def send(envoy: Envoy, method: str, times: int) -> Counter[int]:
     """Send requests, each with an id of its own; return how often each status came."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{envoy.listener}", timeout=10, trust_env=False) as client:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{envoy.listener}", timeout=10, trust_env=False, verify=NO_TLS
+    ) as client:
         return Counter(
             client.request(method, "/", headers={"x-id": f"{method}-{number}"}).status_code for number in range(times)
         )

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.envoy import binary
+from harness.no_tls import NO_TLS
 from harness.operator import registryctl
 from harness.process import eventually, free_port, running
 from harness.registry import registry
@@ -61,7 +62,7 @@ def bootstrap(admin: int, listener: int) -> dict[str, Any]:
 def is_live(url: str) -> bool:
     """Tell whether an Envoy has started up."""
     try:
-        return httpx.get(f"{url}/ready", trust_env=False).text.strip() == "LIVE"
+        return httpx.get(f"{url}/ready", trust_env=False, verify=NO_TLS).text.strip() == "LIVE"
     except httpx.TransportError:
         return False
 

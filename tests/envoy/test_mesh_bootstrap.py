@@ -11,6 +11,7 @@ from harness.app import app
 from harness.envoy import TokenDirectory
 from harness.mesh_envoy import envoy_of
 from harness.mesh_server import mesh_server
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port, script
 
 from meshconfig.bootstrap import LOCAL_CLUSTER
@@ -84,7 +85,7 @@ def test_an_envoy_of_a_service(workplace: Path) -> None:
             # The first registry is away from the beginning.
             mesh_server(compile_mesh(configuration, Catalog()), {"shop": [port], "web": []}, second) as registry,
             envoy_of(workplace, configuration, "web", overlay_of_task=_overlay(workplace)) as envoy,
-            httpx.Client(trust_env=False, timeout=5) as client,
+            httpx.Client(trust_env=False, verify=NO_TLS, timeout=5) as client,
         ):
             egress = f"http://127.0.0.1:{envoy.listener}/work"
             eventually(

@@ -16,6 +16,7 @@ from harness.grpc_call import grpc_call
 from harness.mesh_app import NAME_HEADER, MeshApp, grpc_app, mesh_app
 from harness.mesh_envoy import envoy_of
 from harness.mesh_server import Place, mesh_server
+from harness.no_tls import NO_TLS
 from harness.probing import Authority
 from harness.process import eventually, free_port
 from harness.websocket import RefusedHandshakeError, Websocket
@@ -222,7 +223,9 @@ def test_a_connection_for_one_site_serves_no_other(stage: Stage) -> None:
 def test_a_site_without_a_certificate_is_served_on_the_same_port(stage: Stage) -> None:
     """To connections without TLS, where the others are misdirected."""
     answers = {
-        host: httpx.get(f"http://127.0.0.1:{stage.edge}/", headers={"host": host}, trust_env=False).status_code
+        host: httpx.get(
+            f"http://127.0.0.1:{stage.edge}/", headers={"host": host}, trust_env=False, verify=NO_TLS
+        ).status_code
         for host in ("plain.example", "www.example")
     }
     assert answers == {"plain.example": 200, "www.example": 421}
@@ -231,10 +234,10 @@ def test_a_site_without_a_certificate_is_served_on_the_same_port(stage: Stage) -
 def test_clients_without_tls_are_redirected(stage: Stage) -> None:
     """To the same path and query of the same host, on the port of the edge."""
     place = f"http://127.0.0.1:{stage.redirect}/a?b=1"
-    answer = httpx.get(place, headers={"host": "www.example"}, trust_env=False)
+    answer = httpx.get(place, headers={"host": "www.example"}, trust_env=False, verify=NO_TLS)
     assert answer.status_code == 301
     assert answer.headers["location"] == f"https://www.example:{stage.edge}/a?b=1"
-    assert httpx.get(place, headers={"host": "other.example"}, trust_env=False).status_code == 421
+    assert httpx.get(place, headers={"host": "other.example"}, trust_env=False, verify=NO_TLS).status_code == 421
 
 
 def test_prefixes_end_at_a_segment(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from harness.grpc_call import grpc_call
 from harness.mesh_app import NAME_HEADER, MeshApp, grpc_app, mesh_app
 from harness.mesh_envoy import envoy_of
 from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
+from harness.no_tls import NO_TLS
 from harness.probing import Authority
 from harness.process import eventually, free_port
 from harness.websocket import RefusedHandshakeError, Websocket
@@ -173,7 +174,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         served = mesh_server(compile_mesh(configuration, Catalog()), ports, registry_port)
         registry = stack.enter_context(served)
         envoy = stack.enter_context(envoy_of(directory, configuration, "web"))
-        client = stack.enter_context(httpx.Client(trust_env=False, timeout=5))
+        client = stack.enter_context(httpx.Client(trust_env=False, verify=NO_TLS, timeout=5))
         running = Stage(envoy, registry, apps, client)
         for host in ("user", "shop", "divided", "shadowed", "sticky", "strict", "right"):
             eventually(partial(ready, running, host), said=envoy.log.read_text)

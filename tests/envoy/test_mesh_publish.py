@@ -14,6 +14,7 @@ import httpx
 import pytest
 from harness.app import turned
 from harness.mesh_envoy import envoy_of
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port
 from moto.server import ThreadedMotoServer
 
@@ -58,7 +59,7 @@ def asking(url: str, answers: Counter[int]) -> Iterator[None]:
     over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(trust_env=False, timeout=5) as client:
+        with httpx.Client(trust_env=False, verify=NO_TLS, timeout=5) as client:
             while not over.is_set():
                 answers[client.get(url, headers={"host": "shop"}).status_code] += 1
 

@@ -18,6 +18,7 @@ import pytest
 from harness.envoy import Envoy
 from harness.mesh_envoy import envoy_of
 from harness.mesh_server import MeshServer, Place, lb_endpoint, mesh_server
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port, running
 from harness.steady_load import Load
 
@@ -71,7 +72,7 @@ class Stage:
     def ask(self, port: int, path: str) -> bool:
         """Ask an app itself; tell whether it answers."""
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False).status_code == 200
+            return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, verify=NO_TLS).status_code == 200
         return False
 
     def serve(self, places: Sequence[Place]) -> None:

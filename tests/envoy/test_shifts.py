@@ -12,6 +12,7 @@ import httpx
 import pytest
 from harness.app import Turned
 from harness.envoy import Envoy, envoy
+from harness.no_tls import NO_TLS
 from harness.process import eventually
 from harness.registrar import registrar
 from harness.registry import Registry
@@ -36,7 +37,7 @@ class Users(threading.Thread):
     def run(self) -> None:
         """Send until the end."""
         begun, number = time.monotonic(), 0
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, verify=NO_TLS, timeout=10) as client:
             while not self._over.is_set():
                 number += 1
                 time.sleep(max(0.0, begun + number / _RATE - time.monotonic()))

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.callees import Callee, Callees, failing_callees
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port
 from harness.registrar import registrar
 from harness.registry import Registry
@@ -152,12 +153,12 @@ async def test_quantiles_are_those_of_envoy(envoy: Callees) -> None:
     envoy.call(slow, 40)
     admin = f"http://127.0.0.1:{envoy.admin}"
     target = f"{admin}/stats?format=json&usedonly&filter=^cluster\\..*upstream_rq_time$"
-    before = httpx.get(target, trust_env=False).text
-    eventually(lambda: httpx.get(target, trust_env=False).text != before, within=20, every=0.2)
+    before = httpx.get(target, trust_env=False, verify=NO_TLS).text
+    eventually(lambda: httpx.get(target, trust_env=False, verify=NO_TLS).text != before, within=20, every=0.2)
     reader = Envoy(EnvoyAdminClient(EnvoyAdminAddress.parse(admin)))
     await reader.look()
     reading = await reader.read()
-    shown = httpx.get(target, trust_env=False).json()["stats"][-1]["histograms"]
+    shown = httpx.get(target, trust_env=False, verify=NO_TLS).json()["stats"][-1]["histograms"]
     places = [shown["supported_quantiles"].index(part) for part in (50.0, 95.0, 99.0)]
     compared = 0
     for histogram in shown["computed_quantiles"]:

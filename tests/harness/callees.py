@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from harness.envoy import binary
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port, running
 from meshconfig.statistics import prometheus
 
@@ -129,8 +130,10 @@ class Callees:
         self.admin = admin
         self.metrics = metrics
         self.callees = callees
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
-        self._requests = httpx.Client(base_url=f"http://127.0.0.1:{listener}", timeout=5, trust_env=False)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False, verify=NO_TLS)
+        self._requests = httpx.Client(
+            base_url=f"http://127.0.0.1:{listener}", timeout=5, trust_env=False, verify=NO_TLS
+        )
 
     def close(self) -> None:
         """Close the connections to Envoy."""

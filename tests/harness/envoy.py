@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port, running
 from meshconfig.ads import over_ads
 from meshconfig.definition.registry_client import RegistryClient
@@ -33,7 +34,7 @@ class Envoy:
         self.listener = listener
         self.log = log
         self.pid = pid
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False)
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{admin}", timeout=10, trust_env=False, verify=NO_TLS)
 
     def close(self) -> None:
         """Let go of the admin interface."""
@@ -104,7 +105,7 @@ class Envoy:
 
     def get(self) -> str:
         """Send one request to the first service; return the endpoint that answered it, empty when none did."""
-        answer = httpx.get(f"http://127.0.0.1:{self.listener}/work", timeout=5, trust_env=False)
+        answer = httpx.get(f"http://127.0.0.1:{self.listener}/work", timeout=5, trust_env=False, verify=NO_TLS)
         return answer.headers.get(ENDPOINT_HEADER, "") if answer.status_code == 200 else ""
 
     def assignment(self, service: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import httpx
 
+from harness.no_tls import NO_TLS
+
 
 class Mangler:
     """Passes polls to the registry, and its answers back; while ``poisoned``, with ports that no Envoy takes.
@@ -29,7 +31,9 @@ class Mangler:
                 passed = {
                     name: self.headers[name] for name in ("content-type", "x-forwarded-for") if name in self.headers
                 }
-                answer = httpx.post(f"{registry}{self.path}", content=body, headers=passed, trust_env=False, timeout=20)
+                answer = httpx.post(
+                    f"{registry}{self.path}", content=body, headers=passed, trust_env=False, verify=NO_TLS, timeout=20
+                )
                 content = answer.content
                 if mangler.poisoned:
                     content = content.replace(b'"port_value":', b'"port_value":9999')

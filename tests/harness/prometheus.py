@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from harness.no_tls import NO_TLS
 from harness.process import eventually, free_port, running
 
 _CONFIGURATION = Path(__file__).parents[2] / "deploy" / "prometheus" / "prometheus.yaml"
@@ -47,7 +48,7 @@ class Prometheus:
     def __init__(self, port: int) -> None:
         self.moment: float | None = None
         """The time of which ``evaluate`` asks; None: now."""
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False, verify=NO_TLS)
 
     def ready(self) -> bool:
         """Tell whether it answers."""

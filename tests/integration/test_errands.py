@@ -16,6 +16,7 @@ import httpx
 import pytest
 from harness.access import bearer, first_token, new_token
 from harness.cluster import cluster
+from harness.no_tls import NO_TLS
 from harness.postgres import Postgres
 from harness.process import eventually, script
 from harness.registry import Registry, registry
@@ -29,7 +30,9 @@ class FakeRegistrar:
     """Asks for errands as a registrar does, and answers each with the same result."""
 
     def __init__(self, process: Registry, service: str, endpoint: str, result: object = None, **asks: Any) -> None:
-        self._client = httpx.Client(base_url=process.url, timeout=30, trust_env=False, headers=asks.pop("headers", {}))
+        self._client = httpx.Client(
+            base_url=process.url, timeout=30, trust_env=False, verify=NO_TLS, headers=asks.pop("headers", {})
+        )
         self._params: dict[str, Any] = {
             "instance": f"i-{service}",
             "endpoint": f"{service}/{endpoint}",
@@ -238,7 +241,7 @@ def test_an_asker_that_goes_away_changes_nothing(shared_registry: Registry, serv
     asked = ask(shared_registry, service=service)
     errand = asked.json()["errands"][0]["id"]
     with pytest.raises(httpx.ReadTimeout):
-        httpx.get(f"{shared_registry.url}/v1/errands/{errand}?wait=20", timeout=0.3, trust_env=False)
+        httpx.get(f"{shared_registry.url}/v1/errands/{errand}?wait=20", timeout=0.3, trust_env=False, verify=NO_TLS)
     with contextlib.closing(FakeRegistrar(shared_registry, service, ONE)) as fake:
         fake.run()
     assert result_of(shared_registry, asked)["state"] == "answered"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from harness.no_tls import NO_TLS
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -25,7 +26,10 @@ def own(server: Postgres, workplace: Path) -> Iterator[Registry]:
 def test_a_reader_without_a_place_is_refused(own: Registry) -> None:
     """Of many who come at once, as many as there are places are answered 200, the others 503 with Retry-After."""
     limits = httpx.Limits(max_connections=None)
-    with ExitStack() as stack, httpx.Client(base_url=own.url, timeout=20, trust_env=False, limits=limits) as client:
+    with (
+        ExitStack() as stack,
+        httpx.Client(base_url=own.url, timeout=20, trust_env=False, verify=NO_TLS, limits=limits) as client,
+    ):
 
         def follow(_number: int) -> httpx.Response:
             request = client.build_request("GET", "/v1/events", headers=HEADERS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 from harness.calls import Call, digest
+from harness.no_tls import NO_TLS
 from harness.process import eventually
 from harness.prometheus import promtool
 from harness.registry import Registry, registry
@@ -84,7 +85,8 @@ def test_several_workers_answer_as_one(database: str, workplace: Path, service: 
     with registry(database, workplace, workers=2) as found:
         # Each reads the database for itself, and either may be the first.
         eventually(
-            lambda: all(httpx.get(f"{found.url}/readyz", trust_env=False).is_success for _ in range(20)), within=30
+            lambda: all(httpx.get(f"{found.url}/readyz", trust_env=False, verify=NO_TLS).is_success for _ in range(20)),
+            within=30,
         )
         found.register(service, "10.0.0.1:80")
         asked = 40
@@ -93,7 +95,7 @@ def test_several_workers_answer_as_one(database: str, workplace: Path, service: 
             httpx.post(
                 f"{found.url}/v3/discovery:endpoints", json={"resource_names": [service]}, trust_env=False
             ).raise_for_status()
-        fresh = [httpx.get(f"{found.url}/metrics", trust_env=False).text for _ in range(6)]
+        fresh = [httpx.get(f"{found.url}/metrics", trust_env=False, verify=NO_TLS).text for _ in range(6)]
         for text in fresh:
             families = {family.name: family for family in text_string_to_metric_families(text)}
             polls = {sample.labels["code"]: sample.value for sample in families["registry_polls"].samples}
@@ -110,13 +112,13 @@ def test_several_workers_answer_as_one(database: str, workplace: Path, service: 
         eventually(lambda: samples(found).get(("registry_endpoints", ("HEALTHY",))) == 1.0, within=30)
         for number in range(10):
             sent = digest("web", f"z{number}", [Call("web", "shop", 100, zone=f"z{number}")])
-            httpx.post(f"{found.url}/v1/traffic", json=sent, trust_env=False).raise_for_status()
+            httpx.post(f"{found.url}/v1/traffic", json=sent, trust_env=False, verify=NO_TLS).raise_for_status()
         # A worker tells the others of its pairs every five seconds.
         eventually(lambda: [_requests(found) for _ in range(6)] == [1000.0] * 6, within=30, every=0.5)
         # What an ended worker has counted still counts, and its files do not stay.
         for _ in range(2):
             directory, worker = _replaced_worker(found)
-            text = httpx.get(f"{found.url}/metrics", trust_env=False).text
+            text = httpx.get(f"{found.url}/metrics", trust_env=False, verify=NO_TLS).text
             assert (
                 sum(map(float, re.findall(r'^registry_polls_total{.*code="200".*} (.*)$', text, re.MULTILINE))) == asked
             )
@@ -142,7 +144,7 @@ def _replaced_worker(found: Registry) -> tuple[Path, int]:
 
 def _requests(found: Registry) -> float:
     """Return the requests of all pairs, as a new connection reaches any of the workers."""
-    text = httpx.get(f"{found.url}/metrics", trust_env=False).text
+    text = httpx.get(f"{found.url}/metrics", trust_env=False, verify=NO_TLS).text
     return sum(map(float, re.findall(r"^headcount_traffic_requests_total\{.*\} (\d+)$", text, re.MULTILINE)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from harness.nginx import binary, deployed, nginx
+from harness.no_tls import NO_TLS
 from harness.postgres import Postgres
 from harness.process import eventually, free_port
 from harness.registry import Registry, registry
@@ -25,7 +26,7 @@ class Proxied:
     def __init__(self, registries: Sequence[Registry], port: int) -> None:
         self.registries = registries
         self.url = f"http://127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=NO_TLS)
 
     def poll(self, service: str, version: str = "", hold: float = 0.0) -> httpx.Response:
         """Ask as an Envoy does, which waits this long."""

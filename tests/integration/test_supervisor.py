@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from harness.no_tls import NO_TLS
 from harness.process import end, eventually, free_port, script
 from harness.registry import Registry, registry
 
@@ -203,7 +204,7 @@ def eventually_two(found: Registry) -> list[psutil.Process]:
 
 def _asked_anew(found: Registry) -> int:
     """Return the status of a request by a connection of its own, which may reach either worker."""
-    return httpx.get(f"{found.url}/v1/services", trust_env=False, timeout=10).status_code
+    return httpx.get(f"{found.url}/v1/services", trust_env=False, verify=NO_TLS, timeout=10).status_code
 
 
 def _ended(found: Registry) -> dict[str, float]:

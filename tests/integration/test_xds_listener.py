@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from harness.no_tls import NO_TLS
 from harness.postgres import Postgres
 from harness.probing import Authority
 from harness.process import eventually, free_port
@@ -169,7 +170,7 @@ async def test_streams_beyond_the_limit_are_refused(serving: tuple[Registry, int
 async def test_other_requests_learn_what_is_served(serving: tuple[Registry, int]) -> None:
     """A browser or curl at the wrong port is told so."""
     _, port = serving
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/")
     assert answer.status_code == 400
     assert "REGISTRY_XDS_LISTEN" in answer.text
@@ -240,7 +241,8 @@ async def test_workers_serve_streams_by_tls(database: str, tmp_path: Path, servi
         eventually(lambda: len(_serving(found)) == 2 and _serving(found) != workers, within=60)
         # Streams are refused as UNAVAILABLE until it has read the database.
         eventually(
-            lambda: all(httpx.get(f"{found.url}/readyz", trust_env=False).is_success for _ in range(20)), within=30
+            lambda: all(httpx.get(f"{found.url}/readyz", trust_env=False, verify=NO_TLS).is_success for _ in range(20)),
+            within=30,
         )
         for _ in range(12):
             async with stream_client(port, context) as client:

@@ -12,6 +12,7 @@ import httpx
 import psutil
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
+from harness.no_tls import NO_TLS
 
 SOURCES = str(Path(__file__).parents[3] / "src")
 
@@ -59,7 +60,7 @@ async def run_verb(environ: dict[str, str], *arguments: str, limit: float = 20) 
 async def admin(where: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the admin interface at ``where``, as soon as it answers."""
     path = where.removeprefix("unix:") if where.startswith("unix:") else None
-    transport = httpx.AsyncHTTPTransport(uds=path)
+    transport = httpx.AsyncHTTPTransport(verify=NO_TLS, uds=path)
     base = "http://localhost" if path else f"http://{where}"
     async with httpx.AsyncClient(transport=transport, base_url=base, trust_env=False, timeout=10) as client:
         async with asyncio.timeout(10):

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from harness.fake_app import FakeApp
 from harness.fake_registry import FakeRegistry
+from harness.no_tls import NO_TLS
 from harness.process import free_port
 from integration.registrar.processes import admin, environment, registrar, run_verb, until
 from prometheus_client.parser import text_string_to_metric_families
@@ -39,7 +40,7 @@ async def test_status_and_metrics(registry: FakeRegistry, app: FakeApp, tmp_path
         REGISTRAR_ON_SIGTERM="keep",
         STATE_DIRECTORY=str(tmp_path / "state"),
     )
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    transport = httpx.AsyncHTTPTransport(verify=NO_TLS, uds=str(socket))
     async with httpx.AsyncClient(transport=transport, base_url="http://registry", timeout=10) as envoy:
         async with registrar(environ) as process, admin(where) as client:
             assert (await _poll(envoy, "shop")).json()["version_info"] == "db000001:5"
@@ -128,7 +129,7 @@ async def test_an_address_in_use_is_taken_over(registry: FakeRegistry, app: Fake
     environ = environment(registry, app, REGISTRAR_EDGE_LISTEN=f"unix:{path}", REGISTRAR_ON_SIGTERM="keep")
     second = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/second.sock"}
     first = environ | {"REGISTRAR_ADMIN_LISTEN": f"unix:{tmp_path}/first.sock"}
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    transport = httpx.AsyncHTTPTransport(verify=NO_TLS, uds=str(path))
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://edge", timeout=10) as probe,
         registrar(first) as before,

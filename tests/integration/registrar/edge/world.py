@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from harness.fake_registry import FakeRegistry
+from harness.no_tls import NO_TLS
 
 from registrar.config.listen import ListenAddress
 from registrar.edge.disk_cache import DiskCache
@@ -65,7 +66,7 @@ async def world(
         assert await server.listen()
         running = asyncio.create_task(server.run())
         limits = httpx.Limits(max_connections=None)
-        transport = httpx.AsyncHTTPTransport(uds=str(socket), limits=limits)
+        transport = httpx.AsyncHTTPTransport(verify=NO_TLS, uds=str(socket), limits=limits)
         envoy = await stack.enter_async_context(
             httpx.AsyncClient(transport=transport, base_url="http://registry", timeout=20)
         )
@@ -78,7 +79,7 @@ async def world(
 
 def another_way(edge: World) -> World:
     """Return the same edge, with connections of another Envoy; its client is to be closed."""
-    transport = httpx.AsyncHTTPTransport(uds=str(edge.server.address.path))
+    transport = httpx.AsyncHTTPTransport(verify=NO_TLS, uds=str(edge.server.address.path))
     return World(edge.server, httpx.AsyncClient(transport=transport, base_url="http://registry"), edge.registry)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from harness.access import bearer, first_token
+from harness.no_tls import NO_TLS
 from harness.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider, new_ec_key, oidc_provider
 from harness.postgres import Postgres
 from harness.process import eventually, free_port
@@ -56,7 +57,7 @@ class Closed:
     @contextlib.contextmanager
     def browser(self) -> Iterator[httpx.Client]:
         """Return a client that keeps cookies, as a browser does; it follows no redirect."""
-        with httpx.Client(base_url=self.registry.url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=self.registry.url, trust_env=False, verify=NO_TLS, timeout=30) as client:
             yield client
 
     def answer_for(self, client: httpx.Client) -> str:
@@ -64,7 +65,7 @@ class Closed:
         begun = client.get(START)
         assert begun.status_code == 303, begun.text
         assert urlsplit(begun.headers["location"]).path == "/authorize"
-        answer = httpx.get(begun.headers["location"], trust_env=False)
+        answer = httpx.get(begun.headers["location"], trust_env=False, verify=NO_TLS)
         return str(answer.headers["location"])
 
     def sign_in(self, client: httpx.Client) -> httpx.Response:
@@ -214,7 +215,7 @@ def test_an_answer_is_good_once(closed: Closed) -> None:
         assert client.get(link).status_code == 303
         assert client.get(link).status_code == 401
         cookie = {"cookie": f"headcount_oidc={kept['headcount_oidc']}"}
-        again = httpx.get(link, headers=cookie, trust_env=False)
+        again = httpx.get(link, headers=cookie, trust_env=False, verify=NO_TLS)
         assert (again.status_code, "finished before" in again.text) == (401, True)
 
 
@@ -237,7 +238,7 @@ async def test_keys_are_rotated_without_a_restart(closed: Closed) -> None:
 
     async def person() -> str:
         attempt = new_attempt(SHOP, time.time())
-        back = httpx.get(await provider.url_for(attempt), trust_env=False).headers["location"]
+        back = httpx.get(await provider.url_for(attempt), trust_env=False, verify=NO_TLS).headers["location"]
         code = parse_qs(urlsplit(back).query)["code"][0]
         return await provider.email_of(code, attempt, time.time())
 

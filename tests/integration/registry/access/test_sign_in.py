@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from harness.access import bearer, first_token, new_token, secret_of
+from harness.no_tls import NO_TLS
 from harness.postgres import Postgres
 from harness.process import eventually
 from harness.registry import Registry, registry
@@ -36,7 +37,7 @@ class Closed:
     @contextlib.contextmanager
     def browser(self, url: str = "") -> Iterator[httpx.Client]:
         """Return a client that keeps cookies, as a browser does; it follows no redirect."""
-        with httpx.Client(base_url=url or self.registry.url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=url or self.registry.url, trust_env=False, verify=NO_TLS, timeout=30) as client:
             yield client
 
     @contextlib.contextmanager
@@ -258,7 +259,7 @@ def test_a_session_goes_on_while_postgresql_is_away(server: Postgres, workplace:
     with registry(database, workplace, auth="on", database_timeout="1s") as served:
         admin = first_token(database)
         eventually(lambda: served.client.get("/v1/tokens", headers=bearer(admin)).status_code == 200, within=10)
-        with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=served.url, trust_env=False, verify=NO_TLS, timeout=30) as client:
             assert sign_in(client, admin).status_code == 303
             name = urlsplit(database).path.removeprefix("/")
             server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
