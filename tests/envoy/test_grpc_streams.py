@@ -1,5 +1,6 @@
 """Streams of discovery, asserted on a real Envoy: what it holds, what it was sent, and that it starts at once."""
 
+import json
 import os
 import re
 import signal
@@ -8,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
-from harness.envoy import Envoy, envoy
+from harness.envoy import Envoy, binary, envoy
 from harness.postgres import Postgres
-from harness.process import end, eventually, free_port
+from harness.process import end, eventually, free_port, running
 from harness.registry import Registry, registry
 from harness.stream_server import stream_server
+
+from registry.http2 import connection
 
 pytestmark = pytest.mark.envoy
 
@@ -152,3 +156,49 @@ def test_a_second_replica_sends_nothing_that_envoy_holds(database: str, workplac
             other.register(service, "10.0.0.3:80")
             eventually(lambda: holds(balancer, service, "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
             assert other.answers() == 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_envoy_that_asks_for_nothing_keeps_its_stream(
+    workplace: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ADS beside clusters that are all static: its stream is not ended each half minute, to begin again for ever."""
+    monkeypatch.setattr(connection, "STALL_TIMEOUT", 0.3)
+    admin, log = free_port(), workplace / f"static-{variant}.log"
+
+    def is_connected() -> bool:
+        stats = httpx.get(f"http://127.0.0.1:{admin}/stats?filter=control_plane.connected_state", trust_env=False)
+        return stats.text.strip() == "control_plane.connected_state: 1"
+
+    with stream_server() as server, running(_without_subscriptions(server.port, admin, variant), log=log):
+        eventually(lambda: "starting main dispatch loop" in log.read_text(), within=30)
+        eventually(is_connected)
+        # Envoy says so in its log each time that a stream ends.
+        time.sleep(2)
+        assert is_connected()
+        assert "stream to registry closed" not in log.read_text()
+
+
+def _without_subscriptions(port: int, admin: int, variant: str) -> list[str]:
+    """Return the command of an Envoy that opens a stream to this port, and subscribes to nothing."""
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    http2 = {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": {}}}
+    cluster = {
+        "name": "registry",
+        "load_assignment": {"cluster_name": "registry", "endpoints": endpoints},
+        "typed_extension_protocol_options": {options: http2},
+    }
+    ads = {
+        "api_type": variant,
+        "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "registry"}}],
+    }
+    bootstrap = {
+        "node": {"id": "static", "cluster": "static"},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
+        "static_resources": {"clusters": [cluster]},
+        "dynamic_resources": {"ads_config": ads},
+    }
+    return [binary(), "--config-yaml", json.dumps(bootstrap), "--disable-hot-restart", "--concurrency", "1"]

@@ -563,12 +563,14 @@ class Connection:
         if stream.call is None:
             return
         if stream.silent_since is not None:
-            end = stream.silent_since + STALL_TIMEOUT
-            if now >= end:
-                words = f"nothing was asked for in the first {STALL_TIMEOUT:.0f} seconds of this stream"
-                self._finish(stream, Status.DEADLINE_EXCEEDED, words, now)
-                return
-            self._expect(end)
+            if now >= stream.silent_since + STALL_TIMEOUT:
+                if self._has_other_silent(stream):
+                    words = f"nothing was asked for in the first {STALL_TIMEOUT:.0f} seconds of this stream"
+                    self._finish(stream, Status.DEADLINE_EXCEEDED, words, now)
+                    return
+                # An Envoy whose bootstrap has ADS, and nothing that comes over it, would come again for ever.
+                stream.silent_since = now
+            self._expect(stream.silent_since + STALL_TIMEOUT)
         if stream.due is None:
             return
         if stream.due <= now:
@@ -576,6 +578,11 @@ class Connection:
             self.make_ready(stream)
         else:
             self._expect(stream.due)
+
+    def _has_other_silent(self, stream: Stream) -> bool:
+        """Return whether the client has asked for nothing on another stream either: one of them keeps its place."""
+        others = (other for other in self._streams.values() if other is not stream and other.call is not None)
+        return any(other.silent_since is not None for other in others)
 
     def _send(self, stream: Stream, now: float) -> None:
         sender, burst = self._sender, MAX_BURST

@@ -684,10 +684,14 @@ def test_a_window_that_grows_too_far_ends_what_it_is_of(beside: bool, stream_id:
     assert (client.server.ended is not None) == (stream_id == 0 or increment == 0)
 
 
-def test_a_call_without_a_message_ends() -> None:
-    """A client that opens a stream and asks for nothing does not keep its place; one that has asked may be silent."""
+def test_of_calls_without_a_message_one_keeps_its_place() -> None:
+    """A client that opens streams and asks for nothing keeps one of them; one that has asked may be silent.
+
+    An Envoy with ADS and nothing that comes over it opens one stream, and would open it again for ever.
+    """
     service = EchoService()
     client, silent = open_call(service)
+    kept = client.open()
     asking = client.open()
     client.send(asking, b"nothing")
     client.exchange()
@@ -699,14 +703,19 @@ def test_a_call_without_a_message_ends() -> None:
         client.exchange()
     words = "nothing was asked for in the first 30 seconds of this stream"
     assert client.status(silent) == (Status.DEADLINE_EXCEEDED, words)
+    assert client.status(kept) is None
     assert client.status(asking) is None
-    assert client.count.open == 1
+    assert client.count.open == 2
     client.now = 3 * STALL_TIMEOUT
     client.client.ping(bytes(8))
     client.exchange()
     client.server.on_time(client.now)
     client.exchange()
     assert client.status(asking) is None
+    assert client.status(kept) is None
+    client.send(kept, b"late")
+    client.exchange()
+    assert client.messages(kept) == [b"late"]
 
 
 def test_defects_are_logged_one_a_second() -> None:
