@@ -46,11 +46,12 @@ DependencyName = Annotated[
 """A name in Envoy: of a cluster, and so of its statistics."""
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", re.ASCII)
 """The form of a `Host`."""
+HOST_TITLE = "a host without scheme, port and path"
 Host = Annotated[
     str,
     Meta(
         pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})$",
-        title="a host without scheme, port and path",
+        title=HOST_TITLE,
         examples=["shop", "*.shop.example"],
     ),
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import inspect as types
 
-from meshconfig.field_types import DURATION, PERCENT
+from meshconfig.field_types import DURATION, HOST_TITLE, PERCENT
 from meshconfig.quotation import bare, clipped, shortened
 from meshconfig.source import Node, Scalar, Sequence
 from wire.duration import format_duration, parse_duration
@@ -127,6 +127,9 @@ def _text(described: types.StrType, schema: dict[str, Any]) -> ScalarReader:
             raise RefusedValueError(message, f'Write it in quotes: "{shortened(text)}".')
         if matches is not None and not matches(text):
             fix = f"Write it like {examples[0]}." if examples else ""
+            if title == HOST_TITLE and not text.isascii():
+                # It is not computed here: Python has the rules of 2003 for it, and browsers have later ones.
+                fix = "Write it in ASCII as clients send it, each part with other letters as xn--…."
             raise RefusedValueError(f"{name} is {clipped(text)}; it has to be {title}.", fix)
         return text
 

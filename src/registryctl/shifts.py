@@ -10,6 +10,7 @@ from rich.text import Text
 
 from registryctl.client import Document, read
 from registryctl.errors import NEGATIVE, CtlError, MissingError, UnreachableError, UsageError
+from registryctl.outage import Outage
 from registryctl.output import Cell
 from registryctl.paths import path_of
 from registryctl.session import Session
@@ -167,7 +168,7 @@ def _wait(session: Session, shift: Document, longest: float | None) -> int:
     """Print what becomes of a shift until it is over; a registry that does not answer is asked again."""
     path = path_of(shift["service"], rest="/shift")
     began = time.monotonic()
-    before = silence = ""
+    before, outage = "", Outage(session.screen)
     begun_at = shift["started_at"]
     while True:
         before = _tell(session, shift, before)
@@ -181,24 +182,16 @@ def _wait(session: Session, shift: Document, longest: float | None) -> int:
             return UNDER_WAY
         time.sleep(POLL_INTERVAL)
         try:
-            shift, silence = _shift_of(session.client.get(path), shift["service"]), ""
+            shift = _shift_of(session.client.get(path), shift["service"])
+            outage.end()
         except CtlError as error:
-            if error.is_temporary or _is_foreign(error, shift["service"]):
-                silence = _tell_silence(session, str(error), silence)
-            elif isinstance(error, MissingError):
+            foreign = _is_foreign(error, shift["service"])
+            if isinstance(error, MissingError) and not (error.is_temporary or foreign):
                 session.screen.note(
                     f"the shift is gone: {error}. The registry has forgotten the service, or its database was restored"
                 )
                 return NEGATIVE
-            else:
-                raise
-
-
-def _tell_silence(session: Session, reason: str, before: str) -> str:
-    """Print once why no registry answers, and return what was compared."""
-    if reason != before:
-        session.screen.note(f"asked again: {reason}")
-    return reason
+            outage.note(error, foreign=foreign)
 
 
 def _tell(session: Session, shift: Document, before: str) -> str:

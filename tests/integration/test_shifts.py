@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import msgspec
 import pytest
 from harness.operator import registryctl
 from harness.postgres import Postgres
@@ -234,6 +235,38 @@ def test_an_answer_of_another_program_is_no_defect_and_no_answer() -> None:
             for words in verbs:
                 said = registryctl(url, *words)
                 assert (said.status, said.err[:13]) == (5, "registryctl: "), (words, body, said)
+
+
+def test_who_follows_a_roll_out_asks_again_as_well(shared_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it begins with is unknown (5); later it asks again, says so once for each reason, and not for ever."""
+    monkeypatch.setattr("registryctl.mesh.rollout_view.POLL_INTERVAL", 0.01)
+    done = shared_registry.client.get("/v1/mesh/rollout").content
+    rollout = {
+        "node_cluster": "web",
+        "share": 0.0,
+        "revision": 2,
+        "state": "waiting",
+        "reason": "",
+        "step": 1,
+        "steps": [1, 2],
+        "deadline": None,
+        "waited": 1.0,
+        "awaited": [],
+        "awaited_count": 0,
+        "left_behind": [],
+    }
+    waiting = msgspec.json.encode({**msgspec.json.decode(done), "rollouts": [rollout]})
+    with in_front(NO_REGISTRY[:1], done) as url:
+        assert registryctl(url, "mesh", "rollout", "--watch").status == 5
+    often = [answer for answer in NO_REGISTRY for _ in range(3)]
+    with in_front([(200, _JSON, waiting), *often], done) as url:
+        said = registryctl(url, "mesh", "rollout", "--watch")
+    assert said.status == 0, said
+    assert said.err.count("asked again: ") == len(NO_REGISTRY)
+    assert said.out.splitlines()[:2] == ["web: 1 of 2: add clusters, waiting", "web: done"]
+    monkeypatch.setattr("registryctl.mesh.rollout_view.MAX_OUTAGE", 0.0)
+    with in_front([(200, _JSON, waiting), *often], done) as url:
+        assert registryctl(url, "mesh", "rollout", "--watch").status == 5
 
 
 def test_who_waits_hears_that_postgresql_does_not_answer(

@@ -28,9 +28,6 @@ from meshconfig.quotation import clipped
 from meshconfig.rules.reachability import unreachable_routes
 from wire.address import parse_endpoint
 
-VERSIONS_SUFFIX = "@version"
-"""The end of the names of clusters that pick endpoints by version, which the compiler makes."""
-
 _SHARES_TOLERANCE = 0.001
 """Percent by which shares may miss 100, since shares have four decimals."""
 _CONDITIONS = ("exact", "prefix", "suffix", "contains", "regex", "range", "present")
@@ -115,9 +112,6 @@ def _reserved(block: Block, field: str) -> Iterator[Fault]:
 def _reserved_name(name: str, position: Position, fix: str) -> Iterator[Fault]:
     if name in RESERVED_CLUSTERS:
         message = f"{name} is the name of a cluster of the bootstrap, so that Envoy would ignore this one."
-        yield Fault(position, message, fix)
-    elif name.endswith(VERSIONS_SUFFIX):
-        message = f"{clipped(name)} ends with {VERSIONS_SUFFIX}, as clusters of versions do, which the compiler makes."
         yield Fault(position, message, fix)
 
 

@@ -125,7 +125,7 @@ def rollout(session: Session, watch: Watch = False) -> int:
     """Show roll-outs: each service's step, and the Envoys that it waits for. Exit status 1: one stands still."""
     from registryctl.mesh.rollout_view import follow_rollout, show_rollout
 
-    return follow_rollout(session) if watch else show_rollout(session)
+    return follow_rollout(session, begun=False) if watch else show_rollout(session)
 
 
 @verb()

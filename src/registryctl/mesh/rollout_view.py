@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.text import Text
 
 from registryctl.client import Document, read
-from registryctl.errors import NEGATIVE, MissingError
+from registryctl.errors import NEGATIVE, CtlError, MissingError
 from registryctl.mesh.api import MeshApi
 from registryctl.mesh.words import listed
+from registryctl.outage import Outage
 from registryctl.output import Cell, Screen
 from registryctl.session import Session
 from wire.duration import ago
 
 POLL_INTERVAL = 1.0
 """Seconds between two looks at a roll-out that is followed."""
+MAX_OUTAGE = 600.0
+"""Seconds for which no registry may answer while a roll-out is followed; it goes on without whoever follows it."""
 MAX_LAGGARDS = 5
 """Envoys of a roll-out that are listed before the others are counted."""
 
@@ -40,13 +43,27 @@ def show_rollout(session: Session) -> int:
     return _status(overview)
 
 
-def follow_rollout(session: Session) -> int:
-    """Print what changes of the roll-outs until none is under way or all stand still; return the exit status."""
+def follow_rollout(session: Session, *, begun: bool = True) -> int:
+    """Print what changes of the roll-outs until none is under way or all stand still; return the exit status.
+
+    A registry that does not answer is asked again for ``MAX_OUTAGE``, unless it is the first request of a command that
+    has not ``begun`` anything.
+    """
     api = MeshApi(session.client)
     before: dict[tuple[str, float], str] = {}
+    outage = Outage(session.screen, MAX_OUTAGE)
     while True:
-        document = api.rollout()
-        overview = read(document)
+        try:
+            document = api.rollout()
+            overview = read(document)
+        except CtlError as error:
+            if not begun:
+                raise
+            outage.note(error)
+            time.sleep(POLL_INTERVAL)
+            continue
+        outage.end()
+        begun = True
         rollouts = overview["rollouts"]
         lines = {(each["node_cluster"], each["share"]): _line(each) for each in rollouts}
         if session.json:

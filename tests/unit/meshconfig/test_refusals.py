@@ -228,7 +228,13 @@ BLOCKS = {
         "cluster of the bootstrap",
         "Register the service",
     ),
-    "name of a cluster of versions": (dependency("cluster: a@version"), "a@version", "@version", "another"),
+    "name of a cluster of versions": (dependency("cluster: a/version"), "a/version", "letters, digits and", "Write it"),
+    "host in other letters": (
+        dependency("hosts: ['grüße.example']"),
+        "'grüße.example']",
+        "a host without scheme",
+        "as xn--",
+    ),
     "service that is no host": (service("dependencies:\n- service: a:b\n"), "a:b", "no host", "Write hosts"),
     "zones of an address": (
         service("dependencies: [{name: a, address: 'b:1', zones: true}]"),
