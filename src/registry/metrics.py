@@ -170,6 +170,11 @@ MESH_ROLLOUTS = Gauge(
     ["state"],
     multiprocess_mode="livemax",
 )
+MESH_PAUSED_SECONDS = Gauge(
+    "registry_mesh_paused_seconds",
+    "Age of the oldest pause of a roll-out that is paused now; 0: none is. Of the process that sweeps.",
+    multiprocess_mode="livemax",
+)
 MESH_STEPS = Counter(
     "registry_mesh_steps_total",
     "Steps of roll-outs that this process has made, by what is served from then on.",
@@ -197,6 +202,11 @@ SHIFT_FAILURES = Gauge(
     "registry_shift_failures",
     "Shifts that could not be looked at by this process the last time; they hold.",
     multiprocess_mode="livemax",
+)
+SHARES_SECONDS = Gauge(
+    "registry_shares_seconds",
+    "Age of the oldest shares of a service that are in force and that no shift changes; 0: there are none.",
+    multiprocess_mode="mostrecent",
 )
 MESH_GATEWAYS_REFUSED = Gauge(
     "registry_mesh_gateways_refused",

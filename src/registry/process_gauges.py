@@ -55,6 +55,7 @@ class ProcessGauges:
         counts: Counter[str] = Counter()
         silent: dict[str, Sequence[Endpoint]] = {}
         quarantined = lost = below_strength = 0
+        oldest_shares = 0.0
         now = self._cache.clock.now()
         snapshots = list(self._cache.services().values())
         async for snapshot in cooperatively(snapshots):
@@ -65,6 +66,8 @@ class ProcessGauges:
             presence = snapshot.presence(now, self._cache.desired_counts)
             lost += len(presence.lost)
             below_strength += presence.missing > 0
+            if snapshot.shares is not None and snapshot.shares.shift is None:
+                oldest_shares = max(oldest_shares, now - snapshot.shares.set_at)
         for status in STATUSES_FOR_PEOPLE:
             metrics.ENDPOINTS.labels(status).set(counts[status])
         self._set_silence(silent)
@@ -76,6 +79,7 @@ class ProcessGauges:
         metrics.SERVICES.set(len(snapshots))
         metrics.LOST.set(lost)
         metrics.BELOW_STRENGTH.set(below_strength)
+        metrics.SHARES_SECONDS.set(oldest_shares)
 
     def _set_silence(self, silent: Mapping[str, Sequence[Endpoint]]) -> None:
         metrics.SUSPECTS.set(sum(map(len, silent.values())))

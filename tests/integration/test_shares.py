@@ -156,6 +156,28 @@ def test_shares_are_taken_back_by_a_process_that_has_not_read_them(
         assert (again.status_code, "nothing to take back" in again.text) == (404, True)
 
 
+def test_shares_that_were_forgotten_are_told(server: Postgres, workplace: Path, database: str, service: str) -> None:
+    """By the check, with their author and age, and by a metric; shares that are set anew are not."""
+    with registry(database, workplace) as own_registry:
+        populated(own_registry, service)
+        url = own_registry.url
+        registryctl(url, "share", service, "revision=b=10", "--reason", "try it", "--actor", "ann")
+        assert "shares-recent" not in registryctl(url, "check").out
+        aged = "shares = jsonb_set(shares::jsonb, '{set_at}', '1')::text, version = version + 1, change = change + 1"
+        server.execute(f"UPDATE services SET {aged}", url=database)
+        eventually(lambda: f"{service}: set " in registryctl(url, "check").out, within=20)
+        eventually(lambda: age_of_shares(own_registry) > 1e9, within=20)
+        registryctl(url, "share", service, "revision=b=10", "--reason", "still")
+        eventually(lambda: 0 < age_of_shares(own_registry) < 1e6, within=20)
+
+
+def age_of_shares(process: Registry) -> float:
+    """Return the metric of the oldest shares."""
+    lines = process.client.get("/metrics").text.splitlines()
+    (value,) = [line.split()[-1] for line in lines if line.startswith("registry_shares_seconds")]
+    return float(value)
+
+
 def _unreadable_shares(own_registry: Registry, server: Postgres, database: str, service: str) -> None:
     populated(own_registry, service)
     registryctl(own_registry.url, "share", service, "revision=b=10", "--reason", "try it")

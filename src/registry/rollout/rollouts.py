@@ -20,13 +20,13 @@ from registry.cooperative import cooperatively
 from registry.core.mesh import show_version, version_of
 from registry.core.rollout import MAX_LAGGARDS, NodeRollout, RolloutKey, RolloutState
 from registry.errors import UnavailableError
-from registry.metrics import MESH_LEFT_BEHIND, MESH_ROLLOUT_FAILURES, MESH_ROLLOUTS, MESH_STEPS
+from registry.metrics import MESH_LEFT_BEHIND, MESH_PAUSED_SECONDS, MESH_ROLLOUT_FAILURES, MESH_ROLLOUTS, MESH_STEPS
 from registry.rollout import switching
 from registry.rollout.sightings import Observation, Sightings
 from registry.rollout.switching import Change, NodeServed
 from registry.store import mesh as store
 from registry.store import rollouts as rollout_store
-from registry.store.database import Database, Session
+from registry.store.database import Database, Session, read_clock
 from registry.store.left_out import SHORT_LOCK, StoredApart
 from registry.store.mesh import WHOLE
 from registry.store.rollouts import RolloutEvent, RolloutRow
@@ -118,7 +118,7 @@ class Rollouts:
         if not self._leads():
             self._known.clear()
             self._looked_at = self._idle = None
-            self._set_gauges(())
+            self._set_gauges((), 0.0)
             self._note_failures({})
             return
         # Before the look: what is stored meanwhile is heard of after it.
@@ -133,6 +133,8 @@ class Rollouts:
             due = [row for row in rows if row.state is not None and row.state.paused is None]
             await self._read(connection, due)
             shares = await rollout_store.shares(connection, {row.node_cluster for row in due}) if due else {}
+            paused = any(row.state is not None and row.state.paused is not None for row in rows)
+            database_time = await read_clock(connection) if paused else 0.0
         failures = {row.key: "its state cannot be read" for row in rows if row.state is None}
         readable = []
         async for row in cooperatively(due):
@@ -140,7 +142,7 @@ class Rollouts:
                 readable.append(row)
             else:
                 failures[row.key] = "what it is served or wants cannot be read"
-        self._set_gauges(rows)
+        self._set_gauges(rows, database_time)
         if due:
             await self._advance(readable, shares, failures)
         else:
@@ -318,10 +320,13 @@ class Rollouts:
         MESH_ROLLOUT_FAILURES.set(len(failures))
         self._failures = dict(failures)
 
-    def _set_gauges(self, rows: Collection[NodeRollout]) -> None:
+    def _set_gauges(self, rows: Collection[NodeRollout], now: float) -> None:
+        """Count the roll-outs, and measure the oldest pause; ``now`` is the database's time, if any is paused."""
         counts = Counter(_state_label(row.state) for row in rows)
         for label in _STATE_LABELS:
             MESH_ROLLOUTS.labels(label).set(counts[label])
+        pauses = [row.state.paused.at for row in rows if row.state is not None and row.state.paused is not None]
+        MESH_PAUSED_SECONDS.set(max(0.0, now - min(pauses)) if pauses else 0.0)
 
 
 def _serial(row: NodeRollout) -> tuple[int, int, float]:

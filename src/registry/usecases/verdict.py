@@ -33,6 +33,7 @@ from registry.core.verdict.facts import (
     Facts,
     Lapse,
     MeshFacts,
+    OldSharesFacts,
     OverrideFacts,
     ServiceFacts,
     SharesFacts,
@@ -41,6 +42,7 @@ from registry.core.verdict.facts import (
     StrengthFacts,
     TrafficFacts,
 )
+from registry.core.verdict.shares import MAX_AGE as MAX_SHARES_AGE
 from registry.core.verdict.shifts import trouble_of
 from registry.errors import UnavailableError
 from registry.store.database import Database
@@ -347,6 +349,7 @@ class Verdicts:
             weak=memory.weak,
             overrides=memory.overrides,
             misleading_shares=memory.misleading_shares,
+            old_shares=memory.old_shares,
             troubled_shifts=shifts,
             traffic=traffic,
             subscribers=subscribers,
@@ -384,6 +387,7 @@ class _Memory:
         self.weak: list[StrengthFacts] = []
         self.overrides: list[OverrideFacts] = []
         self.misleading_shares: list[SharesFacts] = []
+        self.old_shares: list[OldSharesFacts] = []
 
     def add(self, snapshot: Snapshot) -> None:
         """Add the facts of a service; only the endpoints of those in trouble are looked at one by one."""
@@ -415,6 +419,10 @@ class _Memory:
             )
         if snapshot.shares is not None and (misleading := misleading_shares(snapshot.groups)):
             self.misleading_shares.append(SharesFacts(snapshot.service, tuple(misleading), snapshot.shares.actor))
+        if (shares := snapshot.shares) is not None and shares.shift is None:
+            age = self._now - shares.set_at
+            if age >= MAX_SHARES_AGE:
+                self.old_shares.append(OldSharesFacts(snapshot.service, age, shares.actor, shares.reason))
         self.overrides += (
             OverrideFacts(endpoint.service, endpoint.name, endpoint.override)
             for endpoint in snapshot.overridden

@@ -111,6 +111,22 @@ class SharesFacts(Struct, frozen=True):
     actor: str
 
 
+class OldSharesFacts(Struct, frozen=True):
+    """Shares of a service that no shift changes, and that were set long ago.
+
+    Attributes:
+        service: its name.
+        seconds: how long ago.
+        actor: the operator who set them, or who began the shift that did.
+        reason: why.
+    """
+
+    service: str
+    seconds: float
+    actor: str
+    reason: str
+
+
 class ShiftFacts(Struct, frozen=True):
     """A shift of traffic that somebody has to look at.
 
@@ -194,6 +210,7 @@ class Facts(Struct, frozen=True):
         weak: the services with too few endpoints, or with lost ones.
         overrides: the overrides in force.
         misleading_shares: the services whose shares of traffic do not do what they say.
+        old_shares: the shares that were set long ago, and that no shift changes.
         troubled_shifts: the shifts that somebody has to look at; None: PostgreSQL, which has them, is away.
         traffic: the requests between services; None: they could not be added up in time.
         subscribers: the Envoys that poll; None: they could not be collected in time.
@@ -218,6 +235,7 @@ class Facts(Struct, frozen=True):
     weak: Sequence[StrengthFacts] = ()
     overrides: Sequence[OverrideFacts] = ()
     misleading_shares: Sequence[SharesFacts] = ()
+    old_shares: Sequence[OldSharesFacts] = ()
     troubled_shifts: Sequence[ShiftFacts] | None = None
     traffic: TrafficFacts | None = None
     subscribers: ClusterSubscribers | None = None

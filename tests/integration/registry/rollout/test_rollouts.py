@@ -24,6 +24,7 @@ from registry.core.stream_subscriber import SeenRow, StreamRow
 from registry.core.subscriber import Subscribers
 from registry.core.subscriber_status import SubscriberReport
 from registry.errors import InvalidError, UnavailableError
+from registry.metrics import MESH_PAUSED_SECONDS
 from registry.rollout import switching
 from registry.rollout.rollouts import Rollouts
 from registry.rollout.sightings import Sightings, StreamSightings
@@ -600,9 +601,12 @@ async def test_a_paused_roll_out_goes_no_further(process: Process) -> None:
         (row,) = await process.look(5)
     assert row.state is not None
     assert (row.state.paused, row.state.rollout.phase) == (Pause("ann", "lunch", 1.0), Phase.ADD)
+    # Paused since 1970.
+    assert MESH_PAUSED_SECONDS.collect()[0].samples[0].value > 1e9
     assert await order(None) == ["web"]
     assert await order(None) == []
     await process.look()
+    assert MESH_PAUSED_SECONDS.collect()[0].samples[0].value == 0
     (row,) = await process.look(phases.SETTLE)
     assert row.state is not None
     assert row.state.rollout.phase is Phase.SWITCH

@@ -59,6 +59,7 @@ from registry.core.verdict.facts import (
     Facts,
     Lapse,
     MeshFacts,
+    OldSharesFacts,
     OverrideFacts,
     ServiceFacts,
     SharesFacts,
@@ -674,6 +675,13 @@ TROUBLES: list[tuple[str, FindingStatus, Facts, str, str]] = [
         replace(WELL, overrides=[OVERRIDE]),
         "1 override is in force",
         "shop 10.0.0.5:80: drain, set 2h ago by ann, without an end: deploy",
+    ),
+    (
+        "shares-recent",
+        WARNING,
+        replace(WELL, old_shares=[OldSharesFacts("shop", 900_000.0, "ann", "")]),
+        "1 service has shares of traffic that were set more than a week ago",
+        "shop: set 10d ago by ann: no reason given",
     ),
     (
         "shares-kept",
