@@ -1,4 +1,4 @@
-"""Rules about shares of traffic: a share that does not do what it says, and one that may have been forgotten."""
+"""Rules about shares of traffic: one that does not do what it says, and one that may have been forgotten."""
 
 from registry.core.verdict.facts import NOT_READY, Facts
 from registry.core.verdict.finding import Conclusion, Rule, about_service, conclude, skip
