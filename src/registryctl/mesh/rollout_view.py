@@ -3,10 +3,12 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+from msgspec import Raw, Struct
 from rich.text import Text
 
 from registryctl.client import Document, read
-from registryctl.errors import NEGATIVE, CtlError, MissingError
+from registryctl.errors import NEGATIVE, CtlError, MissingError, UnreachableError
 from registryctl.mesh.api import MeshApi
 from registryctl.mesh.words import listed
 from registryctl.outage import Outage
@@ -55,11 +57,12 @@ def follow_rollout(session: Session, *, begun: bool = True) -> int:
     while True:
         try:
             document = api.rollout()
-            overview = read(document)
+            overview = _overview_of(document)
         except CtlError as error:
             if not begun:
                 raise
-            outage.note(error)
+            # A registry has this route: the 404 is that of another program.
+            outage.note(error, foreign=isinstance(error, MissingError))
             time.sleep(POLL_INTERVAL)
             continue
         outage.end()
@@ -76,6 +79,39 @@ def follow_rollout(session: Session, *, begun: bool = True) -> int:
             return _status(overview)
         before = lines
         time.sleep(POLL_INTERVAL)
+
+
+class _Rollout(Struct):
+    """The fields of a roll-out by which it is followed: an answer without them is that of another program."""
+
+    node_cluster: str
+    share: float
+    state: str
+    reason: str
+    step: int
+    steps: list[int]
+
+
+class _Overview(Struct):
+    """The fields of the roll-outs that are under way, as far as they are followed."""
+
+    revision: int
+    rollouts: list[_Rollout]
+    shares: dict[str, float]
+
+
+def _overview_of(document: Raw) -> Document:
+    """Return the roll-outs that are under way.
+
+    Raises:
+        UnreachableError: it is another document, so that no registry has written it.
+    """
+    overview = read(document)
+    try:
+        msgspec.convert(overview, _Overview)
+    except msgspec.ValidationError as error:
+        raise UnreachableError(f"an answer has no roll-outs: {error}", from_registry=False) from None
+    return overview
 
 
 def give_order(session: Session, number: int | None, action: str, reason: str) -> int:
