@@ -1,11 +1,11 @@
 """The application: every route, and the start and stop of the process whose use cases they call."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import Route, Router
+from starlette.routing import Route
 
 from registry.console import console
 from registry.http import openapi, problems
@@ -110,15 +110,11 @@ def build_app(process: RegistryProcess | None = None) -> FastAPI:
         # As they are: include_router() would build each once more at the first request, which takes 0.1 s of all polls.
         app.router.routes.extend(router.routes)
     console.install(app, app.state.parts)
-    routes = list(_routes(app.router, *native))
+    routes = [route for route in app.router.routes if isinstance(route, Route) and route.path not in drop_in.PATHS]
     app.state.native_routes = routes
     app.state.native_prefixes = problems.native_prefixes((route.path for route in routes), drop_in.PATHS)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
-
-
-def _routes(*routers: Router) -> Iterator[Route]:
-    return (route for router in routers for route in router.routes if isinstance(route, Route))
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How long the client of a request waits: until then it gets an answer, also where PostgreSQL gives none.
+"""How long the client of a request waits; before, it gets an answer even if PostgreSQL gives none.
 
 A client says it by ``Prefer: wait=SECONDS`` (RFC 7240, 4.3), as ``registryctl`` does by its own timeout. The HTTP front
 notes it; whatever waits for PostgreSQL on behalf of the request gives up in time to say so. Work of other tasks, which

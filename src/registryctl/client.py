@@ -258,7 +258,7 @@ class ApiClient:
     ) -> httpx.Response:
         read_timeout = max(self._settings.timeout, timeout or 0.0)
         # The registry gives up what waits for PostgreSQL a little earlier, and says why.
-        waits = {"prefer": f"wait={max(1, int(read_timeout))}"}
+        waits = {"prefer": f"wait={int(read_timeout)}"} if read_timeout >= 1 else {}
         body = None if document is None else msgspec.json.encode(document)
         failures = []
         fix = _NOT_THERE

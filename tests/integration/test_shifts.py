@@ -278,7 +278,12 @@ def test_who_waits_hears_that_postgresql_does_not_answer(
     registryctl(url, "shift", service, "--to", "revision=b", "--steps", "10,50")
     late = "PostgreSQL has not answered within 1 s: it hangs, or another session holds a lock"
     perhaps = "The change may be stored all the same: look before you repeat it"
-    orders = (("shift", service, "--pause"), ("drain", service, NEW, "-r", "x"), ("expect", service, "2", "-r", "x"))
+    orders = (
+        ("shift", service, "--pause"),
+        ("drain", service, NEW, "-r", "x"),
+        ("drain", service, OLD, NEW, "-r", "x"),
+        ("expect", service, "2", "-r", "x"),
+    )
     with (
         server.holding("SELECT 1 FROM services WHERE name = $1 FOR UPDATE", service, url=database),
         server.holding("LOCK events IN ACCESS EXCLUSIVE MODE", url=database),

@@ -14,6 +14,7 @@ import structlog
 
 from meshconfig.resource import TYPE_URLS, Kind
 from registry.cache.mesh_cache import MeshCache
+from registry.client_deadline import in_time_for_client
 from registry.cooperative import cooperatively
 from registry.core.mesh import KINDS, MAX_REVISIONS_AHEAD, ServedNode, ServedResource, ServedSet, ServedSets
 from registry.errors import UnavailableError
@@ -120,7 +121,8 @@ class MeshFeed:
     async def refresh(self) -> None:
         """Read at once what a request has stored; if that fails, it is read within a second."""
         try:
-            await self._read()
+            async with in_time_for_client():
+                await self._read()
         except UnavailableError as error:
             log.info("mesh_not_refreshed", reason=error.cause)
         except Exception:

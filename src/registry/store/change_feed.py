@@ -1,6 +1,6 @@
 """The statements of the change feed: the rows that have changed since a process last read them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -29,8 +29,8 @@ from registry.core.shares import Shares, check_shares
 from registry.core.snapshot import SnapshotDelta
 from registry.core.versions import version_jump
 from registry.errors import InvalidError
-from registry.store.database import CHANNEL, Database, discard, driver_of
-from registry.store.driver import NamedRecord, Statement
+from registry.store.database import CHANNEL, Database, rows_of
+from registry.store.driver import Statement
 from registry.store.rows import Row, endpoint_columns, override_columns, override_from, overrides_of, read_row
 from registry.store.service_locks import StoredVersion
 from registry.store.tables import endpoints, overrides, registry_state, services
@@ -112,14 +112,14 @@ _SERVICE_VERSIONS = Statement(select(services.c.name, services.c.version, servic
 
 async def read_state(connection: AsyncConnection) -> tuple[str, bool, SweepTime | None]:
     """Return the database's id, whether it refuses writes, and the time of the last sweep of any process, or None."""
-    (row,) = await _rows(connection, _READ_STATE)
+    (row,) = await rows_of(connection, _READ_STATE)
     return row.database_id, row.read_only, None if row.ago is None else SweepTime(float(row.swept), float(row.ago))
 
 
 async def service_versions(connection: AsyncConnection) -> dict[str, StoredVersion]:
     """Return the version and change of every service."""
     numbers = {}
-    async for name, version, change in cooperatively(await _rows(connection, _SERVICE_VERSIONS)):
+    async for name, version, change in cooperatively(await rows_of(connection, _SERVICE_VERSIONS)):
         numbers[name] = StoredVersion(version, change)
     return numbers
 
@@ -131,7 +131,7 @@ async def first_version(connection: AsyncConnection) -> int:
 
 async def unlisted_overrides(connection: AsyncConnection) -> dict[Key, Override]:
     """Return the overrides whose endpoint is not listed, the oldest first, up to ``MAX_UNLISTED_OVERRIDES``."""
-    rows = await _rows(connection, _UNLISTED_OVERRIDES)
+    rows = await rows_of(connection, _UNLISTED_OVERRIDES)
     return {(row.service, row.address, row.port): override_from(row) for row in rows}
 
 
@@ -140,7 +140,7 @@ async def steps(connection: AsyncConnection, held: Mapping[str, int]) -> list[Sn
 
     A service whose change in ``held`` is below its floor is returned whole.
     """
-    rows = await _rows(connection, _CHANGES_SINCE, names=list(held), changes=list(held.values()))
+    rows = await rows_of(connection, _CHANGES_SINCE, names=list(held), changes=list(held.values()))
     deltas: dict[str, SnapshotDelta] = {}
     async for row in cooperatively(rows):
         delta = deltas.get(row.name)
@@ -173,16 +173,6 @@ def _shares(service: str, stored: str) -> Shares | None:
         log.warning("shares_unreadable", service=service, reason=str(error))
         return None
     return shares
-
-
-async def _rows(connection: AsyncConnection, statement: Statement, **parameters: object) -> Sequence[NamedRecord]:
-    """Run a statement on the driver; SQLAlchemy would hold the event loop for 0.1 s with 20,000 services."""
-    driver = await driver_of(connection)
-    try:
-        return await driver.rows(statement, **parameters)
-    except BaseException:
-        await discard(connection, driver)
-        raise
 
 
 def _add(delta: SnapshotDelta, row: Row) -> None:

@@ -1,7 +1,7 @@
 """Statements that are run on the driver (asyncpg), because SQLAlchemy's overhead costs more than PostgreSQL's work.
 
-They are SQLAlchemy's expressions, each compiled once. Only heartbeats and changes need them; all other statements are
-run by SQLAlchemy.
+They are SQLAlchemy's expressions, each compiled once: those of heartbeats and changes, and what the sweeper and the
+change feed read each second. All other statements are run by SQLAlchemy.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

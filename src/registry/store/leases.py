@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from registry.core.endpoint import Key
 from registry.core.expiry_guard import Candidate
 from registry.core.lease import Lease, Leases
-from registry.store.database import CHANNEL, SWEEP_LOCK, Database, discard, driver_of, rows_of
+from registry.store.database import CHANNEL, SWEEP_LOCK, Database, driver_of, rows_of
 from registry.store.driver import Driver, Statement
 from registry.store.failures import LOCKED_STATES, first_line, leaves_connection, translate_errors
 from registry.store.rows import moment
@@ -247,7 +247,7 @@ async def renew(connection: AsyncConnection, renewals: Collection[tuple[int, int
             return await _renew(driver, ids=ids, incarnations=incarnations, changes=changes)
         except BaseException as error:
             if not leaves_connection(error):
-                await discard(connection, driver)
+                await connection.invalidate()
             raise
 
 

@@ -15,6 +15,7 @@ from registry.auth.decision import Refusal
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
+from registry.client_deadline import in_time_for_client
 from registry.core.audit import AuditEntry, AuditFilter, AuditQueue, Decision, StoredEntry, cleaned
 from registry.core.clock import Clock
 from registry.errors import NotAllowedError, NotOwnerError, RegistryError, UnauthenticatedError, UnavailableError
@@ -181,7 +182,7 @@ class AuditTrail:
             UnavailableError: PostgreSQL is away.
         """
         self._policy.allow(principal, Verb.ADMIN)
-        async with self._reads:
+        async with in_time_for_client(), self._reads:
             return await store.find_entries(self._database, wanted)
 
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
+from registry.client_deadline import in_time_for_client
 from registry.core.endpoint import Key, endpoint_key
 from registry.core.override_change import OverrideChange
 from registry.errors import RefusedError, RegistryError, UnavailableError
@@ -87,7 +88,9 @@ class BulkChanges:
             results = await self._deregister_each(principal, service, names, wanted)
         else:
             change = _override_change(wanted)
-            results = await asyncio.gather(*(self._override(principal, service, name, change) for name in names))
+            # Each is a task of its own, which knows nothing of the client's deadline.
+            async with in_time_for_client(stores=True):
+                results = await asyncio.gather(*(self._override(principal, service, name, change) for name in names))
         away = [result.error for result in results if isinstance(result.error, UnavailableError)]
         if away and len(away) == len(results):
             raise away[0]

@@ -9,6 +9,7 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.client_deadline import in_time_for_client
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE, Pause
 from registry.core.silence import Silence
@@ -74,7 +75,7 @@ class ExpiryControl:
             UnavailableError: PostgreSQL, which keeps them, is away.
         """
         self._policy.allow(principal, Verb.READ, service or "")
-        async with self._reads, self._database.reading() as connection:
+        async with in_time_for_client(), self._reads, self._database.reading() as connection:
             in_force = await store.in_force(connection)
         readable = {EVERYWHERE, *self._policy.readable(principal, in_force)}
         return [

@@ -7,9 +7,10 @@ follow one another at once may be kept a minimum interval apart. Heartbeats are 
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -57,6 +58,7 @@ class GroupCommit(Generic[Item, Result]):
         min_interval: seconds between the beginnings of two batches at least, unless ``enough`` wait: a batch of few
             costs nearly as much as one of many.
         enough: weight for which a batch begins as soon as the last one is stored.
+        on_idle: called each time when everything is stored and nothing waits.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class GroupCommit(Generic[Item, Result]):
         weight_of: Callable[[Item], int] = lambda _item: 1,
         min_interval: float = 0.0,
         enough: int = 1,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._on_idle = on_idle
         self._max_batch = max_batch
         self._min_interval = min_interval
         self._enough = enough
@@ -122,6 +126,7 @@ class GroupCommit(Generic[Item, Result]):
                     await _let_others_in()
         finally:
             self._worker = None
+            self._on_idle()
 
     async def _gather(self) -> None:
         loop = asyncio.get_running_loop()
@@ -205,7 +210,9 @@ class Lanes(Generic[Item, Result]):
         self._max_waiting = max_waiting
         self._turns = asyncio.Semaphore(max_batches)
         self._lanes: dict[str, GroupCommit[Item, Result]] = {}
-        self._waiting: Counter[str] = Counter()
+        """By name, while a batch of it is being stored: a second one would take a turn from others."""
+        self._waiting = 0
+        """Callers of submit() that wait, for all names."""
 
     async def submit(self, lane: str, item: Item) -> Result:
         """Return once the item is stored.
@@ -214,17 +221,23 @@ class Lanes(Generic[Item, Result]):
             UnavailableError: it could not be stored, or too many wait already.
             RegistryError: the item was refused.
         """
-        if self._waiting.total() >= self._max_waiting:
+        if self._waiting >= self._max_waiting:
             raise UnavailableError(_CROWDED)
         if lane not in self._lanes:
-            self._lanes[lane] = GroupCommit(self._in_turn, max_batch=self._max_batch, max_waiting=self._max_waiting)
-        self._waiting[lane] += 1
+            self._lanes[lane] = GroupCommit(
+                self._in_turn,
+                max_batch=self._max_batch,
+                max_waiting=self._max_waiting,
+                on_idle=partial(self._close, lane),
+            )
+        self._waiting += 1
         try:
             return await self._lanes[lane].submit(item)
         finally:
-            self._waiting[lane] -= 1
-            if not self._waiting[lane]:
-                del self._waiting[lane], self._lanes[lane]
+            self._waiting -= 1
+
+    def _close(self, lane: str) -> None:
+        del self._lanes[lane]
 
     async def _in_turn(self, items: Sequence[Item]) -> Sequence[Result | RegistryError]:
         async with self._turns:

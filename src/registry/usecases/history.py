@@ -11,6 +11,7 @@ from registry.auth.policy import Policy
 from registry.auth.principal import Principal
 from registry.auth.verbs import Verb
 from registry.cache.snapshot_cache import SnapshotCache
+from registry.client_deadline import in_time_for_client
 from registry.core.chart_marks import Mark, chart_marks
 from registry.core.endpoint import Endpoint
 from registry.core.expiry_guard import EVERYWHERE
@@ -186,7 +187,7 @@ class History:
         if wanted.service is None and not reach.everything:
             services = [EVERYWHERE, *self._policy.readable(principal, self._cache.services())]
             wanted = replace(wanted, reach=reach, services=services if len(services) <= _MAX_NAMED else ())
-        async with self._reads:
+        async with in_time_for_client(), self._reads:
             return _shown(await store.find_events(self._database, wanted), reach)
 
     async def follow(
@@ -217,7 +218,7 @@ class History:
         if self._streams is not None:
             self._streams.take(principal.address)
         try:
-            async with self._reads:
+            async with in_time_for_client(), self._reads:
                 after = after or await store.newest_position(self._database)
         except BaseException:
             self.leave(principal)
@@ -243,7 +244,7 @@ class History:
     async def newest(self) -> Position | None:
         """Return where the history ends now; None while PostgreSQL is away."""
         try:
-            async with self._reads:
+            async with in_time_for_client(), self._reads:
                 return await store.newest_position(self._database)
         except UnavailableError:
             return None
@@ -255,7 +256,7 @@ class History:
             # By the grants and not by the services that this process knows: no event of a new one may be passed over.
             wanted = replace(wanted, reach=reach)
         try:
-            async with self._reads:
+            async with in_time_for_client(), self._reads:
                 return _shown(await store.find_events(self._database, wanted), reach)
         except UnavailableError:
             # The reader keeps its place; what happens meanwhile is in the history when PostgreSQL is back.
@@ -270,7 +271,7 @@ class History:
         """
         self._policy.allow(principal, Verb.READ, service)
         self._check_known(service)
-        async with self._reads:
+        async with in_time_for_client(), self._reads:
             events = await store.latest_events_at(self._database, service, at)
         return _shown(events, self._policy.reach(principal, Verb.READ))
 
@@ -284,7 +285,7 @@ class History:
         self._policy.allow(principal, Verb.READ, service)
         self._check_known(service)
         wanted = EventFilter(service=service, since=since, limit=_MAX_COUNTED)
-        async with self._reads:
+        async with in_time_for_client(), self._reads:
             events = await store.find_events(self._database, wanted)
             if len(events) == _MAX_COUNTED:
                 since = events[-1].at

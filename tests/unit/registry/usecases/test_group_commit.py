@@ -286,6 +286,12 @@ class Street:
         """Whether nothing is remembered of any lane."""
         return not self.lanes._lanes and not self.lanes._waiting
 
+    async def until_idle(self) -> None:
+        """Wait until nothing is remembered of any lane."""
+        async with asyncio.timeout(5):
+            while not self.idle:
+                await turns()
+
 
 OPEN = asyncio.Event()
 OPEN.set()
@@ -360,7 +366,7 @@ async def test_waiting_is_bounded_over_all_lanes() -> None:
     assert street.idle
 
 
-async def test_a_lane_is_forgotten_when_nobody_waits_in_it() -> None:
+async def test_a_lane_is_forgotten_when_nothing_is_under_way_in_it() -> None:
     """Names come from anybody: memory must follow what is under way, also after refusals and hang-ups."""
     street = Street()
     for number in range(50):
@@ -372,14 +378,14 @@ async def test_a_lane_is_forgotten_when_nobody_waits_in_it() -> None:
     for task in hung_up:
         task.cancel()
     await asyncio.gather(*hung_up, return_exceptions=True)
-    assert street.idle
+    assert list(street.lanes._lanes) == ["shop"]
     street.clear()
-    await turns()
+    await street.until_idle()
     assert await street.submit("shop", 7) == 7
 
 
-async def test_who_comes_after_all_of_a_lane_hung_up_waits_for_no_more_than_its_turn() -> None:
-    """A lane that is made anew while the old one's batch is being stored keeps every answer with its question."""
+async def test_a_caller_after_all_others_of_a_lane_hung_up_gets_its_own_answer() -> None:
+    """It waits for the batch that is being stored, and each answer stays with its question."""
     street = Street()
     street.block("shop")
     first = street.submit("shop", 1)
@@ -405,3 +411,28 @@ async def test_an_outage_in_one_lane_is_told_to_that_lane() -> None:
     outcomes = await asyncio.gather(lanes.submit("a", "away"), lanes.submit("b", "kept"), return_exceptions=True)
     assert isinstance(outcomes[0], UnavailableError)
     assert outcomes[1] == "kept"
+
+
+async def test_a_lane_whose_callers_left_has_one_batch_at_a_time() -> None:
+    """A second one beside it would take a turn that others need, and be stored in any order."""
+    stuck = asyncio.Event()
+    stored: list[Sequence[str]] = []
+
+    async def store(items: Sequence[str]) -> Sequence[str]:
+        stored.append(items)
+        if "others" not in items:
+            await stuck.wait()
+        return items
+
+    lanes: Lanes[str, str] = Lanes(store, max_batch=10, max_waiting=10, max_batches=2)
+    for number in range(4):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await lanes.submit("stuck", str(number))
+    async with asyncio.timeout(5):
+        assert await lanes.submit("other", "others") == "others"
+    assert stored == [["0"], ["others"]]
+    stuck.set()
+    async with asyncio.timeout(5):
+        assert await lanes.submit("stuck", "last") == "last"
+    assert stored[2:] == [["last"]]
