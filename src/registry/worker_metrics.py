@@ -198,7 +198,12 @@ def remove_leftovers(parent: Path, now: float) -> None:
         parent: where they are.
         now: the time of the wall clock.
     """
-    for directory in parent.glob(f"{_PREFIX}*"):
+    try:
+        directories = list(parent.glob(f"{_PREFIX}*"))
+    except OSError:
+        # It cannot be looked at, and whoever needs it says so.
+        return
+    for directory in directories:
         # It may be gone meanwhile, another user's, or on a file system without locks, where nothing is known of it.
         with suppress(OSError):
             status = directory.lstat()

@@ -93,8 +93,7 @@ async def test_a_failing_pair_is_seen_on_every_page(visit: Visit, console: Regis
             ".getBoundingClientRect()); return sign.top < brand.bottom && sign.top >= 0 })()"
         ), width
     await page.locator("#failing-pairs").click()
-    await expect(page).to_have_url(re.compile("/ui/traffic$"))
-    page = await visit.open("/ui/overview")
+    await expect(page).to_have_url(re.compile("/ui/overview#finding-requests-succeed$"))
     row = page.locator("#finding-requests-succeed")
     await expect(row).to_contain_text(f"{service} to {service}-sick: 50.0 % of")
     await row.get_by_role("link", name=service, exact=True).click()

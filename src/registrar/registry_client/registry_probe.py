@@ -105,7 +105,7 @@ def is_registry(response: Response) -> bool:
     """Return whether an answer to ``/readyz`` is one of a registry, and not of another program at its address."""
     try:
         msgspec.json.decode(response.body, type=_Readiness)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
@@ -113,6 +113,9 @@ def is_registry(response: Response) -> bool:
 def _ready(response: Response) -> Diagnostic:
     if response.status == 200 and is_registry(response):
         return Diagnostic(Severity.OK, "answers, and is ready")
+    if response.status == 503 and not is_registry(response):
+        mend = "if it is a load balancer, no registry behind it is ready: ask one of them at its own address"
+        return Diagnostic(Severity.WARN, "/readyz answers 503 without what a registry says", mend)
     if response.status == 503:
         mend = "heartbeats are repeated until it is; its own log says what it waits for, mostly PostgreSQL"
         return Diagnostic(Severity.WARN, f"answers, but is not ready: {response.text[:200].strip()}", mend)

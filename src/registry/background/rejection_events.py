@@ -3,6 +3,7 @@
 import datetime as dt
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -47,7 +48,7 @@ class RejectionEvents:
         self._database = database
         self._clock = clock
         self._waiting: deque[_Event] = deque()
-        """Events to be stored, the oldest first. Written by note() and write()."""
+        """Events to be stored, the oldest first. Written by note() and _drop()."""
         self._noted: OrderedDict[tuple[str, str], None] = OrderedDict()
         """The names and versions that were noted last. Written by note()."""
         self._apart = StoredApart[_Event]("rejections", lambda event: event.reason)
@@ -71,14 +72,13 @@ class RejectionEvents:
 
     async def write(self) -> None:
         """Store what waits; while PostgreSQL is away it waits on."""
-        waiting = list(self._waiting)
-        try:
-            # One that was left out is not tried again: it is in the log.
-            await self._apart.store(waiting, self._store)
-        except UnavailableError:
-            return
-        for _ in waiting:
-            self._waiting.popleft()
+        with suppress(UnavailableError):
+            await self._apart.store(list(self._waiting), self._store, self._drop)
+
+    def _drop(self, events: Sequence[_Event], _stored: bool) -> None:
+        """Let stored events wait no longer, nor those that PostgreSQL does not take."""
+        for event in events:
+            self._waiting.remove(event)
 
     async def _store(self, events: Sequence[_Event]) -> None:
         async with self._database.transaction() as connection:

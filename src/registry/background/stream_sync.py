@@ -130,19 +130,23 @@ class StreamSync:
             self._next_number = max(self._next_number, before.number + 1)
             rows.append(self._row_of(entry, record, before.number, troubles))
             published[entry] = _Told(before.number, len(record.names), substance)
-        left_out = await self._apart.store(rows, lambda some: store.store_streams(self._database, some))
-        self._note_published(published, {row.stream for row in left_out}, now)
+        entries_of = {state.number: entry for entry, state in published.items()}
 
-    def _note_published(self, published: Mapping[StreamEntry, _Told], left_out: Collection[int], now: float) -> None:
-        """Note what the others were told, except of the streams of these numbers, which PostgreSQL did not take."""
-        if left_out:
-            self._overlooked_at = now
+        def note(done: Sequence[StreamRow], stored: bool) -> None:
+            entries = [entries_of[row.stream] for row in done]
+            self._note_published({entry: published[entry] for entry in entries}, stored, now)
+
+        await self._apart.store(rows, lambda some: store.store_streams(self._database, some), note)
+
+    def _note_published(self, published: Mapping[StreamEntry, _Told], stored: bool, now: float) -> None:
+        """Note what the others were told, or what PostgreSQL did not take."""
+        if stored:
+            self._published.update(published)
+            return
+        self._overlooked_at = now
         for entry, newest in published.items():
             before = self._published.get(entry)
-            if newest.number in left_out:
-                self._published[entry] = replace(newest, left_out=True, stored=before is not None and before.stored)
-            else:
-                self._published[entry] = newest
+            self._published[entry] = replace(newest, left_out=True, stored=before is not None and before.stored)
 
     async def withdraw(self) -> None:
         """Take back all streams of this process, which stops.

@@ -3,7 +3,7 @@
 They are picked out of the tables of all processes without adding up the others: who asks for them asks often.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from itertools import chain
 from operator import add
 
@@ -57,7 +57,7 @@ class FailingPair(Struct, frozen=True):
 def failing_pairs_in_steps(
     table: TrafficTable, others: Sequence[Sequence[PairImage]], now: float
 ) -> Generator[None, None, list[FailingPair]]:
-    """Return the pairs that fail in the last minute, those with the most failures first.
+    """Return the pairs that fail in the last minute, in any order.
 
     Args:
         table: the table of this process.
@@ -84,10 +84,21 @@ def failing_pairs_in_steps(
             if (pair.caller, pair.callee) in sums:
                 _add(sums, pair.caller, pair.callee, pair.windows[0].counts)
             yield
-    pairs = [_failing_pair(key, counts) for key, counts in sums.items() if counts[FAILURES]]
-    return sorted(
-        (pair for pair in pairs if pair.is_finding), key=lambda pair: (-pair.failures, pair.caller, pair.callee)
-    )
+    return (yield from _findings_in_steps(sums))
+
+
+def _findings_in_steps(sums: Mapping[_Key, Sequence[int]]) -> Generator[None, None, list[FailingPair]]:
+    failing = []
+    for key, counts in sums.items():
+        if counts[FAILURES] and (pair := _failing_pair(key, counts)).is_finding:
+            failing.append(pair)
+        yield
+    return failing
+
+
+def severity(pair: FailingPair) -> tuple[int, str, str]:
+    """Return what failing pairs are ordered by: those with the most failures come first."""
+    return -pair.failures, pair.caller, pair.callee
 
 
 def _add(sums: dict[_Key, list[int]], caller: str, callee: str, counts: Sequence[int]) -> None:

@@ -436,7 +436,9 @@ async def _close(connection: Any) -> None:  # noqa: ANN401  # asyncpg publishes 
     In order, its statement is cancelled, which would hold its locks otherwise.
     """
     try:
-        await connection.close(timeout=_CLOSE_TIMEOUT)
+        # asyncpg 0.31 waits without its timeout for the cancellation.
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await connection.close(timeout=_CLOSE_TIMEOUT)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
 

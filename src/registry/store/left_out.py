@@ -42,15 +42,21 @@ class StoredApart(Generic[Row]):
         self._logged_at = float("-inf")
         """Monotonic time of the last log line. Written by _note()."""
 
-    async def store(self, rows: Sequence[Row], store: Callable[[Sequence[Row]], Awaitable[object]]) -> list[Row]:
+    async def store(
+        self,
+        rows: Sequence[Row],
+        store: Callable[[Sequence[Row]], Awaitable[object]],
+        on_done: Callable[[Sequence[Row], bool], None] = lambda _rows, _stored: None,
+    ) -> list[Row]:
         """Store rows, and return those that were left out.
 
         Args:
             rows: the rows.
             store: stores some of them in one transaction, or none.
+            on_done: called with rows that are done with, also before an error, and whether they were stored.
 
         Raises:
-            UnavailableError: PostgreSQL is away, or takes none of the rows.
+            UnavailableError: PostgreSQL is away, or has refused ``MAX_LEFT_OUT`` rows and one more; some may be stored.
         """
         left_out: list[Row] = []
         parts = [rows] if rows else []
@@ -58,6 +64,7 @@ class StoredApart(Generic[Row]):
             part = parts.pop()
             try:
                 await store(part)
+                on_done(part, True)
             except Exception as error:
                 if not is_of_rows(error) or len(left_out) >= MAX_LEFT_OUT:
                     raise
@@ -67,6 +74,7 @@ class StoredApart(Generic[Row]):
                     continue
                 left_out.append(part[0])
                 self._note(part[0], error)
+                on_done(part, False)
         return left_out
 
     def _note(self, row: Row, error: Exception) -> None:
@@ -74,8 +82,11 @@ class StoredApart(Generic[Row]):
         now = time.monotonic()
         if now - self._logged_at >= _LOG_INTERVAL:
             self._logged_at = now
+            diagnosed = isinstance(error, UnavailableError)
             reason = error.cause if isinstance(error, UnavailableError) else repr(error)
-            log.warning("row_left_out", kind=self._kind, row=self._name(row), reason=reason)
+            # What PostgreSQL has not refused is a defect of this program, whose place is wanted.
+            exc_info = None if diagnosed else error
+            log.warning("row_left_out", kind=self._kind, row=self._name(row), reason=reason, exc_info=exc_info)
 
 
 def is_of_rows(error: BaseException) -> bool:

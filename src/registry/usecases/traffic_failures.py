@@ -3,10 +3,14 @@
 import asyncio
 import time
 
+import structlog
+
 from registry.background.traffic_exchange import TrafficExchange
-from registry.cooperative import in_turns
-from registry.core.traffic_failures import failing_pairs_in_steps
+from registry.cooperative import in_order, in_turns
+from registry.core.traffic_failures import failing_pairs_in_steps, severity
 from registry.core.verdict.facts import TrafficFacts
+
+log = structlog.get_logger()
 
 MIN_AGE = 1.0
 """Seconds for which the last facts are used."""
@@ -40,15 +44,23 @@ class TrafficFailures:
         """Return what is known now or was a moment ago; None: it could not be added up in time."""
         if time.monotonic() >= self._due:
             if self._making is None or self._making.done():
-                self._making = asyncio.create_task(self._make())
+                self._making = asyncio.create_task(self._make_or_log())
             await asyncio.wait({self._making}, timeout=_TIMEOUT)
         return self._facts if time.monotonic() - self._made_at <= _MAX_AGE else None
+
+    async def _make_or_log(self) -> None:
+        try:
+            await self._make()
+        except Exception:
+            # A defect: the verdict says that nothing is known, and it is not tried again at once.
+            self._due = time.monotonic() + _MAX_AGE
+            log.exception("traffic_failures_not_known")
 
     async def _make(self) -> None:
         begun = time.monotonic()
         exchange = self._exchange
         others = exchange.pairs_of_others()
-        failing = await in_turns(failing_pairs_in_steps(exchange.table, others, begun))
+        failing = await in_order(await in_turns(failing_pairs_in_steps(exchange.table, others, begun)), severity)
         self._facts = TrafficFacts(failing, bool(len(exchange.table) or any(others)), exchange.complete)
         self._made_at = time.monotonic()
         self._due = begun + min(max(MIN_AGE, (self._made_at - begun) / _MAX_SHARE), _MAX_AGE)

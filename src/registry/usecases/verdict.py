@@ -326,7 +326,11 @@ class Verdicts:
             shifts = [shift for shift in shifts if reach.covers(shift.service)]
         traffic = collected.traffic
         if traffic is not None:
-            failing = [pair for pair in traffic.failing if reach.covers(pair.caller) or reach.covers(pair.callee)]
+            failing = [
+                pair
+                async for pair in cooperatively(traffic.failing)
+                if reach.covers(pair.caller) or reach.covers(pair.callee)
+            ]
             traffic = replace(traffic, failing=failing)
         unsure = self._cache.unsure
         asked_for = {status.report.service for status in subscribers.statuses} if subscribers else set()

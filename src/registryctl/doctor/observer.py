@@ -130,7 +130,11 @@ def _compare(clients: Sequence[ApiClient], registries: list[RegistryEvidence]) -
     compared = []
     for client, registry in zip(clients, registries, strict=True):
         again = registry if registry.services is None else _observe_services(client, registry, [])
-        compared.append(replace(registry, later=again.versions()) if again.services is not None else registry)
+        if again.services is not None:
+            # What could not be read before may be readable meanwhile.
+            compared.append(replace(registry, later=again.versions(), unreadable=again.unreadable))
+        else:
+            compared.append(registry)
     return compared
 
 

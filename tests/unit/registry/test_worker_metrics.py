@@ -143,3 +143,8 @@ def test_what_killed_programs_have_left_is_removed(tmp_path: Path) -> None:
         assert [each.exists() for each in (left, used, other / "counter_1.db")] == [False, True, True]
     worker_metrics.remove_leftovers(tmp_path, now + 3_600)
     assert not used.exists()
+
+
+def test_a_directory_that_cannot_be_looked_at_ends_no_start(tmp_path: Path) -> None:
+    """Whoever needs it says so; a name that is too long stands for one whose parent is closed to this user."""
+    worker_metrics.remove_leftovers(tmp_path / ("a" * 300), 0.0)

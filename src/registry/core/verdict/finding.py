@@ -52,6 +52,7 @@ def conclude(
     *,
     status: FindingStatus = FindingStatus.FAILURE,
     fact: str = "",
+    more: int = 0,
 ) -> Conclusion:
     """Return the conclusion of a rule that had its facts.
 
@@ -60,11 +61,12 @@ def conclude(
         troubles: a line for each; none: all is well.
         status: how bad they are.
         fact: stands beside the headline when all is well.
+        more: further troubles, of which no lines were made.
     """
     if not troubles:
         return Conclusion(FindingStatus.OK, lines=(Line(fact),) if fact else ())
     lines = [line if isinstance(line, Line) else Line(line) for line in troubles[:MAX_LINES]]
-    return Conclusion(status, headline, lines, max(0, len(troubles) - MAX_LINES))
+    return Conclusion(status, headline, lines, max(0, len(troubles) - MAX_LINES) + more)
 
 
 def skip(reason: str) -> Conclusion:

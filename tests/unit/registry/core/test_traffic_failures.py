@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from registry.cooperative import at_once
-from registry.core.traffic_failures import FailingPair, failing_pairs_in_steps
+from registry.core.traffic_failures import FailingPair, failing_pairs_in_steps, severity
 from registry.core.traffic_table import TrafficTable
 from wire.traffic_digest import Edge, EdgeCounts, TrafficDigest
 
@@ -30,7 +30,8 @@ def add(made: TrafficTable, *edges: tuple[str, EdgeCounts], caller: str = "web",
 
 def failing(own: TrafficTable, *others: TrafficTable, now: float = NOW) -> list[FailingPair]:
     """Return the pairs that fail, with the tables of other processes."""
-    return at_once(failing_pairs_in_steps(own, [other.image(now).pairs for other in others], now))
+    found = at_once(failing_pairs_in_steps(own, [other.image(now).pairs for other in others], now))
+    return sorted(found, key=severity)
 
 
 @pytest.mark.parametrize(
