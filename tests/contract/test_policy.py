@@ -314,7 +314,7 @@ def refusing(request: pytest.FixtureRequest, server: Postgres, workplace: Path) 
     file = Path(refusing_registry.__file__)
     env = {refusing_registry.REFUSALS: str(refusals)}
     with registry(server.migrated_database(), workplace, file=file, env=env, door=request.param) as started:
-        started.register(SERVICE, ENDPOINT)
+        started.register(SERVICE, ENDPOINT, ttl=3_600)
         override = {"drain": True, "reason": "a test"}
         url = f"/v1/services/{SERVICE}/endpoints/{ENDPOINT}/override"
         assert started.client.put(url, json=override).status_code == 200
