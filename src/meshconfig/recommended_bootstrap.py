@@ -155,6 +155,8 @@ def _listener(service: ListenedService) -> Document:
             extension("grpc_stats", _GRPC_STATS, {"stats_for_all_methods": False}),
             extension("router", _ROUTER),
         ],
+        # A person who reports a failed request has the id by which taps and access logs name it.
+        "always_set_request_id_in_response": True,
     }
     filters = [extension("envoy.filters.network.http_connection_manager", _MANAGER, manager)]
     return {"name": name, "address": address_of(service.listen), "filter_chains": [{"filters": filters}]}

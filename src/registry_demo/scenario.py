@@ -13,7 +13,7 @@ from registry_demo.measure import at_least, exactly
 from registry_demo.mesh_act import mesh
 from registry_demo.processes import DemoProcesses
 from registry_demo.screen import DemoScreen
-from registry_demo.shift_act import shift
+from registry_demo.shift_act import MAP_PAGE, shift
 
 _ZONES = {"a": f"{REGION}a", "b": f"{REGION}c", "c": f"{REGION}a"}
 # Three joined, one failed and came back, one drained and left, one joined; Envoy may learn two at once.
@@ -111,6 +111,7 @@ async def keep_running(run: DemoRun) -> None:
     admin = f"http://127.0.0.1:{ports.admin}"
     rows = [
         ("console", f"{registry}/ui", "services, Envoys, events: who is out, and why"),
+        ("map", f"{registry}{MAP_PAGE}", "who calls whom, and which pair fails"),
         ("API", f"{registry}/docs", ""),
         ("Envoy", f"http://127.0.0.1:{ports.listener}/work", "one request through Envoy"),
         ("Envoy admin", f"{admin}/clusters", "what Envoy knows"),

@@ -8,6 +8,8 @@ from registry_demo.operator_commands import OperatorCommands
 from registry_demo.processes import Instance
 from registry_demo.traffic import Traffic
 
+MAP_PAGE = "/ui/traffic"
+"""Path of the console's page with the map of who calls whom."""
 _REVISION = "next"
 _ERRORS = 0.5
 _STEPS = "10,50,100"
@@ -38,6 +40,7 @@ async def shift(run: DemoRun) -> None:
 
 async def _take_back(run: DemoRun, commands: OperatorCommands, canary: Instance, users: Traffic) -> None:
     run.screen.progress(f"registryctl shift shop --to revision={_REVISION} --steps {_STEPS} --every 20s --wait")
+    run.screen.say(f"the console's map of who calls whom: http://127.0.0.1:{run.processes.ports.registry}{MAP_PAGE}")
     start = now()
     words = ["--to", f"revision={_REVISION}", "--steps", _STEPS, "--every", "20s", "--reason", "release next"]
     finished = await commands.run(["registryctl", "shift", "shop", *words, "--wait", "--for", "40s"])

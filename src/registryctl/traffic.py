@@ -87,7 +87,7 @@ def show_pairs(screen: Screen, document: Document, pairs: Sequence[Document]) ->
 
 
 def show_edges(screen: Screen, document: Document) -> None:
-    """Print who calls whom, by name."""
+    """Print who calls whom: those that fail first, then all others by name."""
     head = ("caller", "callee", "req/s", "success")
     rows: list[Sequence[Cell]] = [
         (
@@ -96,7 +96,7 @@ def show_edges(screen: Screen, document: Document) -> None:
             f"{pair['requests_per_second']:.1f}",
             _success(screen, pair["success"]),
         )
-        for pair in document["pairs"]
+        for pair in sorted(document["pairs"], key=_failing_first)
     ]
     screen.table(head, rows, right=head[2:])
     _note_gaps(screen, document)
@@ -121,9 +121,12 @@ def show_routes(session: Session, content: Raw) -> None:
 
 
 def _worst_first(figures: Document) -> tuple[float, float]:
+    return _failing_first(figures), -figures["requests_per_second"]
+
+
+def _failing_first(figures: Document) -> float:
     success = figures["success"]
-    failing = 0.0 if success is None or success > DEGRADED else 1 - success
-    return -failing, -figures["requests_per_second"]
+    return 0.0 if success is None or success > DEGRADED else success - 1
 
 
 def _success(screen: Screen, success: float | None) -> Cell:

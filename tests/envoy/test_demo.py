@@ -42,7 +42,9 @@ def test_demo_keeps_every_bound_and_leaves_nothing(home: Path) -> None:
     output, _ = demo.communicate(timeout=_WITHIN)
 
     assert demo.returncode == 0, output
-    _, _, table = output.partition("What was measured")
+    acts, _, table = output.partition("What was measured")
+    assert re.search(r"map of who calls whom: http://127\.0\.0\.1:\d+/ui/traffic\n", acts), output
+    assert re.search(r"✓ +the canary with 50 % errors: taken back after +[\d.]+ m?s ", table), output
     assert re.search(r"✓ +requests lost by the drain, of [\d,]+ +0 +0\n", table), output
     assert re.search(r"✓ +Envoy: update_rejected +0 +0\n", table), output
     assert "✗" not in output
@@ -57,6 +59,8 @@ def test_what_is_kept_can_be_looked_at_as_it_says(home: Path) -> None:
     assert demo.stdout is not None
     lines = list(takewhile(lambda line: "registryctl subscribers" not in line, demo.stdout))
     link = [line.strip() for line in lines if "/ui/login?code=" in line][-1]
+    listed = lines[next(number for number, line in enumerate(lines) if "Kept running until Ctrl-C" in line) :]
+    assert [line for line in listed if line.split()[0:1] == ["map"] and "/ui/traffic" in line], listed
     _sign_in(link)
     export, check, kill, explain, drain = (line.partition("#")[0] for line in lines[-5:])
     assert _type(export, check) == 0

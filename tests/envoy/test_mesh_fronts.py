@@ -204,7 +204,10 @@ def test_a_call_through_a_gateway_has_its_clients_deadline(stage: Stage) -> None
 
 def test_an_edge_serves_sites_by_the_name_that_a_client_asks_for(stage: Stage) -> None:
     """Each with a certificate of its own, which the client verifies."""
-    assert stage.get("/")[1][NAME_HEADER] == "web"
+    headers = stage.get("/")[1]
+    assert headers[NAME_HEADER] == "web"
+    # Taps and access logs name a request by this id, and so can the person who sent it.
+    assert headers["x-request-id"]
     assert stage.get("/", host="example")[1][NAME_HEADER] == "web"
     assert stage.get("/only", sni="a.shop.example")[1][NAME_HEADER] == "api"
     status, _, text = stage.get("/", sni="a.shop.example")

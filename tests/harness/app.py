@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,18 +36,23 @@ def app(directory: Path, endpoint: str = "", within: Sequence[str] = ()) -> Iter
 
 
 class Turned:
-    """An app of a few lines that answers every request with ``status``, and each ``bad_every``-th one with 503."""
+    """An app of a few lines that answers every request with ``status``, and each ``bad_every``-th one with 503.
+
+    Checks at ``/healthz`` never are those: a bad revision may pass them. It takes ``delay`` seconds for each answer.
+    """
 
     def __init__(self, port: int = 0) -> None:
         turned = self
         self.status = 200
         self.bad_every = 0
+        self.delay = 0.0
         self.requests = itertools.count(1)
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                number = next(turned.requests)
-                bad = turned.bad_every and number % turned.bad_every == 0
+                time.sleep(turned.delay)
+                is_check = self.path == "/healthz"
+                bad = not is_check and turned.bad_every and next(turned.requests) % turned.bad_every == 0
                 self.send_response(503 if bad else turned.status)
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -204,16 +204,37 @@ def envoy(
 
 @contextlib.contextmanager
 def recommended_envoy(
-    directory: Path, registries: RegistryClient, service: str, *, wait: bool = True, log_level: str = "warning"
+    directory: Path,
+    registries: RegistryClient,
+    service: str,
+    *,
+    wait: bool = True,
+    log_level: str = "warning",
+    caller: str = "tests",
+    resilient: bool = True,
+    breaker: Mapping[str, int] | None = None,
 ) -> Iterator[Envoy]:
-    """Run an Envoy by the recommended bootstrap, with one service and its listener."""
+    """Run an Envoy by the recommended bootstrap, with one service and its listener.
+
+    It stands beside ``caller``. Without ``resilient`` it neither retries nor ejects, so that callers see each failure.
+    ``breaker`` is the threshold of the circuit breaker of the service, where it is not the recommended one.
+    """
     admin, listener = free_port(), free_port()
     document = recommended_bootstrap(
-        Node(f"envoy-{admin}", "tests", "r", "za"),
+        Node(f"envoy-{admin}", caller, "r", "za"),
         f"127.0.0.1:{admin}",
         registries,
-        [ListenedService(service, f"127.0.0.1:{listener}")],
+        [
+            ListenedService(
+                service,
+                f"127.0.0.1:{listener}",
+                resilient=resilient,
+                response_headers=() if resilient else ((ENDPOINT_HEADER, "%UPSTREAM_HOST%"),),
+            )
+        ],
     )
+    if breaker is not None:
+        document["static_resources"]["clusters"][-1]["circuit_breakers"] = {"thresholds": [dict(breaker)]}
     path = directory / f"recommended-{admin}.json"
     path.write_text(json.dumps(document))
     log = path.with_suffix(".log")

@@ -7,7 +7,7 @@ from meshconfig.field_types import Duration, Percent, Protocol, ServiceName
 
 
 class Objectives(StrictBlock, frozen=True, kw_only=True):
-    """The objectives that a service promises its callers, for alerts and console.
+    """The objectives that a service promises its callers, for people: no Envoy, console page or alert reads them.
 
     Attributes:
         p99: the time within which 99 of 100 requests are answered.
