@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 from browser.mesh_stage import CHANGED_FILES, rolling_out
-from browser.stage import CALLS, Envoys, fill
+from browser.stage import CALLS, Envoys, fill, shift
 from harness.calls import Reporters
 from harness.postgres import Postgres
 from harness.process import eventually
@@ -25,6 +25,7 @@ PICTURES: dict[str, tuple[str, tuple[int, int], Literal["light", "dark"]]] = {
     "service-phone": (CHECKOUT, PHONE, "dark"),
     "endpoint": (f"{CHECKOUT}/endpoints/10.0.1.3:8080", DESKTOP, "light"),
     "traffic": ("/ui/traffic", (1280, 1000), "light"),
+    "shift": ("/ui/services/search/shift", DESKTOP, "light"),
     "subscribers": ("/ui/subscribers", DESKTOP, "light"),
     "mesh": ("/ui/mesh", (1280, 1120), "light"),
     "events": ("/ui/events", DESKTOP, "dark"),
@@ -47,10 +48,11 @@ _ALL_CHANGED = "UPDATE services SET change = change + 1"
 
 @pytest.fixture(scope="module")
 def stage(server: Postgres, workplace: Path) -> Iterator[Registry]:
-    """A registry, two Envoys, and a history."""
+    """A registry, two Envoys, a history, and a shift that is paused."""
     database = server.migrated_database()
     with registry(database, workplace, sweep_interval="200ms", removal_delay="3600") as found:
         fill(found)
+        shift(found, server, database)
         eventually(lambda: "TIMEOUT" in found.client.get("/v1/services/fleet").json()["statuses"], within=20)
         for statement in (_EVENTS_APART, _ENDPOINTS_WITH_THEM, _ALL_CHANGED):
             server.execute(statement, url=database)

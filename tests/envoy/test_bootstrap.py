@@ -111,7 +111,8 @@ def test_a_get_that_failed_is_repeated_elsewhere_and_a_post_is_not(
             assert send(envoy, "GET", 40) == {200: 40}
             assert apps[0].seen.total() > 0
             # Taps and access logs name a request by this id, and so can the person who sent it.
-            answer = httpx.get(f"http://127.0.0.1:{envoy.listener}/", trust_env=False, verify=NO_TLS)
+            url = f"http://127.0.0.1:{envoy.listener}/"
+            answer = httpx.get(url, headers={"x-id": "GET-named"}, trust_env=False, verify=NO_TLS)
             assert answer.headers["x-request-id"]
             posts = send(envoy, "POST", 40)
         assert posts[200] + posts[503] == 40

@@ -150,9 +150,8 @@ def scene(server: Postgres, workplace: Path) -> Iterator[Scene]:
 
 def test_a_new_user_finds_the_guilty_pair_and_the_canary_is_taken_back(scene: Scene) -> None:
     """`stat` within its bar, `edges`, the page and the reasons; a tap without secrets; a shift that ends by itself."""
-    well, tripped = (
-        Users(scene.envoys[caller], at_once, 0.02 * at_once) for caller, at_once in ((WELL, 1), (TRIPPED, BURST))
-    )
+    well = Users(scene.envoys[WELL], at_once=1, pause=0.02)
+    tripped = Users(scene.envoys[TRIPPED], at_once=BURST, pause=0.5)
     with well.calling():
         _see_a_failing_callee_in_time(scene)
         scene.canary.bad_every = 2
@@ -190,8 +189,11 @@ def _find_the_guilty_pair(scene: Scene) -> None:
     assert reasons[WELL]["failures"] > 0
     told = ("overflows", "timeouts", "none_healthy")
     assert [reasons[WELL]["reasons"][name] for name in told] == [0, 0, 0], reasons
+    # The page begins with the pair that has the most failures, and says of each pair why.
     page = scene.operator.client.get("/ui/traffic").text
-    assert re.findall(r'<tr id="pair-([a-z]+)', page) == [TRIPPED, WELL]
+    rows = {row.partition("%")[0]: row.partition("</tr>")[0] for row in page.split('<tr id="pair-')[1:]}
+    assert {caller: "breaker" in row for caller, row in rows.items()} == {TRIPPED: True, WELL: False}, rows
+    assert all("unhealthy" in row for row in rows.values()), rows
 
 
 def _tap_the_failures(scene: Scene) -> None:
