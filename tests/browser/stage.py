@@ -63,11 +63,28 @@ def fill(found: Registry) -> None:
     _checkout(found, 3, health="UNHEALTHY", detail=refused)
 
 
-def shift(found: Registry, server: Postgres, database: str) -> None:
-    """Begin a shift that has come to its second step, and was paused; its group fails a little more than the rest."""
+def shift(found: Registry, server: Postgres, database: str, *, served: bool = False) -> None:
+    """Begin a shift that has come to its second step, and was paused; its group fails a little more than the rest.
+
+    The group is still served the share of its first step, as when a registry of a version before sets it, unless
+    ``served``.
+    """
     plan = {"to": "zone=eu-central-1a", "steps": [5, 25, 50, 100], "reason": "try the new network of zone a"}
     found.client.post("/v1/services/search/shift", json=plan).raise_for_status()
-    found.client.post("/v1/services/search/shift/pause", json={"reason": "lunch"}).raise_for_status()
+    _order(found, "pause")
+    _store_counts(server, database)
+    if served:
+        # Resumed, the step begins anew with its share.
+        _order(found, "resume")
+        _order(found, "pause")
+        _store_counts(server, database)
+
+
+def _order(found: Registry, order: str) -> None:
+    found.client.post(f"/v1/services/search/shift/{order}", json={"reason": "lunch"}).raise_for_status()
+
+
+def _store_counts(server: Postgres, database: str) -> None:
     (row,) = server.execute("SELECT shift FROM shifts WHERE service = 'search'", url=database)
     stored = msgspec.json.decode(row["shift"], type=Shift)
     curve = tuple(

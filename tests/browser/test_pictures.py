@@ -52,7 +52,7 @@ def stage(server: Postgres, workplace: Path) -> Iterator[Registry]:
     database = server.migrated_database()
     with registry(database, workplace, sweep_interval="200ms", removal_delay="3600") as found:
         fill(found)
-        shift(found, server, database)
+        shift(found, server, database, served=True)
         eventually(lambda: "TIMEOUT" in found.client.get("/v1/services/fleet").json()["statuses"], within=20)
         for statement in (_EVENTS_APART, _ENDPOINTS_WITH_THEM, _ALL_CHANGED):
             server.execute(statement, url=database)
