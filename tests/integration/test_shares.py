@@ -109,6 +109,22 @@ def test_a_share_follows_what_is_routable(shared_registry: Registry, service: st
     )
 
 
+def test_a_share_that_v1_cannot_say_is_told(shared_registry: Registry, service: str) -> None:
+    """With what the group gets there, while a client polls by v1; two of three endpoints are enough for 0.1 %."""
+    populated(shared_registry, service)
+    shared_registry.register(service, "10.0.0.4:80", ttl=600, revision="a")
+    url = shared_registry.url
+    assert "by v1" not in registryctl(url, "share", service, "revision=b=99.9").err
+    assert v1_weights(shared_registry, service).pop(NEW) == 100
+    assert sorted(v1_weights(shared_registry, service).values()) == [1, 1, 100]
+    said = " ".join(registryctl(url, "share", service).err.split())
+    assert "1 subscriber polls by v1" in said
+    assert "the rest gets 1.96 % there in place of 0.1 %, by 2 of its 3 endpoints" in said
+    assert "revision=b gets 98 % there in place of 99.9 %" in said
+    shown = registryctl(url, "share", service, "revision=b=10").err
+    assert ("by v1" in shown, "in place of" in shown) == (True, False)
+
+
 def test_shares_that_mean_nothing_are_refused_and_change_nothing(shared_registry: Registry, service: str) -> None:
     """With what is allowed, for the API and the command."""
     populated(shared_registry, service)

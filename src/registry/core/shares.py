@@ -165,7 +165,7 @@ class ShareCensus:
 
     def __init__(self, groups: Sequence[Share]) -> None:
         self.groups = tuple(groups)
-        self._group_of = _grouping(groups)
+        self._group_of = grouping(groups)
         self._percents = _percents(groups)
         self._sizes = [0] * len(self._percents)
         """The endpoints of each group."""
@@ -203,6 +203,18 @@ class ShareCensus:
                 selectors, self._percents, self._effective(), self._sizes, self._bases, strict=True
             )
         ]
+
+    @property
+    def routable_weights(self) -> list[dict[int, int]]:
+        """By group, how many of its routable endpoints the shares give each weight; none where the share is 0."""
+        counted: list[dict[int, int]] = []
+        for percent, unit, bases in zip(self._percents, self.weights().units, self._bases, strict=True):
+            of_group: dict[int, int] = {}
+            for base, number in bases.items() if percent else ():
+                weight = round(unit * base) or 1
+                of_group[weight] = of_group.get(weight, 0) + number
+            counted.append(of_group)
+        return counted
 
     def weights(self) -> "ShareWeights":
         """Return the weights that the shares give."""
@@ -328,12 +340,17 @@ def _base(endpoint: Endpoint) -> int:
     return (endpoint.own_weight or 1) if endpoint.routable_by_itself else 0
 
 
-def groups_in(endpoints: Iterable[Endpoint], groups: Sequence[Share]) -> list[Group]:
-    """Return the groups of a service as they are served, with the rest as the last one."""
+def census_of(endpoints: Iterable[Endpoint], groups: Sequence[Share]) -> ShareCensus:
+    """Return the census of endpoints under shares, all of them looked at."""
     census = ShareCensus(groups)
     for endpoint in endpoints:
         census.add(endpoint)
-    return census.served
+    return census
+
+
+def groups_in(endpoints: Iterable[Endpoint], groups: Sequence[Share]) -> list[Group]:
+    """Return the groups of a service as they are served, with the rest as the last one."""
+    return census_of(endpoints, groups).served
 
 
 def rest_percent(groups: Sequence[Share]) -> float:
@@ -344,7 +361,7 @@ def rest_percent(groups: Sequence[Share]) -> float:
 def share_of(endpoint: Endpoint, shares: Shares) -> GroupShare:
     """Return the share of the group that an endpoint is in."""
     groups = shares.groups
-    number = _grouping(groups)(endpoint)
+    number = grouping(groups)(endpoint)
     share = groups[number] if number < len(groups) else Share("", rest_percent(groups))
     return GroupShare(share, shares.actor, shares.reason)
 
@@ -406,7 +423,7 @@ def _percents(groups: Sequence[Share]) -> list[float]:
     return [*(share.percent for share in groups), round(left, _DECIMALS) if left > _TOLERANCE else 0.0]
 
 
-def _grouping(groups: Sequence[Share]) -> Callable[[Endpoint], int]:
+def grouping(groups: Sequence[Share]) -> Callable[[Endpoint], int]:
     """Return what tells the group of an endpoint, as its number; that of the rest is the last one."""
     parts = [share.selector.partition("=") for share in groups]
     keys = {key for key, _, _ in parts}

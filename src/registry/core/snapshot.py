@@ -10,7 +10,7 @@ from registry.core.ecs_services import EcsService
 from registry.core.endpoint import ROUTABLE, Endpoint, Quarantined
 from registry.core.endpoint_table import AddressPort, EndpointTable
 from registry.core.presence import Presence, Tally, is_lost, named_ecs_services, presence_of, tally
-from registry.core.shares import Group, ShareCensus, Shares, groups_in, share_table
+from registry.core.shares import Group, ShareCensus, Shares, census_of, share_table
 from registry.core.silence import SILENT, is_silent
 
 _MAX_MADE = 16
@@ -148,11 +148,11 @@ class Snapshot:
     @property
     def groups(self) -> Sequence[Group]:
         """The groups that have shares of the traffic, with the rest as the last one; none without shares."""
-        if self.shares is None:
-            return ()
-        if self.census is not None:
-            return self.census.served
-        return groups_in(self.endpoints.values(), self.shares.groups)
+        return () if self.shares is None else self.census_of_shares(self.shares).served
+
+    def census_of_shares(self, shares: Shares) -> ShareCensus:
+        """Return the census of its endpoints under its shares, as it carried it on or made anew."""
+        return self.census or census_of(self.endpoints.values(), shares.groups)
 
     @property
     def overridden(self) -> Sequence[Endpoint]:

@@ -11,6 +11,7 @@ from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.shares import Share, check_shares, misleading_shares, released_groups
 from registry.core.snapshot import Snapshot
 from registry.core.subscriber_status import SubscriberFilter
+from registry.core.v1_weights import v1_differences, v1_groups
 from registry.errors import NotFoundError, UnknownServiceError
 from registry.store.database import Database
 from registry.store.service_values import set_shares
@@ -86,9 +87,10 @@ class TrafficShares:
         warnings = misleading_shares(snapshot.groups)
         if v1:
             polls = "subscriber polls" if v1 == 1 else "subscribers poll"
+            differences = v1_differences(v1_groups(snapshot.census_of_shares(snapshot.shares)))
             warnings.append(
                 f"{v1} {polls} by v1, whose weights are whole numbers from 1 to 100: a share is met to about one "
-                "hundredth of an endpoint there"
+                f"hundredth of an endpoint there{differences and f'; {differences}'}"
             )
         return warnings
 

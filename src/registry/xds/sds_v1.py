@@ -1,7 +1,8 @@
 """A snapshot in the format of Envoy's v1 service discovery, as cookpad/sds and lyft/discovery answered it."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,10 +10,9 @@ import msgspec
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
 from registry.core.lease import Lease
+from registry.core.v1_weights import MAX_V1_WEIGHT, v1_weights
 from wire.reserved_metadata import without_reserved_keys
 
-_MAX_WEIGHT = 100
-"""The largest load balancing weight that Envoy's v1 schema allows."""
 _MAX_REPOSITORIES = 256
 """Repositories whose responses are kept. A client may ask for any name."""
 
@@ -90,12 +90,31 @@ class HostsV1:
 
     def _body(self, kind: str, name: str, endpoints: list[Endpoint]) -> bytes:
         # v1 has no health field, so an endpoint that may not receive traffic is not listed.
-        listed = [endpoint for endpoint in endpoints if endpoint.routable]
-        heaviest = _heaviest_shares(listed)
-        hosts = [self._host(endpoint, heaviest.get(endpoint.service)) for endpoint in listed]
+        routable = [endpoint for endpoint in endpoints if endpoint.routable]
+        shared = self._weights_of_shares(routable)
+        hosts = [
+            self._host(endpoint, shared.get(endpoint.id))
+            for endpoint in routable
+            if endpoint.share_weight is None or endpoint.id in shared
+        ]
         return msgspec.json.encode({kind: name, "env": self._environment, "hosts": hosts})
 
-    def _host(self, endpoint: Endpoint, heaviest: int | None) -> dict[str, Any]:
+    def _weights_of_shares(self, routable: list[Endpoint]) -> dict[int, int]:
+        """Return the weights of endpoints under shares, by their ids; an answer does without some of them.
+
+        A repository's hosts are seen without the others of their services, so they divide the shares among themselves.
+        """
+        under_shares: dict[str, list[Endpoint]] = defaultdict(list)
+        for endpoint in routable:
+            if endpoint.share_weight is not None:
+                under_shares[endpoint.service].append(endpoint)
+        weights: dict[int, int] = {}
+        for service, endpoints in under_shares.items():
+            shares = self._cache.get(service).shares
+            weights |= v1_weights(endpoints, shares.groups if shares else ())
+        return weights
+
+    def _host(self, endpoint: Endpoint, shared: int | None) -> dict[str, Any]:
         registration = endpoint.registration
         ttl = registration.ttl or 0.0
         lease = self._cache.leases.get(endpoint.id)
@@ -109,20 +128,11 @@ class HostsV1:
             "revision": registration.revision,
             "last_check_in": _check_in(lease.renewed_at),
             "expire_time": int(lease.expires_at),
-            "tags": _tags(endpoint, heaviest),
+            "tags": _tags(endpoint, shared),
         }
 
 
-def _heaviest_shares(endpoints: Iterable[Endpoint]) -> dict[str, int]:
-    """Return the greatest weight that a share gives an endpoint of each service; services without shares have none."""
-    heaviest: dict[str, int] = {}
-    for endpoint in endpoints:
-        if endpoint.share_weight:
-            heaviest[endpoint.service] = max(endpoint.share_weight, heaviest.get(endpoint.service, 0))
-    return heaviest
-
-
-def _tags(endpoint: Endpoint, heaviest: int | None) -> dict[str, Any]:
+def _tags(endpoint: Endpoint, shared: int | None) -> dict[str, Any]:
     registration = endpoint.registration
     tags = without_reserved_keys(registration.metadata) | {
         "az": registration.zone,
@@ -132,11 +142,9 @@ def _tags(endpoint: Endpoint, heaviest: int | None) -> dict[str, Any]:
     }
     # Envoy's v1 schema rejects a whole answer with a weight above 100, so none may come from free metadata either.
     tags.pop("load_balancing_weight", None)
-    if heaviest is not None and endpoint.weight is not None:
-        # Cut off at 100, all weights of a share would be the same.
-        tags["load_balancing_weight"] = max(1, round(_MAX_WEIGHT * endpoint.weight / heaviest))
-    elif endpoint.weight is not None:
-        tags["load_balancing_weight"] = min(endpoint.weight, _MAX_WEIGHT)
+    weight = endpoint.weight if shared is None else shared
+    if weight is not None:
+        tags["load_balancing_weight"] = min(weight, MAX_V1_WEIGHT)
     return tags
 
 

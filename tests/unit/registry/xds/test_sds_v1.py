@@ -8,6 +8,7 @@ from unit.registry.making import NOW, endpoint, leases, registration
 
 from registry.cache.snapshot_cache import SnapshotCache
 from registry.core.endpoint import Endpoint
+from registry.core.shares import Share, Shares
 from registry.core.snapshot import SnapshotDelta
 from registry.xds.sds_v1 import HostsV1
 from wire.model import Report
@@ -117,3 +118,18 @@ def test_hosts_of_a_repository_come_from_all_services() -> None:
     answer = json.loads(HostsV1(cache, "test").of_repository("mono", lambda _: True))
     assert answer["service_repo_name"] == "mono"
     assert sorted(host["service"] for host in answer["hosts"]) == ["cart", "shop"]
+
+
+def test_a_repository_that_has_a_part_of_a_group_is_never_left_without_hosts() -> None:
+    """Its hosts divide the shares of their service among themselves, as if there were no others."""
+    stored = [registration(f"i-{number}", revision="a", repository="mono") for number in range(1, 31)]
+    others = [endpoint(number, stored=each) for number, each in enumerate(stored, 1)]
+    canary = endpoint(31, stored=registration("i-31", revision="b", repository="fork"))
+    cache = SnapshotCache()
+    shares = Shares((Share("revision=b", 99),), "ann", "", NOW)
+    cache.apply([SnapshotDelta("shop", 1, 1, listed=[*others, canary], shares=shares)])
+    weights = {host["tags"]["instance_id"]: host["tags"]["load_balancing_weight"] for host in hosts(cache)}
+    assert (weights.pop("i-31"), list(weights.values())) == (100, [1, 1])
+    answer = json.loads(HostsV1(cache, "test").of_repository("mono", lambda _: True))
+    assert {host["tags"]["load_balancing_weight"] for host in answer["hosts"]} == {100}
+    assert len(answer["hosts"]) == 30
