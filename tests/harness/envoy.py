@@ -154,6 +154,8 @@ def envoy(
     fetch_timeout: str = "5s",
     http2: bool = False,
     edge: int | None = None,
+    concurrency: int = 1,
+    sticky_header: str = "",
 ) -> Iterator[Envoy]:
     """Run an Envoy that balances each of ``services`` over what the registries on these ports say.
 
@@ -163,18 +165,20 @@ def envoy(
     With ``tls``, the authorities' file, it talks TLS to them, and shows the certificate of ``client`` if there is one.
     With ``streams``, ports of gRPC listeners, it gets everything over ADS, in the variant ``api_type``. After
     ``fetch_timeout`` it starts without the endpoints of a service. With ``http2`` it speaks that to endpoints. With
-    ``edge``, a port, its management cluster is an aggregate of the edge there and the registries.
+    ``edge``, a port, its management cluster is an aggregate of the edge there and the registries. It has
+    ``concurrency`` workers. With ``sticky_header`` it keeps requests of one value at one endpoint, by MAGLEV.
     """
     admin = free_port()
     listener = listener or free_port()
     source = _polls(management, refresh_delay, request_timeout)
     of_apps = _checking(health_checks) | (_http_options("http2_protocol_options") if http2 else {})
+    of_apps |= {"lb_policy": "MAGLEV"} if sticky_header else {}
     clusters = [_eds(name, source, fetch_timeout) | of_apps for name in services]
     config: dict[str, Any] = {
         "node": {"id": f"envoy-{admin}", "cluster": "tests", "locality": {"region": "r", "zone": "za"}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
         "static_resources": {
-            "listeners": [_listener(listener, services[0])],
+            "listeners": [_listener(listener, services[0], sticky_header)],
             "clusters": [
                 *_ways(management, edge),
                 _management(management if edge is None else _DIRECT, registries, livez) | _upstream_tls(tls, client),
@@ -188,8 +192,8 @@ def envoy(
     path = directory / f"envoy-{admin}.json"
     path.write_text(json.dumps(config))
     log = directory / f"envoy-{admin}.log"
-    command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    with running(command, log=log) as process:
+    command = [binary(), "-c", str(path), "--use-dynamic-base-id", "--log-level", "warning"]
+    with running([*command, "--concurrency", str(concurrency)], log=log) as process:
         started = Envoy(admin, listener, log, process.pid)
         with contextlib.closing(started):
             if wait:
@@ -261,7 +265,10 @@ class TokenDirectory:
         aside.rename(self.path / TOKEN_FILE)
 
 
-def _listener(port: int, service: str) -> dict[str, Any]:
+def _listener(port: int, service: str, sticky_header: str) -> dict[str, Any]:
+    action: dict[str, Any] = {"cluster": service, "timeout": "4s"}
+    if sticky_header:
+        action["hash_policy"] = [{"header": {"header_name": sticky_header}}]
     # No retries: they would hide lost requests. The headers are on the answers that Envoy gives by itself, too.
     routes = {
         "response_headers_to_add": [
@@ -272,7 +279,7 @@ def _listener(port: int, service: str) -> dict[str, Any]:
             {
                 "name": "all",
                 "domains": ["*"],
-                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": service, "timeout": "4s"}}],
+                "routes": [{"match": {"prefix": "/"}, "route": action}],
             }
         ],
     }
