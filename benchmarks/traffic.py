@@ -17,7 +17,7 @@ from harness.process import eventually, free_port, running
 from harness.registrar import registrar
 from harness.registry import Registry
 
-from benchmarks import wrk
+from benchmarks import shares, wrk
 from benchmarks.footprint import memory, ticks
 from benchmarks.heartbeats import Case, Load, renewals
 from benchmarks.plan import Plan
@@ -38,16 +38,21 @@ _PAIRS = 30
 """Rounds of a second each, with digests and without: the rate of heartbeats moves by 10 % from one second to the next,
 so that the few percent to be seen are in the median of many neighbours alone."""
 _TICK = 0.01
+_ERRANDS = 10
+_ERRANDS_OF_ONE = 3
+"""Errands of one registrar: it takes six a minute."""
 
 
 def run(part: Part, plan: Plan) -> None:
-    """Look at one digest, then at a thousand registrars beside heartbeats, then at one registrar."""
+    """Look at one digest, at shares, at a thousand registrars beside heartbeats, and then at a few registrars."""
     part.note(
         f"{_REGISTRARS:,} registrars, {_CALLERS} services, {_CALLEES} callees each, a digest each {_INTERVAL:g} s. The "
         "load and PostgreSQL share the cores with what is measured."
     )
     _digest(part, plan)
+    shares.measure_snapshots(part, plan)
     with stage() as found:
+        shares.measure_polls(part, plan, found)
         _beside_heartbeats(part, plan, found)
         plan.doing("traffic: registrars beside Envoys with 20 and 100 clusters")
         asyncio.run(_registrars(part, plan, found))
@@ -184,6 +189,8 @@ async def _registrars(part: Part, plan: Plan, found: Stage) -> None:
     """Compare registrars that report with ones that do not, at the same time; Envoys have traffic to each cluster."""
     rounds = plan.rounds(3)
     beside: dict[int, tuple[list[int], list[int]]] = {}
+    endpoints: list[str] = []
+    """Those whose registrars take errands, each as often as it is asked."""
     async with contextlib.AsyncExitStack() as running:
         apps = iter([await running.enter_async_context(FakeApp()) for _ in range(4 * rounds + 1)])
         # The connections of those that have ended are closed before their servers are.
@@ -199,6 +206,8 @@ async def _registrars(part: Part, plan: Plan, found: Stage) -> None:
             for env, pids in zip((reports, {}), beside[callees], strict=True):
                 for _ in range(rounds):
                     endpoint = f"127.0.0.1:{next(apps).port}"
+                    if env:
+                        endpoints += [endpoint] * _ERRANDS_OF_ONE
                     one = registrar(found.directory, process.url, "caller", endpoint, env=env, admin_listen="off")
                     pids.append(running.enter_context(one).process.pid)
         # The first digests make what stays.
@@ -209,6 +218,10 @@ async def _registrars(part: Part, plan: Plan, found: Stage) -> None:
         seconds = time.monotonic() - at
         shares = {pid: 100 * (ticks(pid) - begun[pid]) * _TICK / seconds for pid in everyone}
         megabytes = {pid: memory(pid)["Pss"] / 1024 for pid in everyone}
+        plan.doing("traffic: errands")
+        answered = [await asyncio.to_thread(_errand, process, each) for each in endpoints[:_ERRANDS]]
+    part.bar("errand asked to answered", answered, "s", at_most=1.0)
+    part.bar(f"the slowest of {len(answered)} errands", [max(answered)], "s", at_most=1.0)
     for callees, sides in beside.items():
         named = f"registrar beside an Envoy with {callees} callees"
         pairs = list(zip(*sides, strict=True))
@@ -217,6 +230,23 @@ async def _registrars(part: Part, plan: Plan, found: Stage) -> None:
         part.bar(
             f"{named}: CPU more", [shares[one] - shares[other] for one, other in pairs], "% of a core", at_most=0.2
         )
+
+
+def _errand(process: Registry, endpoint: str) -> float:
+    """Ask a registrar for the clusters of its Envoy, as an operator does; return the seconds until the answer is here.
+
+    Raises:
+        RuntimeError: it was not answered.
+    """
+    begun = time.monotonic()
+    question = {"endpoint": endpoint, "arguments": {"verb": "clusters"}, "reason": "a benchmark"}
+    asked = process.client.post("/v1/errands", json=question).raise_for_status()
+    errand = asked.json()["errands"][0]["id"]
+    view = process.client.get(f"/v1/errands/{errand}", params={"wait": 20}).json()
+    seconds = time.monotonic() - begun
+    if view["state"] != "answered" or view["result"]["outcome"] != "done":
+        raise RuntimeError(f"an errand was not answered: {view}")
+    return seconds
 
 
 async def _traffic(listener: int, callees: int) -> None:

@@ -126,7 +126,7 @@ def events(process: Registry, service: str) -> list[tuple[str, str, str]]:
 
 
 def test_an_errand_is_asked_taken_and_answered(shared_registry: Registry, service: str) -> None:
-    """Within a second; the history has who, why and the outcome."""
+    """At once; the history has who, why and the outcome."""
     register(shared_registry, service, ONE)
     with asking(shared_registry, service, ONE) as fake:
         began = time.monotonic()
@@ -134,7 +134,8 @@ def test_an_errand_is_asked_taken_and_answered(shared_registry: Registry, servic
         took = time.monotonic() - began
     assert view["state"] == "answered", view
     assert view["result"]["clusters"]["clusters"][0]["name"] == "payments"
-    assert took < 5  # 0.02 s on a quiet machine; the bar of 1 s is held by benchmarks
+    # A busy machine is given time here; `make bench ONLY=traffic` holds the second, with registrars beside Envoys.
+    assert took < 5
     assert fake.errands[0]["arguments"] == {"verb": "clusters"}
     assert events(shared_registry, service) == [
         ("errand_asked", "clusters: payments fails", "ann from 127.0.0.1"),

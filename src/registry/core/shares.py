@@ -36,6 +36,9 @@ _DECIMALS = 9
 """Digits of the rest's percentage; with fewer, a rest above the tolerance would be none, and drained."""
 _PRINTABLE = re.compile(PRINTABLE_PATTERN)
 
+Count = Callable[[Endpoint, int], None]
+"""Counts an endpoint by its status; -1 takes it back."""
+
 
 class Share(Struct, frozen=True, forbid_unknown_fields=True):
     """The share of one group.
@@ -281,58 +284,67 @@ class ShareWeights:
 def share_table(
     table: EndpointTable,
     groups: Sequence[Share],
+    count: Count,
     before: ShareCensus | None = None,
     gone: Iterable[Endpoint] = (),
     come: Collection[Endpoint] = (),
-) -> Generator[None, None, "tuple[ShareCensus | None, list[tuple[Endpoint, Endpoint]] | None]"]:
+) -> Generator[None, None, ShareCensus | None]:
     """Give the endpoints of a table the weights of shares, in turns with other work.
 
     Args:
         table: the endpoints, which are replaced where their weights are others.
         groups: the shares; none: endpoints have their own weights.
+        count: called for each replaced endpoint whose status may be another one.
         before: the census before the change, of the same selectors; None: all endpoints are looked at.
         gone: the endpoints as they were before the change.
         come: the endpoints that the change has put into the table.
 
     Returns:
-        The census after the change, and the replaced endpoints among those that came, each with the one in its place;
-        None in place of the latter: any endpoint may have another status.
+        The census after the change; None without shares.
     """
     if not groups:
-        yield from _each_in_turns(table, lambda endpoint: _with_weight(endpoint, None))
-        return None, None
+        yield from _each_in_turns(table, lambda endpoint: _with_weight(endpoint, None), count)
+        return None
     if before is None:
         census = ShareCensus(groups)
         for number, endpoint in enumerate(table.each(), start=1):
             census.add(endpoint)
             if number % _ENDPOINTS_A_TURN == 0:
                 yield
-        yield from _each_in_turns(table, census.weights().apply)
-        return census, None
+        yield from _each_in_turns(table, census.weights().apply, count)
+        return census
     census = before.copy(groups)
     for endpoint in gone:
         census.add(endpoint, -1)
     for endpoint in come:
         census.add(endpoint)
     weights = census.weights()
-    if before.groups != census.groups:
-        yield from _each_in_turns(table, weights.apply)
-        return census, None
-    weighted = [(endpoint, weights.apply(endpoint)) for endpoint in come if table.get(endpoint.key[1:]) is endpoint]
-    for _, endpoint in weighted:
-        table.put(endpoint)
-    if weights.differs(before.weights()):
-        yield from _each_in_turns(table, weights.apply)
-    return census, weighted
+    if before.groups != census.groups or weights.differs(before.weights()):
+        yield from _each_in_turns(table, weights.apply, count)
+        return census
+    for endpoint in come:
+        if table.get(endpoint.key[1:]) is endpoint:
+            _replace(table, endpoint, weights.apply(endpoint), count)
+    return census
 
 
-def _each_in_turns(table: EndpointTable, apply: Callable[[Endpoint], Endpoint]) -> Generator[None, None, None]:
+def _each_in_turns(
+    table: EndpointTable, apply: Callable[[Endpoint], Endpoint], count: Count
+) -> Generator[None, None, None]:
     for number, endpoint in enumerate(list(table.each()), start=1):
-        changed = apply(endpoint)
-        if changed is not endpoint:
-            table.put(changed)
+        _replace(table, endpoint, apply(endpoint), count)
         if number % _ENDPOINTS_A_TURN == 0:
             yield
+
+
+def _replace(table: EndpointTable, before: Endpoint, after: Endpoint, count: Count) -> None:
+    if after is before:
+        return
+    table.put(after)
+    # Of all weights only 0 is another status.
+    if (before.share_weight == 0) != (after.share_weight == 0):
+        count(before, -1)
+        count(after, 1)
 
 
 def _base(endpoint: Endpoint) -> int:

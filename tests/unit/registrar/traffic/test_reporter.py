@@ -18,12 +18,14 @@ from wire.traffic_digest import MAX_DIGEST_BYTES, DigestAnswer, TrafficDigest
 
 
 class Counters:
-    """An Envoy in memory, with one counter."""
+    """An Envoy in memory, whose clusters all have the same statistics."""
 
     def __init__(self) -> None:
         self.node: EnvoyNode | None = None
         self.clusters = [Cluster("payments", "payments", "payments")]
         self.completed = 0
+        self.others = 0
+        """All its other statistics."""
         self.connections = 0
         self.error: EnvoyAdminError | None = None
         self.tries = Tries()
@@ -39,14 +41,14 @@ class Counters:
         self.looks += 1
 
     async def read(self) -> Reading:
-        """Return the counter, or fail."""
+        """Return the statistics, or fail."""
         if self.error is not None:
             raise self.error
         self.connections += 1
         reading = Reading()
         for cluster in self.clusters:
             reading.clusters[cluster.statistics] = [
-                self.completed if place is Statistic.COMPLETED else 0 for place in Statistic
+                self.completed if place is Statistic.COMPLETED else self.others for place in Statistic
             ]
         reading.admin_connections = self.connections
         return reading
@@ -229,14 +231,25 @@ async def test_a_registry_that_shifts_gets_endpoints_sooner(parts: Parts) -> Non
     assert registry.digests[-2].edges[0].endpoints == ()
 
 
-async def test_a_digest_is_never_too_long(parts: Parts) -> None:
-    """With long names the least busy callees are left out, and the status says so."""
+async def test_a_digest_is_never_too_long(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """With long names the least busy callees are left out, and the status and the log say so until they fit again."""
     reporter, envoy, registry = parts
     envoy.clusters = [Cluster(name, name, name) for name in (f"{'s' * 250}{number}" for number in range(1000, 1200))]
     await passes(reporter)
-    envoy.completed = 2**52
+    for _ in range(2):
+        envoy.completed += 2**50
+        envoy.others += 2**50
+        await passes(reporter)
+    for digest in registry.digests:
+        assert 0 < len(digest.edges) < 200
+        assert len(msgspec.json.encode(digest)) <= MAX_DIGEST_BYTES
+    assert reporter.status.problem == "72 callees and routes do not fit into a digest"
+    assert [record.getMessage() for record in caplog.records] == ["traffic_omitted"]
+    del envoy.clusters[100:]
+    envoy.completed += 1
     await passes(reporter)
-    assert 0 < len(registry.digests[0].edges) < 200 or len(msgspec.json.encode(registry.digests[0])) <= MAX_DIGEST_BYTES
+    assert len(registry.digests[-1].edges) == 100
+    assert reporter.status.problem == ""
 
 
 async def test_a_fault_of_the_reporter_is_noted(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

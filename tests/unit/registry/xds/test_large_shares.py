@@ -75,6 +75,19 @@ def test_a_change_of_one_endpoint_looks_at_no_other() -> None:
     assert after.encoded["v3"].body == anew(after)
 
 
+def test_a_service_that_is_read_whole_is_made_in_turns() -> None:
+    """With shares and without: the rows, their groups and their weights; and so is one whose endpoints all leave."""
+    rows = [listed(number) for number in range(1, ENDPOINTS + 1)]
+    for shares, passes in ((None, 1), (BY_5, 3)):
+        delta = SnapshotDelta("shop", 1, 1, listed=rows, whole=True, shares=shares)
+        turns, snapshot = turns_of(Snapshot("shop").advance_in_turns(delta))
+        assert turns >= passes * (ENDPOINTS // 100)
+        removed = [(each.key[1:], each.id) for each in rows]
+        turns, empty = turns_of(snapshot.advance_in_turns(SnapshotDelta("shop", 2, 2, removed=removed, shares=shares)))
+        assert turns >= ENDPOINTS // 100
+        assert (len(snapshot.endpoints), len(empty.endpoints)) == (ENDPOINTS, 0)
+
+
 def test_new_weights_of_all_are_made_and_encoded_in_turns() -> None:
     """Before anybody asks, and to the same bytes as a process has that reads the service now."""
     turns, after = turns_of(served().advance_in_turns(SnapshotDelta("shop", 2, 2, shares=BY_25)))
