@@ -16,6 +16,7 @@ from harness.process import eventually, free_port
 from harness.prometheus import Prometheus, program, prometheus, scrape_parameters_of_envoys
 from harness.registrar import registrar
 from harness.registry import Registry
+from harness.tapped_envoy import app
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
@@ -79,7 +80,7 @@ def seen(envoy: Callees, counted: dict[str, int], shared_registry: Registry, wor
     directory.mkdir()
     for name in ("rules.yaml", "alerts.yaml"):
         (directory / name).write_text(shortened((DEPLOY / "prometheus" / name).read_text()))
-    configuration = {
+    configuration: dict[str, Any] = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yaml", "alerts.yaml"],
         "scrape_configs": [
@@ -95,10 +96,14 @@ def seen(envoy: Callees, counted: dict[str, int], shared_registry: Registry, wor
             },
         ],
     }
+    admin = f"127.0.0.1:{free_port()}"
+    configuration["scrape_configs"].append(
+        {"job_name": "registrars", "static_configs": [{"targets": [admin], "labels": {"service": "caller"}}]}
+    )
     reads = {"REGISTRAR_ENVOY_ADMIN": f"http://127.0.0.1:{envoy.admin}", "REGISTRAR_TRAFFIC_INTERVAL": "1s"}
-    where = f"127.0.0.1:{free_port()}"
     with (
-        registrar(directory, shared_registry.url, "caller", where, env=reads, admin_listen="off"),
+        app() as port,
+        registrar(directory, shared_registry.url, "caller", f"127.0.0.1:{port}", env=reads, admin_listen=admin),
         prometheus(directory, yaml.safe_dump(configuration)) as found,
     ):
         eventually(lambda: found.query("envoy_server_live") != [], within=20)
@@ -201,13 +206,13 @@ def test_no_panel_shows_what_is_no_figure(path: Path, seen: Prometheus) -> None:
                 assert value <= 1, f"{title}: {value} by {expression}"
 
 
-@pytest.mark.parametrize("name", ["service", "services", "envoys", *FROM_REGISTRY])
-def test_each_panel_of_traffic_shows_something(name: str, seen: Prometheus) -> None:
-    """Updates are counted for clusters that poll, which these do not, and all digests are taken."""
+@pytest.mark.parametrize("name", ["service", "services", "envoys", "registrars", *FROM_REGISTRY])
+def test_each_panel_shows_something(name: str, seen: Prometheus) -> None:
+    """Updates are counted for clusters that poll, which these do not; digests are taken, and the registrar is well."""
     silent = [
         title
         for title, expression in panels(DEPLOY / "grafana" / f"{name}.json")
-        if not re.search("_update_|outcome!=", expression) and not seen.evaluate(expression)
+        if not re.search("_update_|outcome!=|registrar_healthy.* == 0", expression) and not seen.evaluate(expression)
     ]
     assert silent == []
 
