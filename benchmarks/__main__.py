@@ -24,7 +24,7 @@ PARTS = {
     "lists": "Lists: services, endpoints and targets",
     "access": "Access: what the decision costs",
     "scale": "Scale: what many endpoints cost",
-    "traffic": "Traffic: digests of what Envoys count",
+    "traffic": "Traffic: digests, shares and errands",
     "mesh": "Mesh configuration: from definitions to every Envoy",
     "footprint": "Footprint of the sidecar",
 }

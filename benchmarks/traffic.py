@@ -1,4 +1,4 @@
-"""Traffic: what digests of Envoys' statistics cost the registry, its heartbeats, and the registrars that send them."""
+"""Traffic: what digests of Envoys' statistics cost, and shares; and how soon an errand is answered."""
 
 import asyncio
 import contextlib
