@@ -58,7 +58,7 @@ def measure_polls(part: Part, plan: Plan, found: Stage) -> None:
     )
     with found.registry() as process:
         floods = {side: _prepared(process, found.directory, side, plan.seconds(1)) for side in (WITHOUT, WITH)}
-        for side in interleaved(list(floods), plan.rounds(6)):
+        for side in interleaved(list(floods), plan.rounds(10)):
             plan.doing(f"traffic: polls {side}")
             measured = wrk.flood(f"{process.url}/v3/discovery:endpoints", [process.process.pid], floods[side])
             if measured is None:
