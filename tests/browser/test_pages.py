@@ -197,6 +197,8 @@ async def test_a_roll_out_is_paused_and_resumed(visit: Visit) -> None:
         await page.fill(f"#{dialog}-rollout [name=reason]", "a look at web/task-2")
         await page.click(f"#{dialog}-rollout button.strong")
         assert f"The roll-out was {words}." in await page.inner_text(".done")
+        # The words are there before the script is, which opens the next dialog.
+        await page.wait_for_load_state("domcontentloaded")
     await page.click("#rollout a.row")
     await page.click("a:has-text('services/web.yaml:10')")
     assert "timeout: 2s" in await page.inner_text("li:target")
