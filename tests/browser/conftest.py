@@ -57,7 +57,9 @@ def admin(console: Registry, console_database: str) -> Mapping[str, str]:
 @pytest.fixture(scope="session")
 def console(server: Postgres, console_database: str, workplace: Path) -> Iterator[Registry]:
     """A registry with all of that."""
-    with registry(console_database, workplace, sweep_interval="200ms", removal_delay="3600") as filled:
+    # On a busy machine the tests take longer than silent endpoints are kept by default.
+    settings = {"sweep_interval": "200ms", "removal_delay": "3600", "last_endpoint_hold": "1h"}
+    with registry(console_database, workplace, **settings) as filled:
         fill(filled)
         shift(filled, server, console_database)
         _provoke(filled)
