@@ -163,7 +163,7 @@ def test_a_long_migration_elsewhere_is_waited_for(server: Postgres, database: st
     assert holder.stdout is not None
     with holder:
         assert holder.stdout.readline() == "held\n"
-        migrate_now(database, 0.3)
+        migrate_now(database, 1.0)
     assert holder.returncode == 0
     assert server.execute("SELECT count(*) FROM registry_state", url=database)[0][0] == 1
 
@@ -175,7 +175,7 @@ async def hold():
     async with connection.transaction():
         await connection.execute(f"SELECT pg_advisory_xact_lock({sys.argv[2]})")
         print("held", flush=True)
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
     await connection.close()
 asyncio.run(hold())
 """

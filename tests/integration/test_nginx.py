@@ -52,7 +52,8 @@ def test_polls_are_held_and_the_origin_is_kept(proxied: Proxied) -> None:
     """A held poll is answered by a change, and a page of the registry's own may write: its Host is unchanged."""
     path = "/v1/services/shop/endpoints/10.0.0.1:80"
     assert proxied.client.put(path, json={"instance_id": "i-1", "incarnation": 1}).status_code == 200
-    eventually(lambda: "10.0.0.1" in proxied.poll("shop").text, within=20)
+    # Of both registries, which are asked in turn.
+    eventually(lambda: all("10.0.0.1" in proxied.poll("shop").text for _ in range(4)), within=20)
     version = proxied.poll("shop").json()["version_info"]
     with ThreadPoolExecutor() as pool:
         held = pool.submit(proxied.poll, "shop", version, 20)
