@@ -20,10 +20,10 @@ _STORE_REPORT = text(
     " ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, failures = excluded.failures"
 )
 
-_old = (
+_OLD = (
     select(processes.c.id).where(func.abs(age_of(processes.c.seen_at)) > _RETENTION).with_for_update(skip_locked=True)
 )
-_DELETE_OLD = delete(processes).where(processes.c.id.in_(_old))
+_DELETE_OLD = delete(processes).where(processes.c.id.in_(_OLD))
 _READ_REPORTS = select(
     processes.c.id,
     processes.c.name,

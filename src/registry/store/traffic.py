@@ -19,8 +19,8 @@ _STORE = text(
     " pairs = excluded.pairs, endpoints = excluded.endpoints"
 )
 
-_old = select(traffic.c.process_id).where(func.abs(age_of(traffic.c.told_at)) > RETENTION)
-_DELETE_OLD = delete(traffic).where(traffic.c.process_id.in_(_old.with_for_update(skip_locked=True)))
+_OLD = select(traffic.c.process_id).where(func.abs(age_of(traffic.c.told_at)) > RETENTION)
+_DELETE_OLD = delete(traffic).where(traffic.c.process_id.in_(_OLD.with_for_update(skip_locked=True)))
 _NUMBERS = select(traffic.c.process_id, traffic.c.number).where(traffic.c.process_id != bindparam("process"))
 
 
